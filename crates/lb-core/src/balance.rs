@@ -1,0 +1,335 @@
+//! Chooses the server of a request.
+//!
+//! A [`Service`] is an immutable list of members with a strategy; the live state of each server (health,
+//! requests in flight, what the operator wants) sits behind an `Arc` and is handed on to the service that
+//! a reload builds, keyed by URL. Building one changes nothing that an older one sees, so a failed reload
+//! has nothing to undo.
+//!
+//! Members with the same URL share one server, as in Traefik: their weights add up, and
+//! [`Picked::index`] names the first of them.
+//!
+//! What a member is does not matter here: a weighted service of services is a `Service` whose members
+//! are child names, whose probes are the children's own ups and downs.
+//!
+//! Probing, timers and retries belong to the callers.
+
+mod cookies;
+mod hrw;
+mod lowest;
+mod p2c;
+mod round_robin;
+mod schedule;
+mod server;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::health::{self, PassiveSettings, Probe, Transition};
+use cookies::Cookies;
+pub use schedule::MAX_SLOTS;
+use schedule::{Candidates, Schedule};
+use server::Lineage;
+pub use server::Server;
+
+/// How a server is chosen among the eligible ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// `wrr`: exact shares by weight, smoothly interleaved.
+    #[default]
+    RoundRobin,
+    /// `leastConn`: fewest requests in flight per weight.
+    LeastConnections,
+    /// `p2c`: the less loaded of two drawn at random; the weight does not matter unless it is 0.
+    PowerOfTwoChoices,
+    /// `hrw`: the same client gets the same server while that is there; cookies are ignored.
+    HighestRandomWeight,
+    /// `leasttime`: shortest time to the first byte, times the load, per weight.
+    LeastTime,
+}
+
+/// How a service balances and judges its servers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    pub strategy: Strategy,
+    /// Cookies are honoured (never with [`Strategy::HighestRandomWeight`], as in Traefik).
+    pub sticky: bool,
+    /// Share of its weight that a degraded server keeps, 0 to 1, in steps of a thousandth.
+    /// 0 makes it a reserve: it is used when no healthy server is left. Degraded servers among
+    /// themselves share by weight.
+    pub degraded_weight: f64,
+    /// How probes are read; `None`: no active health check, servers are healthy unless the passive
+    /// one objects.
+    pub active: Option<health::Settings>,
+    pub passive: Option<PassiveSettings>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::default(),
+            sticky: false,
+            degraded_weight: 0.5,
+            active: None,
+            passive: None,
+        }
+    }
+}
+
+/// One server as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberSpec {
+    /// Exactly as configured: state, cookie and hash are keyed by it.
+    pub url: String,
+    /// 0: never used, cookie or not.
+    pub weight: u32,
+}
+
+/// A named group of interchangeable servers.
+#[derive(Debug)]
+pub struct Service {
+    name: Box<str>,
+    settings: Settings,
+    members: Box<[Member]>,
+    cookies: Cookies,
+    lineage: Arc<Lineage>,
+    schedule: ArcSwap<Schedule>,
+    /// Held while the schedule is replaced, so that an older one never overwrites a newer one.
+    rebuild: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Member {
+    server: Arc<Server>,
+    weight: u32,
+    /// The first member with the same URL.
+    first: usize,
+}
+
+/// What a choice depends on, besides the service.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick<'a> {
+    /// The peer, not what a header claims.
+    pub client: IpAddr,
+    /// Value of the sticky cookie; `None` when the client sent none.
+    pub sticky: Option<&'a str>,
+    /// Fresh random bits for each pick.
+    pub random: u64,
+    /// Members (by [`Picked::index`]) that failed this request already: taken again only when no
+    /// other eligible one is left.
+    pub tried: &'a [usize],
+}
+
+/// A chosen server. The request counts as in flight there until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it ends the request"]
+pub struct Picked {
+    server: Arc<Server>,
+    index: usize,
+    by_cookie: CookieMatch,
+}
+
+/// Whether the client's cookie chose the server, and so whether it needs a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieMatch {
+    /// The cookie is good as it is.
+    Current,
+    /// A value from an older Traefik: honoured, and to be rewritten.
+    Legacy,
+    /// The server was chosen afresh.
+    None,
+}
+
+/// The passive health check took a server out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassiveTrip {
+    pub transition: Transition,
+    /// When to call [`Service::passive_recover`]; `None`: the active check brings the server back.
+    pub recover_after: Option<Duration>,
+}
+
+impl Service {
+    /// Builds a service; `previous` is the one of the same name in the configuration before.
+    ///
+    /// A server that `previous` has, by URL, keeps everything: health, requests in flight, operator
+    /// state, failures, response times. Its health starts afresh (healthy) only when what could bring it
+    /// back is gone from the settings. A health check that is new leaves a server that serves in place
+    /// until the first probes say otherwise, even with `start_unhealthy`.
+    pub fn new(
+        name: &str,
+        settings: Settings,
+        members: &[MemberSpec],
+        previous: Option<&Service>,
+        now: Instant,
+    ) -> Self {
+        let lineage = previous.map_or_else(Arc::default, |p| Arc::clone(&p.lineage));
+        let old: HashMap<&str, &Arc<Server>> = previous
+            .iter()
+            .flat_map(|p| p.members.iter().map(|member| (member.server.url(), &member.server)))
+            .collect();
+        let take_over = |url: &str| match (old.get(url), previous) {
+            (Some(server), Some(previous)) => server.carry_over(&previous.settings, &settings, now),
+            _ => Arc::new(Server::new(url, &lineage, settings.active.as_ref(), now)),
+        };
+        let mut first_of: HashMap<&str, usize> = HashMap::new();
+        let mut built: Vec<Member> = Vec::with_capacity(members.len());
+        for (index, member) in members.iter().enumerate() {
+            let first = *first_of.entry(&member.url).or_insert(index);
+            let server = match built.get(first) {
+                Some(twin) => Arc::clone(&twin.server),
+                None => take_over(&member.url),
+            };
+            built.push(Member { server, weight: member.weight, first });
+        }
+        let honours_cookies = settings.sticky && settings.strategy != Strategy::HighestRandomWeight;
+        let cookies = if honours_cookies { Cookies::new(&built) } else { Cookies::default() };
+        Self {
+            name: name.into(),
+            settings,
+            cookies,
+            schedule: ArcSwap::from_pointee(Schedule::build(&built, &settings, lineage.generation())),
+            members: built.into(),
+            lineage,
+            rebuild: Mutex::new(()),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The members as configured, with their weights; the position is the index used everywhere else.
+    pub fn servers(&self) -> impl ExactSizeIterator<Item = (&Arc<Server>, u32)> {
+        self.members.iter().map(|member| (&member.server, member.weight))
+    }
+
+    /// Whether a new client would get a server: what a parent service asks its children.
+    pub fn is_available(&self) -> bool {
+        !self.current().is_empty()
+    }
+
+    /// Chooses a server and counts the request as in flight there; `None`: no server is eligible.
+    ///
+    /// Takes no lock and allocates nothing, but for the first pick after a server's eligibility changed
+    /// where nobody refreshed the schedule yet.
+    pub fn pick(&self, pick: &Pick<'_>) -> Option<Picked> {
+        if let Some(picked) = pick.sticky.and_then(|value| self.pick_by_cookie(value, pick.tried)) {
+            return Some(picked);
+        }
+        let schedule = self.current();
+        let candidates = Candidates::new(&schedule, pick.tried)?;
+        let chosen = match self.settings.strategy {
+            Strategy::RoundRobin => {
+                round_robin::choose(&candidates, self.lineage.next_turn(), pick.random).begin()
+            }
+            Strategy::PowerOfTwoChoices => p2c::choose(&candidates, pick.random).begin(),
+            Strategy::HighestRandomWeight => hrw::choose(&candidates, pick.client).begin(),
+            Strategy::LeastConnections => {
+                lowest::begin(&candidates, self.lineage.next_turn(), lowest::connections)
+            }
+            Strategy::LeastTime => lowest::begin(&candidates, self.lineage.next_turn(), lowest::time),
+        };
+        let server = Arc::clone(&chosen.server);
+        Some(Picked { server, index: chosen.index, by_cookie: CookieMatch::None })
+    }
+
+    /// Takes in the result of an active probe of member `index`; returns the change it caused, if any.
+    /// Without an active health check it is ignored: the probe is a late one from before a reload.
+    pub fn observe_probe(&self, index: usize, probe: Probe, now: Instant) -> Option<Transition> {
+        let settings = self.settings.active.as_ref()?;
+        let change = self.members.get(index)?.server.observe_probe(probe, settings, now);
+        self.refresh_after(change)
+    }
+
+    /// Takes in how a request to member `index` went, for the passive health check. `failed`: it never
+    /// reached the server, or the answer had a status of 500 or above.
+    pub fn observe_response(&self, index: usize, failed: bool, now: Instant) -> Option<PassiveTrip> {
+        let passive = self.settings.passive.as_ref()?;
+        let server = &self.members.get(index)?.server;
+        if !failed {
+            server.observe_success();
+            return None;
+        }
+        let has_active = self.settings.active.is_some();
+        let transition = self.refresh_after(server.observe_failure(passive, has_active, now))?;
+        let recover_after = (!has_active).then_some(passive.failure_window);
+        Some(PassiveTrip { transition, recover_after })
+    }
+
+    /// Brings member `index` back after [`PassiveTrip::recover_after`]. To be called on the service that
+    /// saw the trip: reloaded ones share the server, at a position that may differ. Does nothing when the
+    /// server is back already; a service whose active health check has taken over does not notice.
+    pub fn passive_recover(&self, index: usize, now: Instant) -> Option<Transition> {
+        let change = self.members.get(index)?.server.passive_recover(now);
+        self.refresh_after(change)
+    }
+
+    fn pick_by_cookie(&self, value: &str, tried: &[usize]) -> Option<Picked> {
+        let (index, by_cookie) = self.cookies.find(value)?;
+        let server = &self.members[index].server;
+        if tried.contains(&index) || !server.honours_cookie() {
+            return None;
+        }
+        server.begin();
+        Some(Picked { server: Arc::clone(server), index, by_cookie })
+    }
+
+    /// The schedule for the eligibility of this moment.
+    fn current(&self) -> arc_swap::Guard<Arc<Schedule>> {
+        let schedule = self.schedule.load();
+        if schedule.generation() == self.lineage.generation() {
+            return schedule;
+        }
+        drop(schedule);
+        self.refresh();
+        self.schedule.load()
+    }
+
+    fn refresh_after(&self, change: Option<Transition>) -> Option<Transition> {
+        if change.is_some() {
+            self.refresh();
+        }
+        change
+    }
+
+    fn refresh(&self) {
+        let _guard = self.rebuild.lock();
+        // Read before the servers' states: a change in between only causes one more rebuild.
+        let generation = self.lineage.generation();
+        if self.schedule.load().generation() != generation {
+            self.schedule.store(Arc::new(Schedule::build(&self.members, &self.settings, generation)));
+        }
+    }
+}
+
+impl Picked {
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Position among [`Service::servers`].
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    pub fn by_cookie(&self) -> CookieMatch {
+        self.by_cookie
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.server.end();
+    }
+}
+
+#[cfg(test)]
+mod tests;

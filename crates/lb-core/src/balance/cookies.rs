@@ -1,0 +1,42 @@
+//! Which member a sticky cookie names.
+
+use super::{CookieMatch, Member};
+use crate::sticky;
+
+/// All values that lead to a member, sorted.
+#[derive(Debug, Default)]
+pub(super) struct Cookies(Box<[Entry]>);
+
+#[derive(Debug)]
+struct Entry {
+    value: Box<str>,
+    index: usize,
+    found: CookieMatch,
+}
+
+impl Cookies {
+    pub(super) fn new(members: &[Member]) -> Self {
+        let mut entries: Vec<Entry> = Vec::with_capacity(4 * members.len());
+        for member in members.iter().filter(|member| member.weight > 0) {
+            let mut add = |value: &str, found| {
+                entries.push(Entry { value: value.into(), index: member.first, found });
+            };
+            add(member.server.cookie_value(), CookieMatch::Current);
+            for value in sticky::legacy_values(member.server.url()) {
+                add(&value, CookieMatch::Legacy);
+            }
+        }
+        // A current value goes before an equal legacy one.
+        entries.sort_by(|a, b| {
+            let rank = |entry: &Entry| entry.found != CookieMatch::Current;
+            a.value.cmp(&b.value).then(rank(a).cmp(&rank(b)))
+        });
+        entries.dedup_by(|later, earlier| later.value == earlier.value);
+        Self(entries.into())
+    }
+
+    pub(super) fn find(&self, value: &str) -> Option<(usize, CookieMatch)> {
+        let at = self.0.binary_search_by(|entry| (*entry.value).cmp(value)).ok()?;
+        Some((self.0[at].index, self.0[at].found))
+    }
+}

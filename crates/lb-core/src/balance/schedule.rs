@@ -1,0 +1,293 @@
+//! The servers that new clients may get, and the order in which turns go to them.
+
+use std::sync::Arc;
+
+use super::{Member, Server, Settings, Strategy};
+use crate::health::{AdminState, Status};
+
+/// Turns in one cycle at most (chosen: 32 KiB, built in well under a millisecond).
+///
+/// Weights that would need more after division by their greatest common divisor are scaled down to it:
+/// each server then gets the rounded share of `MAX_SLOTS` turns, at least one. Up to here shares are exact.
+pub const MAX_SLOTS: usize = 8192;
+
+/// Steps in which a degraded server's weight is reduced.
+const WHOLE: u64 = 1000;
+
+/// A snapshot of the eligible servers.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    generation: u64,
+    regular: Group,
+    /// Degraded servers that keep nothing of their weight: for when no regular one is left.
+    reserve: Group,
+}
+
+#[derive(Debug)]
+struct Group {
+    candidates: Box<[Candidate]>,
+    /// Positions in `candidates`: whose turn it is. Empty for strategies without turns.
+    turns: Box<[u32]>,
+    /// Bytes with which the URLs of all candidates begin.
+    common_prefix: usize,
+    equal_weights: bool,
+}
+
+/// A server that may be chosen.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) server: Arc<Server>,
+    /// The first member with its URL.
+    pub(super) index: usize,
+    /// Reduced weight, above 0; only ratios between candidates have a meaning.
+    pub(super) weight: u64,
+}
+
+/// The candidates of one pick: never empty, and without the servers tried before while others are left.
+pub(super) struct Candidates<'a> {
+    group: &'a Group,
+    tried: &'a [usize],
+}
+
+impl Schedule {
+    /// `generation` was read before the states of the servers are, here.
+    pub(super) fn build(members: &[Member], settings: &Settings, generation: u64) -> Self {
+        let [regular, reserve] =
+            candidates(members, settings).map(|candidates| Group::new(candidates, settings.strategy));
+        Self { generation, regular, reserve }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.regular.candidates.is_empty() && self.reserve.candidates.is_empty()
+    }
+}
+
+impl Group {
+    fn new(mut candidates: Vec<Candidate>, strategy: Strategy) -> Self {
+        let divisor = candidates.iter().fold(0, |divisor, candidate| gcd(divisor, candidate.weight));
+        for candidate in &mut candidates {
+            candidate.weight /= divisor;
+        }
+        let turns = match strategy {
+            Strategy::HighestRandomWeight => Box::default(),
+            _ => turns(&candidates.iter().map(|candidate| candidate.weight).collect::<Vec<_>>()),
+        };
+        let common_prefix =
+            common_prefix(candidates.iter().map(|candidate| candidate.server.url().as_bytes()));
+        let equal_weights = candidates.iter().all(|candidate| candidate.weight == 1);
+        Self { candidates: candidates.into(), turns, common_prefix, equal_weights }
+    }
+
+    fn has_untried(&self, tried: &[usize]) -> bool {
+        self.candidates.iter().any(|candidate| !tried.contains(&candidate.index))
+    }
+}
+
+impl Candidate {
+    pub(super) fn begin(&self) -> &Self {
+        self.server.begin();
+        self
+    }
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn new(schedule: &'a Schedule, tried: &'a [usize]) -> Option<Self> {
+        let Schedule { regular, reserve, .. } = schedule;
+        let untried = [regular, reserve].into_iter().find(|group| group.has_untried(tried));
+        if let Some(group) = untried {
+            return Some(Self { group, tried });
+        }
+        // All were tried: again, then.
+        let again = [regular, reserve].into_iter().find(|group| group.has_untried(&[]));
+        again.map(|group| Self { group, tried: &[] })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'a Candidate> {
+        let tried = self.tried;
+        self.group.candidates.iter().filter(move |candidate| !tried.contains(&candidate.index))
+    }
+
+    /// Whether nothing was tried before.
+    pub(super) fn is_complete(&self) -> bool {
+        self.tried.is_empty()
+    }
+
+    /// Number of candidates, tried or not.
+    pub(super) fn total(&self) -> usize {
+        self.group.candidates.len()
+    }
+
+    /// By position, tried or not.
+    pub(super) fn at(&self, position: usize) -> &'a Candidate {
+        &self.group.candidates[position]
+    }
+
+    pub(super) fn allows(&self, candidate: &Candidate) -> bool {
+        !self.tried.contains(&candidate.index)
+    }
+
+    /// Whose turn it is, tried or not.
+    pub(super) fn at_turn(&self, turn: u64) -> &'a Candidate {
+        let turns = &self.group.turns;
+        self.at(turns[(turn % turns.len() as u64) as usize] as usize)
+    }
+
+    pub(super) fn has_equal_weights(&self) -> bool {
+        self.group.equal_weights
+    }
+
+    /// The bytes with which the URLs of all of them begin.
+    pub(super) fn common_prefix(&self) -> &'a [u8] {
+        &self.at(0).server.url().as_bytes()[..self.group.common_prefix]
+    }
+
+    /// Draws by weight: `random` may be any 32 bits.
+    pub(super) fn draw(&self, random: u32) -> &'a Candidate {
+        if self.is_complete() {
+            return self.at_turn(scale(random, self.group.turns.len() as u64));
+        }
+        let total: u64 = self.iter().map(|candidate| candidate.weight).sum();
+        let mut left = scale(random, total);
+        let hit = self.iter().find(|candidate| match left.checked_sub(candidate.weight) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        });
+        // The weights add up to more than was drawn, so there is a hit.
+        hit.unwrap_or_else(|| self.at(0))
+    }
+}
+
+/// Maps 32 random bits evenly onto `0..below`.
+pub(super) fn scale(random: u32, below: u64) -> u64 {
+    ((u128::from(random) * u128::from(below)) >> 32) as u64
+}
+
+/// The regular candidates and the reserve.
+fn candidates(members: &[Member], settings: &Settings) -> [Vec<Candidate>; 2] {
+    let mut weights = vec![0_u64; members.len()];
+    for member in members.iter().filter(|member| member.weight > 0) {
+        weights[member.first] += match settings.strategy {
+            Strategy::PowerOfTwoChoices => 1,
+            _ => u64::from(member.weight),
+        };
+    }
+    let kept = match (settings.degraded_weight.clamp(0.0, 1.0) * WHOLE as f64).round() as u64 {
+        0 if settings.degraded_weight > 0.0 => 1,
+        kept => kept,
+    };
+    let [mut regular, mut reserve] = [Vec::new(), Vec::new()];
+    for (index, &weight) in weights.iter().enumerate().filter(|&(_, &weight)| weight > 0) {
+        let server = Arc::clone(&members[index].server);
+        if server.admin_state() != AdminState::Ready {
+            continue;
+        }
+        match server.status() {
+            Status::Healthy => regular.push(Candidate { server, index, weight: weight * WHOLE }),
+            Status::Degraded if kept > 0 => regular.push(Candidate { server, index, weight: weight * kept }),
+            Status::Degraded => reserve.push(Candidate { server, index, weight }),
+            Status::Unhealthy => {}
+        }
+    }
+    [regular, reserve]
+}
+
+/// One cycle of earliest deadline first: the k-th turn of a server of weight w is due at k/w, and servers
+/// that are due together go in configured order. It ends with all due at 1, so cycles follow each other
+/// without a seam: any run of turns as long as the cycle has each server exactly its weight times.
+fn turns(weights: &[u64]) -> Box<[u32]> {
+    let total: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
+    let cap = MAX_SLOTS as u128;
+    let slots = weights.iter().map(|&weight| {
+        if total <= cap {
+            return weight;
+        }
+        // Rounded to nearest, and no more than `MAX_SLOTS`.
+        ((u128::from(weight) * cap + total / 2) / total).max(1) as u64
+    });
+    let mut due: Vec<(u64, u64, u32)> =
+        slots.zip(0..).flat_map(|(w, position)| (1..=w).map(move |k| (k, w, position))).collect();
+    due.sort_unstable_by(|&(k, w, position), &(other_k, other_w, other_position)| {
+        (k * other_w).cmp(&(other_k * w)).then(position.cmp(&other_position))
+    });
+    due.into_iter().map(|(_, _, position)| position).collect()
+}
+
+fn common_prefix<'a>(mut texts: impl Iterator<Item = &'a [u8]>) -> usize {
+    let first = texts.next().unwrap_or_default();
+    texts.fold(first.len(), |common, text| {
+        first[..common].iter().zip(text).take_while(|(a, b)| a == b).count()
+    })
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The cycle, a letter per turn.
+    fn letters(weights: &[u64]) -> String {
+        turns(weights).iter().map(|&position| char::from(b'a' + position as u8)).collect()
+    }
+
+    #[test]
+    fn turns_interleave_by_deadline() {
+        assert_eq!(letters(&[]), "");
+        assert_eq!(letters(&[1, 1, 1]), "abc");
+        assert_eq!(letters(&[3, 1]), "aaab"); // Traefik's
+        assert_eq!(letters(&[1, 3]), "bbab");
+        assert_eq!(letters(&[5, 3, 1]), "abaabaabc");
+        assert_eq!(letters(&[2, 2, 1]), "ababc");
+    }
+
+    #[test]
+    fn huge_weights_keep_their_shares_in_a_bounded_table() {
+        let weights = [4_000_000_007, 3_000_000_019, 1];
+        let cycle = turns(&weights);
+        assert!(cycle.len() <= MAX_SLOTS + weights.len());
+        let total: u64 = weights.iter().sum();
+        for (position, &weight) in weights.iter().enumerate() {
+            let got = cycle.iter().filter(|&&p| p as usize == position).count() as f64;
+            let ideal = MAX_SLOTS as f64 * weight as f64 / total as f64;
+            assert!((got - ideal).abs() <= 1.0, "{got} instead of {ideal}");
+        }
+        assert_eq!(turns(&vec![7; 20_000]).len(), 20_000, "each server has a turn, however many there are");
+    }
+
+    proptest! {
+        #[test]
+        fn any_window_of_one_cycle_is_exact(weights in prop::collection::vec(1_u64..40, 1..9), start in 0_usize..300) {
+            let cycle = turns(&weights);
+            prop_assert_eq!(cycle.len() as u64, weights.iter().sum::<u64>());
+            let mut counts = vec![0; weights.len()];
+            for turn in start..start + cycle.len() {
+                counts[cycle[turn % cycle.len()] as usize] += 1;
+            }
+            prop_assert_eq!(counts, weights);
+        }
+
+        #[test]
+        fn turns_are_spread_evenly(weights in prop::collection::vec(1_u64..40, 1..9)) {
+            let cycle = turns(&weights);
+            let mut counts = vec![0_u64; weights.len()];
+            for (turn, &position) in cycle.iter().enumerate() {
+                counts[position as usize] += 1;
+                for (&count, &weight) in counts.iter().zip(&weights) {
+                    // Off its ideal share of the turns so far by less than one turn per server.
+                    let ideal = weight as f64 * (turn + 1) as f64 / cycle.len() as f64;
+                    prop_assert!((count as f64 - ideal).abs() < weights.len() as f64);
+                }
+            }
+        }
+    }
+}

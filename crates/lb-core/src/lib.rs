@@ -1,0 +1,16 @@
+//! Decisions of the load balancer, pure: balancing, routing, health, breaker, limits.
+//!
+//! No sockets, no clock, no randomness: time and random numbers are arguments.
+
+pub mod backoff;
+pub mod balance;
+pub mod breaker;
+pub mod health;
+pub mod in_flight;
+pub mod rate_limit;
+pub mod route;
+pub mod sticky;
+mod syntax;
+
+#[cfg(test)]
+mod testing;
