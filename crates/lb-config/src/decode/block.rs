@@ -1,0 +1,168 @@
+//! A block of known keys.
+
+use std::cell::RefCell;
+
+use super::path::{Path, Segment};
+use super::{Field, Report};
+use crate::document::{Entry, Node, Position, Value};
+use crate::problem::quoted;
+use crate::suggest;
+
+/// Keys that most blocks have room for without growing; chosen.
+const KEYS: usize = 16;
+
+/// A map whose keys are fields: matched whatever their case, each at most once.
+pub(crate) struct Block<'a> {
+    pub(crate) report: &'a Report<'a>,
+    pub(crate) at: Position,
+    pub(crate) path: Path<'a>,
+    entries: &'a [Entry],
+    taken: RefCell<Vec<bool>>,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Block<'a> {
+    /// The root of a file; `None` when it is not a map. An empty file is an empty block.
+    pub(crate) fn root(report: &'a Report<'a>, node: &'a Node) -> Option<Self> {
+        match &node.value {
+            Value::Map(entries) => Some(Self::new(report, node.at, Path::default(), entries)),
+            Value::Null => Some(Self::new(report, node.at, Path::default(), &[])),
+            Value::Scalar(_) | Value::List(_) => {
+                let message = format!("a configuration is a map, this file holds {}", node.shape());
+                report.shape(node.at, "", message, None);
+                None
+            }
+        }
+    }
+
+    pub(super) fn new(report: &'a Report<'a>, at: Position, path: Path<'a>, entries: &'a [Entry]) -> Self {
+        Self {
+            report,
+            at,
+            path,
+            entries,
+            taken: RefCell::new(vec![false; entries.len()]),
+            known: RefCell::new(Vec::with_capacity(KEYS)),
+        }
+    }
+
+    /// The field of this name; `None` when absent or null, which mean the same everywhere.
+    pub(crate) fn take(&self, key: &'static str) -> Option<Field<'a>> {
+        self.known.borrow_mut().push(key);
+        self.take_unlisted(key)
+    }
+
+    /// As [`take`](Self::take), for a key that no hint should propose.
+    pub(crate) fn take_unlisted(&self, key: &'static str) -> Option<Field<'a>> {
+        let mut taken = self.taken.borrow_mut();
+        let mut found: Option<&'a Entry> = None;
+        for (entry, taken) in self.entries.iter().zip(taken.iter_mut()) {
+            if !entry.key.eq_ignore_ascii_case(key) {
+                continue;
+            }
+            *taken = true;
+            match found {
+                None => found = Some(entry),
+                Some(first) if first.merged && !entry.merged => found = Some(entry),
+                Some(_) if entry.merged => {}
+                Some(first) => self.report.shape(
+                    entry.at,
+                    &self.key_path(&entry.key),
+                    format!("{} is the same key as {}", quoted(&entry.key), quoted(&first.key)),
+                    Some(format!("upper and lower case do not matter; keep one, written {}", quoted(key))),
+                ),
+            }
+        }
+        let entry = found.filter(|entry| !entry.value.is_null())?;
+        Some(Field::new(self.report, &entry.value, entry.at, self.path.clone(), Segment::Key(key)))
+    }
+
+    /// Like [`take`](Self::take), reporting an error when the field is absent.
+    pub(crate) fn require(&self, key: &'static str, hint: &str) -> Option<Field<'a>> {
+        let field = self.take(key);
+        if field.is_none() {
+            self.error(format!("{} is missing", quoted(key)), Some(hint.to_owned()));
+        }
+        field
+    }
+
+    /// Features of Traefik that Vigie does not have yet: never ignored in silence.
+    pub(crate) fn unsupported(&self, keys: &[&'static str]) {
+        for &key in keys {
+            if let Some(field) = self.take_unlisted(key) {
+                field.error_at_key(format!("{} is not supported yet", quoted(key)), None);
+            }
+        }
+    }
+
+    /// Keys that are read by Traefik and change nothing here.
+    pub(crate) fn without_effect(&self, keys: &[&'static str], why: &str) {
+        for &key in keys {
+            if let Some(field) = self.take_unlisted(key) {
+                field.warn_at_key(format!("has no effect: {why}"), None);
+            }
+        }
+    }
+
+    /// Accepted without a word: what they ask for is so anyway.
+    pub(crate) fn harmless(&self, keys: &[&'static str]) {
+        for &key in keys {
+            self.take_unlisted(key);
+        }
+    }
+
+    /// Reports what nobody asked for.
+    pub(crate) fn finish(self) {
+        for entry in self.left_over() {
+            if self.report.is_full() {
+                // Only the count matters now; hints are not looked for.
+                self.report.shape(entry.at, "", String::new(), None);
+                continue;
+            }
+            let known = self.known.borrow();
+            self.report.shape(
+                entry.at,
+                &self.key_path(&entry.key),
+                format!("there is no key {} here", quoted(&entry.key)),
+                Some(suggest::hint(&entry.key, "keys", known.iter().copied())),
+            );
+        }
+    }
+
+    /// As [`finish`](Self::finish) for the root of a file, where Traefik ignores what it does not know
+    /// (people keep templates for `<<` there).
+    pub(crate) fn finish_root(self) {
+        for entry in self.left_over() {
+            if self.report.is_full() || entry.key.starts_with("x-") {
+                continue;
+            }
+            let known = self.known.borrow();
+            self.report.warn(
+                entry.at,
+                &entry.key,
+                format!("the top-level key {} is ignored", quoted(&entry.key)),
+                suggest::nearest(&entry.key, known.iter().copied())
+                    .map(|near| format!("did you mean {}?", quoted(near))),
+            );
+        }
+    }
+
+    /// The entries nobody took, for blocks whose keys are not all fields.
+    pub(crate) fn left_over(&self) -> Vec<&'a Entry> {
+        let taken = self.taken.borrow();
+        self.entries.iter().zip(taken.iter()).filter(|(_, taken)| !**taken).map(|(entry, _)| entry).collect()
+    }
+
+    /// An error about the block as a whole.
+    pub(crate) fn error(&self, message: String, hint: Option<String>) {
+        self.report.error(self.at, &self.path.to_string(), message, hint);
+    }
+
+    pub(crate) fn warn(&self, message: String, hint: Option<String>) {
+        self.report.warn(self.at, &self.path.to_string(), message, hint);
+    }
+
+    fn key_path(&self, key: &str) -> String {
+        self.path.join(Segment::Key(key)).to_string()
+    }
+}

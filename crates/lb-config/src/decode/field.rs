@@ -1,0 +1,217 @@
+//! The value of one key.
+
+use super::path::{Path, Segment};
+use super::{Block, Report, Text};
+use crate::document::{Entry, Node, Position, Value};
+use crate::problem::quoted;
+
+#[derive(Clone)]
+pub(crate) struct Field<'a> {
+    pub(crate) report: &'a Report<'a>,
+    pub(super) node: &'a Node,
+    key_at: Position,
+    parent: Path<'a>,
+    segment: Segment<'a>,
+}
+
+/// What stands for a block that may be switched on with nothing in it.
+pub(crate) enum Enabled<'a> {
+    /// `false`.
+    Off,
+    /// `true` or `{}`.
+    Plain,
+    With(Block<'a>),
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn new(
+        report: &'a Report<'a>,
+        node: &'a Node,
+        key_at: Position,
+        parent: Path<'a>,
+        segment: Segment<'a>,
+    ) -> Self {
+        Self { report, node, key_at, parent, segment }
+    }
+
+    /// Of the value.
+    pub(crate) fn at(&self) -> Position {
+        self.node.at
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.place().to_string()
+    }
+
+    fn place(&self) -> Path<'a> {
+        self.parent.join(self.segment)
+    }
+
+    /// The value has the wrong shape: the file is refused.
+    pub(crate) fn shape(&self, message: String, hint: Option<String>) {
+        self.report.shape(self.at(), &self.path(), message, hint);
+    }
+
+    /// The value cannot work.
+    pub(crate) fn error(&self, message: String, hint: Option<String>) {
+        self.report.error(self.at(), &self.path(), message, hint);
+    }
+
+    pub(crate) fn error_at_key(&self, message: String, hint: Option<String>) {
+        self.report.error(self.key_at, &self.path(), message, hint);
+    }
+
+    pub(crate) fn warn(&self, message: String, hint: Option<String>) {
+        self.report.warn(self.at(), &self.path(), message, hint);
+    }
+
+    pub(crate) fn warn_at_key(&self, message: String, hint: Option<String>) {
+        self.report.warn(self.key_at, &self.path(), message, hint);
+    }
+
+    fn expected(&self, what: &str) {
+        self.shape(format!("expected {what}, found {}", self.node.shape()), None);
+    }
+
+    /// A block with at least one key.
+    pub(crate) fn block(&self) -> Option<Block<'a>> {
+        match &self.node.value {
+            Value::Map(entries) if entries.is_empty() => {
+                self.standalone();
+                None
+            }
+            Value::Map(entries) => Some(self.open(entries)),
+            _ => {
+                self.expected("a map");
+                None
+            }
+        }
+    }
+
+    /// The block of a named object, which may be empty.
+    pub(crate) fn object(&self) -> Option<Block<'a>> {
+        match &self.node.value {
+            Value::Map(entries) => Some(self.open(entries)),
+            _ => {
+                self.expected("a map");
+                None
+            }
+        }
+    }
+
+    /// A block that `{}` or `true` switch on.
+    pub(crate) fn enabled(&self) -> Enabled<'a> {
+        match &self.node.value {
+            Value::Map(entries) if entries.is_empty() => Enabled::Plain,
+            Value::Map(entries) => Enabled::With(self.open(entries)),
+            Value::Scalar(scalar) => match super::values::boolean(&scalar.text) {
+                Some(true) => Enabled::Plain,
+                Some(false) => Enabled::Off,
+                None => {
+                    self.shape(
+                        format!("expected a map or `true`, found {}", quoted(&scalar.text)),
+                        Some("`true` or `{}` switch it on with its defaults".to_owned()),
+                    );
+                    Enabled::Off
+                }
+            },
+            Value::List(_) | Value::Null => {
+                self.expected("a map or `true`");
+                Enabled::Off
+            }
+        }
+    }
+
+    /// Names to values; a null value is as good as absent and gets a warning.
+    pub(crate) fn map(&self) -> Vec<(&'a Entry, Field<'a>)> {
+        let entries = match &self.node.value {
+            Value::Map(entries) if entries.is_empty() => {
+                self.standalone();
+                return Vec::new();
+            }
+            Value::Map(entries) => entries,
+            _ => {
+                self.expected("a map");
+                return Vec::new();
+            }
+        };
+        let path = self.place();
+        let mut fields = Vec::with_capacity(entries.len());
+        for entry in entries.iter() {
+            let field = Field::new(
+                self.report,
+                &entry.value,
+                entry.at,
+                path.clone(),
+                Segment::Key(entry.key.as_ref()),
+            );
+            if entry.value.is_null() {
+                field.warn_at_key(
+                    format!("{} has no value and is ignored", quoted(&entry.key)),
+                    Some("write \"\" if it should be empty, or remove it".to_owned()),
+                );
+            } else {
+                fields.push((entry, field));
+            }
+        }
+        fields
+    }
+
+    /// The elements of a list of blocks.
+    pub(crate) fn list(&self) -> Vec<Field<'a>> {
+        match &self.node.value {
+            Value::List(items) => {
+                let path = self.place();
+                let element = |(index, node): (usize, &'a Node)| {
+                    Field::new(self.report, node, node.at, path.clone(), Segment::Index(index))
+                };
+                items.iter().enumerate().map(element).collect()
+            }
+            // Traefik takes a map for one empty element, which never works.
+            Value::Map(_) => {
+                let hint = "put `- ` before the element".to_owned();
+                self.shape("expected a list, found a map".to_owned(), Some(hint));
+                Vec::new()
+            }
+            _ => {
+                self.expected("a list");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A single value as text.
+    pub(crate) fn text(&self) -> Option<Text<'a>> {
+        match &self.node.value {
+            Value::Scalar(scalar) => Some(Text::new(self.clone(), scalar)),
+            _ => {
+                self.expected("a single value");
+                None
+            }
+        }
+    }
+
+    /// A list of single values, or one value with commas.
+    pub(crate) fn texts(&self) -> Vec<Text<'a>> {
+        match &self.node.value {
+            Value::Scalar(scalar) => Text::new(self.clone(), scalar).split_commas(),
+            Value::List(_) => self.list().iter().filter_map(Field::text).map(|text| text.trimmed()).collect(),
+            _ => {
+                self.expected("a list");
+                Vec::new()
+            }
+        }
+    }
+
+    fn open(&self, entries: &'a [Entry]) -> Block<'a> {
+        Block::new(self.report, self.at(), self.place(), entries)
+    }
+
+    /// Traefik's "cannot be a standalone element".
+    fn standalone(&self) {
+        self.shape(
+            "cannot be a standalone element: `{}` is empty".to_owned(),
+            Some("remove the key, or write at least one option".to_owned()),
+        );
+    }
+}

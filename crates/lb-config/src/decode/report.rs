@@ -1,0 +1,208 @@
+//! Where the problems of one load are collected.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::document::{Files, Position};
+use crate::problem::{Kind, Problem, Scope, Severity};
+
+/// Problems kept of one load; more only count. Chosen: nobody reads further, and a file of
+/// a million typos must not become a million messages.
+pub(crate) const KEPT: usize = 1_000;
+
+/// Objects that cannot be loaded, with reasons as Traefik's API words them.
+pub(crate) type Broken = BTreeMap<(Kind, String), Vec<String>>;
+
+pub(crate) struct Report<'f> {
+    files: &'f Files,
+    problems: RefCell<Vec<Problem>>,
+    more: Cell<usize>,
+    /// Errors that spoil a whole file.
+    refused: Cell<bool>,
+    /// The object being read.
+    object: RefCell<Option<(Kind, String)>>,
+    broken: RefCell<Broken>,
+    /// Files that were read because the configuration names them: certificates, users.
+    read: RefCell<Vec<PathBuf>>,
+}
+
+/// What a load found out besides the configuration.
+pub(crate) struct Findings {
+    /// Sorted by place.
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) broken: Broken,
+    pub(crate) read: Vec<PathBuf>,
+    /// Nothing may be loaded.
+    pub(crate) refused: bool,
+}
+
+impl<'f> Report<'f> {
+    pub(crate) fn new(files: &'f Files, problems: Vec<Problem>) -> Self {
+        let refused = problems.iter().any(Problem::is_error);
+        Self {
+            files,
+            problems: RefCell::new(problems),
+            more: Cell::new(0),
+            refused: Cell::new(refused),
+            object: RefCell::new(None),
+            broken: RefCell::new(Broken::new()),
+            read: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// The file does not have the shape of a configuration: it is refused as a whole.
+    pub(crate) fn shape(&self, at: Position, key: &str, message: String, hint: Option<String>) {
+        self.refused.set(true);
+        self.push(at, key, message, hint, Severity::Error, Scope::File);
+    }
+
+    /// What is being read cannot work: the current object is not loaded, or, outside of any object,
+    /// the file is refused.
+    pub(crate) fn error(&self, at: Position, key: &str, message: String, hint: Option<String>) {
+        self.error_because(at, key, message, hint, None);
+    }
+
+    /// As [`error`](Self::error), with Traefik's wording where it differs from the message.
+    pub(crate) fn error_because(
+        &self,
+        at: Position,
+        key: &str,
+        message: String,
+        hint: Option<String>,
+        reason: Option<String>,
+    ) {
+        let Some((kind, name)) = self.object.borrow().clone() else {
+            return self.shape(at, key, message, hint);
+        };
+        self.error_on(kind, &name, at, key, message, hint, reason);
+    }
+
+    /// As [`error_because`](Self::error_because), for an object that is not being read just now.
+    #[expect(clippy::too_many_arguments, reason = "one call site per problem, each argument a part of it")]
+    pub(crate) fn error_on(
+        &self,
+        kind: Kind,
+        name: &str,
+        at: Position,
+        key: &str,
+        message: String,
+        hint: Option<String>,
+        reason: Option<String>,
+    ) {
+        self.disable(kind, name, reason.unwrap_or_else(|| message.clone()));
+        self.push(at, key, message, hint, Severity::Error, Scope::Object { kind, name: name.to_owned() });
+    }
+
+    /// Works, though perhaps not as meant.
+    pub(crate) fn warn(&self, at: Position, key: &str, message: String, hint: Option<String>) {
+        let scope = match &*self.object.borrow() {
+            Some((kind, name)) => Scope::Object { kind: *kind, name: name.clone() },
+            None => Scope::File,
+        };
+        self.push(at, key, message, hint, Severity::Warning, scope);
+    }
+
+    /// An error of the current object that leaves it in use.
+    pub(crate) fn tolerated(&self, at: Position, key: &str, message: String, hint: Option<String>) {
+        let Some((kind, name)) = self.object.borrow().clone() else {
+            return self.shape(at, key, message, hint);
+        };
+        self.push(at, key, message, hint, Severity::Error, Scope::Object { kind, name });
+    }
+
+    /// Takes an object out without a problem of its own (something it uses has one).
+    pub(crate) fn disable(&self, kind: Kind, name: &str, reason: String) {
+        let mut broken = self.broken.borrow_mut();
+        let reasons = broken.entry((kind, name.to_owned())).or_default();
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+
+    pub(crate) fn disable_current(&self, reason: String) {
+        let current = self.object.borrow().clone();
+        if let Some((kind, name)) = current {
+            self.disable(kind, &name, reason);
+        }
+    }
+
+    pub(crate) fn is_broken(&self, kind: Kind, name: &str) -> bool {
+        let broken = self.broken.borrow();
+        !broken.is_empty() && broken.contains_key(&(kind, name.to_owned()))
+    }
+
+    /// Whether the object being read has an error already.
+    pub(crate) fn is_current_broken(&self) -> bool {
+        self.object.borrow().as_ref().is_some_and(|object| self.broken.borrow().contains_key(object))
+    }
+
+    pub(crate) fn broken_names(&self) -> Vec<(Kind, String)> {
+        self.broken.borrow().keys().cloned().collect()
+    }
+
+    pub(crate) fn first_reason(&self, kind: Kind, name: &str) -> Option<String> {
+        self.broken.borrow().get(&(kind, name.to_owned()))?.first().cloned()
+    }
+
+    /// Problems that `read` finds belong to this object.
+    pub(crate) fn within<T>(&self, kind: Kind, name: &str, read: impl FnOnce() -> T) -> T {
+        let outer = self.object.replace(Some((kind, name.to_owned())));
+        let read = read();
+        self.object.replace(outer);
+        read
+    }
+
+    /// Further problems would only be counted: no need to look for hints.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= KEPT
+    }
+
+    /// A problem of a file that is not one of this load.
+    pub(crate) fn elsewhere(&self, problem: Problem) {
+        self.keep(|| problem);
+    }
+
+    fn push(
+        &self,
+        at: Position,
+        key: &str,
+        message: String,
+        hint: Option<String>,
+        severity: Severity,
+        scope: Scope,
+    ) {
+        self.keep(|| {
+            let problem = self.files.problem(at, severity, message, hint);
+            Problem { scope, key: crate::problem::printable(key), ..problem }
+        });
+    }
+
+    fn keep(&self, problem: impl FnOnce() -> Problem) {
+        if self.is_full() {
+            self.more.set(self.more.get() + 1);
+        } else {
+            self.problems.borrow_mut().push(problem());
+        }
+    }
+
+    /// Remembers a file whose change changes the configuration.
+    pub(crate) fn note_read(&self, path: &Path) {
+        self.read.borrow_mut().push(path.to_owned());
+    }
+
+    pub(crate) fn into_findings(self) -> Findings {
+        let refused = self.refused.get();
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_cached_key(|p| (self.files.order(&p.file), p.line, p.column));
+        if self.more.get() > 0 {
+            let file = problems.last().map_or("", |p| p.file.as_str());
+            problems.push(Problem::whole_file(
+                file,
+                format!("{} more problems are not shown", self.more.get()),
+                None,
+            ));
+        }
+        Findings { problems, broken: self.broken.into_inner(), read: self.read.into_inner(), refused }
+    }
+}

@@ -1,0 +1,398 @@
+//! The dynamic configuration, checked: what may change at any time.
+//!
+//! Maps are keyed by qualified name (`api@file`), and every reference inside is qualified too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use lb_core::breaker;
+use lb_core::route::Rule;
+
+/// One provider's configuration, or the merge of all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    pub routers: BTreeMap<String, Router>,
+    pub services: BTreeMap<String, Service>,
+    pub middlewares: BTreeMap<String, Middleware>,
+    pub servers_transports: BTreeMap<String, ServersTransport>,
+    pub tls: Tls,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Router {
+    pub rule: Arc<Rule>,
+    pub rule_text: String,
+    /// Empty: the default entry points.
+    pub entry_points: Vec<String>,
+    /// Qualified names, in order.
+    pub middlewares: Vec<String>,
+    pub service: String,
+    /// As written, or the byte length of the rule.
+    pub priority: i64,
+    pub tls: Option<RouterTls>,
+    pub observability: Observability,
+}
+
+/// `None` takes the entry point's value, which is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observability {
+    pub access_logs: Option<bool>,
+    pub metrics: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouterTls {
+    /// `default` or a qualified name.
+    pub options: String,
+    pub cert_resolver: Option<String>,
+    pub domains: Vec<Domain>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    pub main: String,
+    pub sans: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub servers: Vec<Server>,
+    pub strategy: Strategy,
+    pub sticky: Option<StickyCookie>,
+    pub health_check: Option<HealthCheck>,
+    pub passive_health_check: Option<PassiveHealthCheck>,
+    pub pass_host_header: bool,
+    /// `None`: flush after every write.
+    pub flush_interval: Option<Duration>,
+    /// Qualified, or `default@internal`.
+    pub servers_transport: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Exactly as configured: the sticky cookie and the live state are keyed by it.
+    pub url: String,
+    pub scheme: Scheme,
+    /// Host as in the URL, IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Path of the URL, used with `preserve_path` and by probes; `/` or empty when there is none.
+    pub path: String,
+    pub preserve_path: bool,
+    /// 0 gets nothing.
+    pub weight: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+    H2c,
+}
+
+pub use lb_core::balance::Strategy;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickyCookie {
+    /// Configured or derived, always a valid token.
+    pub name: String,
+    pub secure: bool,
+    pub http_only: bool,
+    pub same_site: Option<SameSite>,
+    /// `None` omits the attribute; `Some(0)` says `Max-Age=0`.
+    pub max_age: Option<u64>,
+    /// Empty omits the attribute.
+    pub path: String,
+    pub domain: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    None,
+    Lax,
+    Strict,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub mode: ProbeMode,
+    pub path: String,
+    pub scheme: Option<String>,
+    pub method: String,
+    /// `None`: any 2xx or 3xx.
+    pub status: Option<u16>,
+    pub port: Option<u16>,
+    pub interval: Duration,
+    pub unhealthy_interval: Duration,
+    pub timeout: Duration,
+    pub hostname: Option<String>,
+    pub headers: Vec<(String, String)>,
+    pub follow_redirects: bool,
+    /// Extensions of Vigie, with values that mean what Traefik does when absent.
+    /// Passes in a row that bring a server back (`healthyThreshold`, default 1).
+    pub healthy_threshold: u32,
+    /// Failures in a row that take a server out (`unhealthyThreshold`, default 1).
+    pub unhealthy_threshold: u32,
+    /// Failures do not count this long after a server first appeared (`startPeriod`, default 0).
+    pub start_period: Duration,
+    /// Servers wait for their first pass before they get traffic (`startUnhealthy`, default false).
+    pub start_unhealthy: bool,
+    /// Read `status: degraded` from a JSON answer (`degraded`, default true).
+    pub degraded: bool,
+    /// Share of its weight that a degraded server keeps, 0 to 1 (`degradedWeight`, default 0.5).
+    pub degraded_weight: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeMode {
+    Http,
+    Grpc,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassiveHealthCheck {
+    pub failure_window: Duration,
+    pub max_failed_attempts: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServersTransport {
+    pub server_name: Option<String>,
+    pub insecure_skip_verify: bool,
+    /// PEM text of each root; empty means the system's roots.
+    pub root_cas: Vec<Pem>,
+    /// Client certificates.
+    pub certificates: Vec<KeyPair>,
+    /// `None` disables connection reuse (Traefik writes a negative number).
+    pub max_idle_conns_per_host: Option<usize>,
+    /// `None` is "no limit".
+    pub dial_timeout: Option<Duration>,
+    pub response_header_timeout: Option<Duration>,
+    pub idle_conn_timeout: Option<Duration>,
+    pub read_idle_timeout: Option<Duration>,
+    pub ping_timeout: Option<Duration>,
+    pub disable_http2: bool,
+    pub min_version: Option<TlsVersion>,
+    pub max_version: Option<TlsVersion>,
+    pub cipher_suites: Vec<String>,
+    pub peer_cert_uri: Option<String>,
+}
+
+/// PEM content, read from its file or written in place.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem(pub Arc<[u8]>);
+
+/// A certificate chain and its private key; printing it shows neither.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    pub cert: Pem,
+    pub key: Pem,
+    /// Where the certificate came from, for messages: a path or `<inline>`.
+    pub origin: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tls {
+    /// Those of the store `default`.
+    pub certificates: Vec<KeyPair>,
+    pub default_certificate: Option<KeyPair>,
+    /// Keyed by `default` or a qualified name. `default` may be absent.
+    pub options: BTreeMap<String, TlsOptions>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsOptions {
+    /// `None`: TLS 1.2.
+    pub min_version: Option<TlsVersion>,
+    pub max_version: Option<TlsVersion>,
+    /// IANA names, empty: the library's.
+    pub cipher_suites: Vec<String>,
+    pub curve_preferences: Vec<String>,
+    pub client_auth: Option<ClientAuth>,
+    pub sni_strict: bool,
+    /// Empty: `h2`, `http/1.1`.
+    pub alpn_protocols: Vec<String>,
+    pub disable_session_tickets: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientAuth {
+    pub ca: Vec<Pem>,
+    pub kind: ClientAuthType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuthType {
+    NoClientCert,
+    RequestClientCert,
+    RequireAnyClientCert,
+    VerifyClientCertIfGiven,
+    RequireAndVerifyClientCert,
+}
+
+/// TLS 1.0 and 1.1 do not exist in rustls; asking for them as minimum means 1.2 with a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Middleware {
+    RedirectScheme(RedirectScheme),
+    Headers(Box<Headers>),
+    StripPrefix {
+        prefixes: Vec<String>,
+    },
+    AddPrefix {
+        prefix: String,
+    },
+    ReplacePath {
+        path: String,
+    },
+    /// Qualified names.
+    Chain {
+        middlewares: Vec<String>,
+    },
+    RateLimit(RateLimit),
+    InFlightReq(InFlightReq),
+    IpAllowList(IpAllowList),
+    BasicAuth(BasicAuth),
+    CircuitBreaker(CircuitBreaker),
+    Retry(Retry),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectScheme {
+    pub scheme: String,
+    pub port: Option<String>,
+    pub permanent: bool,
+}
+
+/// Names as written; values `""` delete.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Headers {
+    pub custom_request_headers: Vec<(String, String)>,
+    pub custom_response_headers: Vec<(String, String)>,
+    pub access_control_allow_origin_list: Vec<String>,
+    /// Compiled and checked when read; kept as text so that two configurations compare.
+    pub access_control_allow_origin_list_regex: Vec<String>,
+    pub access_control_allow_methods: Vec<String>,
+    pub access_control_allow_headers: Vec<String>,
+    pub access_control_expose_headers: Vec<String>,
+    pub access_control_allow_credentials: bool,
+    pub access_control_max_age: i64,
+    pub add_vary_header: bool,
+    pub allowed_hosts: Vec<String>,
+    pub hosts_proxy_headers: Vec<String>,
+    pub ssl_proxy_headers: Vec<(String, String)>,
+    pub sts_seconds: i64,
+    pub sts_include_subdomains: bool,
+    pub sts_preload: bool,
+    pub force_sts_header: bool,
+    pub frame_deny: bool,
+    pub custom_frame_options_value: String,
+    pub content_type_nosniff: bool,
+    pub browser_xss_filter: bool,
+    pub custom_browser_xss_value: String,
+    pub content_security_policy: String,
+    pub content_security_policy_report_only: String,
+    pub referrer_policy: String,
+    pub permissions_policy: String,
+    pub is_development: bool,
+}
+
+/// What requests are counted by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceCriterion {
+    Ip(IpStrategy),
+    /// First value of this header.
+    Header(String),
+    Host,
+}
+
+/// How the client's address is found (the default is the TCP peer).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpStrategy {
+    /// 0: not used.
+    pub depth: usize,
+    pub excluded_ips: Vec<IpNet>,
+    pub ipv6_subnet: Option<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// 0: no limit.
+    pub average: u64,
+    pub period: Duration,
+    pub burst: u64,
+    pub source: SourceCriterion,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlightReq {
+    pub amount: u64,
+    pub source: SourceCriterion,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpAllowList {
+    pub source_range: Vec<IpNet>,
+    pub strategy: IpStrategy,
+    pub reject_status_code: u16,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct BasicAuth {
+    /// User to hash, files already read, later entries of `users` win.
+    pub users: BTreeMap<String, String>,
+    pub realm: String,
+    pub header_field: Option<String>,
+    pub remove_header: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CircuitBreaker {
+    pub expression: breaker::Expression,
+    pub expression_text: String,
+    pub check_period: Duration,
+    pub fallback_duration: Duration,
+    pub recovery_duration: Duration,
+    pub response_code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Total tries.
+    pub attempts: u32,
+    pub initial_interval: Duration,
+    pub timeout: Option<Duration>,
+    /// Inclusive ranges.
+    pub status: Vec<(u16, u16)>,
+    pub max_request_body_bytes: usize,
+    pub disable_retry_on_network_error: bool,
+    pub retry_non_idempotent_method: bool,
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pem({} bytes)", self.0.len())
+    }
+}
+
+impl std::fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyPair").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for BasicAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BasicAuth")
+            .field("users", &self.users.len())
+            .field("realm", &self.realm)
+            .finish_non_exhaustive()
+    }
+}

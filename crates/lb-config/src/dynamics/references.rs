@@ -1,0 +1,433 @@
+//! Who names whom, and what becomes of objects that name something missing or broken.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::Draft;
+use crate::decode::Field;
+use crate::document::Position;
+use crate::problem::{Kind, Problem, Scope, printable, quoted};
+use crate::suggest;
+
+/// One object names another.
+pub(crate) struct Reference<'a> {
+    from: (Kind, String),
+    to: (Kind, String),
+    at: Position,
+    /// The field that names it.
+    field: Field<'a>,
+}
+
+/// Middlewares that exist without being configured (reference 1.5).
+const INTERNAL_MIDDLEWARES: [&str; 2] = ["dashboard_redirect", "dashboard_stripprefix"];
+
+impl<'a> Draft<'a> {
+    /// The name in `field`, qualified, remembered as a reference.
+    pub(crate) fn reference(
+        &mut self,
+        kind: Kind,
+        from: &str,
+        to: Kind,
+        field: &Field<'a>,
+    ) -> Option<String> {
+        let text = field.text()?;
+        if text.value.is_empty() {
+            text.error(format!("names no {to}"), None);
+            return None;
+        }
+        Some(self.push_reference(kind, from, to, text.value, text.start(), text.field.clone()))
+    }
+
+    pub(crate) fn references(&mut self, kind: Kind, from: &str, to: Kind, field: &Field<'a>) -> Vec<String> {
+        let texts = field.texts();
+        texts
+            .iter()
+            .map(|text| self.push_reference(kind, from, to, text.value, text.start(), text.field.clone()))
+            .collect()
+    }
+
+    pub(crate) fn refer(&mut self, kind: Kind, from: &str, to: Kind, name: &str, field: Field<'a>) {
+        self.push_reference(kind, from, to, name, field.at(), field);
+    }
+
+    fn push_reference(
+        &mut self,
+        kind: Kind,
+        from: &str,
+        to: Kind,
+        name: &str,
+        at: Position,
+        field: Field<'a>,
+    ) -> String {
+        let name = self.qualify(name);
+        self.references.push(Reference { from: (kind, from.to_owned()), to: (to, name.clone()), at, field });
+        name
+    }
+}
+
+/// Reports references to nothing and cycles, and takes out of the configuration whatever uses
+/// a broken object, directly or not.
+pub(crate) fn check(draft: &mut Draft<'_>) {
+    report_dangling(draft);
+    report_cycles(draft);
+    spread(draft);
+    check_entry_points(draft);
+    remove_broken(draft);
+}
+
+fn report_dangling(draft: &Draft<'_>) {
+    let mut known = Known::default();
+    for Reference { from, to, at, field } in &draft.references {
+        let (kind, name) = (to.0, to.1.as_str());
+        if exists(draft, kind, name) {
+            continue;
+        }
+        let (message, hint) = if draft.report.is_full() {
+            (String::new(), None)
+        } else {
+            let (message, hint) = nothing_called(draft, &mut known, kind, name);
+            (message, Some(hint))
+        };
+        let reason = match kind {
+            Kind::Middleware => missing_middleware(name),
+            Kind::ServersTransport => format!("servers transport not found {name}"),
+            Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
+            Kind::Router | Kind::Service | Kind::Certificate => format!("the {kind} {name:?} does not exist"),
+        };
+        draft.report.error_on(from.0, &from.1, *at, &field.path(), message, hint, Some(reason));
+    }
+}
+
+/// Names of what is defined, sorted, without their provider; gathered when the first hint needs them.
+type Known<'d> = BTreeMap<Kind, BTreeSet<&'d str>>;
+
+/// The message and hint for a name that does not exist.
+fn nothing_called<'d>(
+    draft: &'d Draft<'_>,
+    known: &mut Known<'d>,
+    kind: Kind,
+    name: &str,
+) -> (String, String) {
+    let (bare, provider) = name.rsplit_once('@').unwrap_or((name, draft.provider));
+    let are = if kind == Kind::TlsOptions { "are" } else { "is" };
+    if provider == draft.provider {
+        let names = known.entry(kind).or_insert_with(|| {
+            let defined = draft.defined.get(&kind).into_iter().flatten();
+            defined.map(|(name, _)| name.split_once('@').map_or(name.as_str(), |(name, _)| name)).collect()
+        });
+        let hint = suggest::hint(bare, plural(kind), names.iter().copied());
+        (format!("no {kind} {are} called {}", quoted(bare)), hint)
+    } else {
+        let names = draft.context.internal_services.iter().map(String::as_str);
+        let hint = suggest::hint(bare, "internal services", names);
+        (format!("no {kind} {are} called {}", quoted(name)), hint)
+    }
+}
+
+/// As Traefik words it.
+fn missing_middleware(name: &str) -> String {
+    format!("middleware {name:?} does not exist")
+}
+
+fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Router => "routers",
+        Kind::Service => "services",
+        Kind::Middleware => "middlewares",
+        Kind::ServersTransport => "servers transports",
+        Kind::TlsOptions => "TLS options",
+        Kind::Certificate => "certificates",
+    }
+}
+
+/// Whether the target is known to exist, or belongs to a provider that only the merge can ask.
+fn exists(draft: &Draft<'_>, kind: Kind, name: &str) -> bool {
+    let Some((bare, provider)) = name.rsplit_once('@') else { return true };
+    if provider == draft.provider {
+        return draft.defined.get(&kind).is_some_and(|defined| defined.contains_key(name));
+    }
+    match (provider, kind) {
+        ("internal", Kind::Service) => draft.context.internal_services.contains(bare),
+        ("internal", Kind::Middleware) => INTERNAL_MIDDLEWARES.contains(&bare),
+        ("internal", Kind::ServersTransport) => bare == "default",
+        ("internal", _) => false,
+        _ => true,
+    }
+}
+
+/// Chains of a cycle that its message shows; chosen.
+const SHOWN: usize = 8;
+
+/// Chains that contain themselves. The one that closes the circle is broken, so `spread` reaches
+/// the others.
+fn report_cycles(draft: &Draft<'_>) {
+    let mut next: HashMap<&str, Vec<&Reference<'_>>> = HashMap::new();
+    for reference in &draft.references {
+        if reference.from.0 == Kind::Middleware && reference.to.0 == Kind::Middleware {
+            next.entry(&reference.from.1).or_default().push(reference);
+        }
+    }
+    let mut starts: Vec<&str> = next.keys().copied().collect();
+    starts.sort_unstable();
+    let mut done: HashSet<&str> = HashSet::new();
+    for start in starts {
+        if done.contains(start) {
+            continue;
+        }
+        // Depth first, without recursion: a chain of ten thousand chains must not use up the stack.
+        let mut path: Vec<(&str, usize)> = vec![(start, 0)];
+        let mut on_path: HashSet<&str> = HashSet::from([start]);
+        while let Some((name, step)) = path.last_mut() {
+            let Some(reference) = next.get(name).and_then(|references| references.get(*step)) else {
+                let (name, _) = (*name, path.pop());
+                on_path.remove(name);
+                done.insert(name);
+                continue;
+            };
+            *step += 1;
+            let target = reference.to.1.as_str();
+            if on_path.contains(target) {
+                let from = path.iter().position(|(name, _)| *name == target).unwrap_or(0);
+                let mut names: Vec<&str> = path[from..].iter().map(|(name, _)| *name).take(SHOWN).collect();
+                names.push(if path.len() - from > SHOWN { "..." } else { target });
+                let message = format!("the chain contains itself: {}", quoted(&names.join(" > ")));
+                let (kind, name) = &reference.from;
+                let circle =
+                    names.iter().map(|name| format!("middleware:{name}")).collect::<Vec<_>>().join("->");
+                let reason =
+                    format!("could not instantiate middleware {target}: recursion detected in {circle}");
+                let key = reference.field.path();
+                draft.report.error_on(*kind, name, reference.at, &key, message, None, Some(reason));
+            } else if !done.contains(target) && next.contains_key(target) {
+                on_path.insert(target);
+                path.push((target, 0));
+            }
+        }
+    }
+}
+
+/// Disables what uses something broken, until nothing changes.
+fn spread(draft: &Draft<'_>) {
+    let mut queue: Vec<(Kind, String)> = draft.report.broken_names();
+    if queue.is_empty() {
+        return;
+    }
+    let mut users: HashMap<&(Kind, String), Vec<&(Kind, String)>> = HashMap::new();
+    for reference in &draft.references {
+        users.entry(&reference.to).or_default().push(&reference.from);
+    }
+    while let Some(broken) = queue.pop() {
+        for (kind, name) in users.get(&broken).into_iter().flatten().copied() {
+            if !draft.report.is_broken(*kind, name) {
+                queue.push((*kind, name.clone()));
+            }
+            let cause = draft.report.first_reason(broken.0, &broken.1);
+            let reason = cause.unwrap_or_else(|| format!("the {} {:?} is broken", broken.0, broken.1));
+            draft.report.disable(*kind, name, reason);
+        }
+    }
+}
+
+/// Reports the middlewares that entry points put before their routers and that do not exist, and
+/// disables the routers to which only entry points with a missing or broken one lead.
+fn check_entry_points(draft: &Draft<'_>) {
+    let context = draft.context;
+    let mut known = Known::default();
+    let mut problems: Vec<(&str, Problem)> = Vec::new();
+    // Why nothing gets through an entry point.
+    let mut blocked: BTreeMap<&str, String> = BTreeMap::new();
+    for (entry_point, middlewares) in &context.entry_point_middlewares {
+        for name in middlewares.iter().map(|name| draft.qualify(name)) {
+            let reason = if exists(draft, Kind::Middleware, &name) {
+                draft.report.first_reason(Kind::Middleware, &name)
+            } else {
+                let (message, hint) = nothing_called(draft, &mut known, Kind::Middleware, &name);
+                problems.push((
+                    entry_point,
+                    Problem {
+                        scope: Scope::Object { kind: Kind::Middleware, name: name.clone() },
+                        key: printable(&format!("entryPoints.{entry_point}.http.middlewares")),
+                        ..Problem::whole_file(&context.static_file, message, Some(hint))
+                    },
+                ));
+                Some(missing_middleware(&name))
+            };
+            if let Some(reason) = reason {
+                blocked.entry(entry_point).or_insert(reason);
+            }
+        }
+    }
+    if blocked.is_empty() {
+        return;
+    }
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for (name, router) in &draft.config.routers {
+        let by_default = router.entry_points.is_empty();
+        let own = router.entry_points.iter();
+        let default = context.default_entry_points.iter().filter(|_| by_default);
+        let entry_points: Vec<&str> = own.chain(default).map(String::as_str).collect();
+        let reasons: Vec<&String> = entry_points.iter().filter_map(|name| blocked.get(name)).collect();
+        used.extend(&entry_points);
+        if reasons.len() == entry_points.len()
+            && let Some(reason) = reasons.first()
+        {
+            draft.report.disable(Kind::Router, name, (*reason).clone());
+        }
+    }
+    // Where no router is attached nothing is lost, and the file may just be empty yet.
+    for (entry_point, problem) in problems {
+        if used.contains(entry_point) {
+            draft.report.elsewhere(problem);
+        }
+    }
+}
+
+fn remove_broken(draft: &mut Draft<'_>) {
+    for (kind, name) in draft.report.broken_names() {
+        match kind {
+            Kind::Router => drop(draft.config.routers.remove(&name)),
+            Kind::Service => drop(draft.config.services.remove(&name)),
+            Kind::Middleware => drop(draft.config.middlewares.remove(&name)),
+            Kind::ServersTransport => drop(draft.config.servers_transports.remove(&name)),
+            Kind::TlsOptions => drop(draft.config.tls.options.remove(&name)),
+            Kind::Certificate => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{disabled, load, problems};
+    use crate::{Context, Kind, parse_dynamic};
+
+    const SERVICE: &str = "services: {s: {loadBalancer: {servers: [{url: 'http://a'}]}}}";
+
+    #[test]
+    fn what_uses_a_broken_object_is_left_out_with_it() {
+        let loaded = load(&format!(
+            "http: {{{SERVICE}, middlewares: {{bad: {{retry: {{attempts: 0}}}}, inner: {{chain: {{middlewares: bad}}}}, \
+             outer: {{chain: {{middlewares: [inner@file]}}}}, fine: {{addPrefix: {{prefix: /x}}}}}}, \
+             routers: {{r: {{rule: 'Path(`/`)', service: s, middlewares: outer}}, \
+             ok: {{rule: 'Path(`/`)', service: s, middlewares: fine}}}}}}"
+        ));
+        assert_eq!(disabled(&loaded, Kind::Middleware), ["bad@file", "inner@file", "outer@file"]);
+        assert_eq!(disabled(&loaded, Kind::Router), ["r@file"]);
+        assert_eq!(loaded.problems.len(), 1, "{:?}", loaded.problems);
+        assert_eq!(loaded.disabled[&(Kind::Router, "r@file".to_owned())], ["0 is out of range"]);
+        assert!(loaded.config.routers.contains_key("ok@file"));
+        assert_eq!(loaded.config.middlewares.len(), 1);
+        assert!(loaded.strict().is_err());
+    }
+
+    #[test]
+    fn chains_in_a_circle_are_found_once() {
+        let text = "http: {middlewares: {a: {chain: {middlewares: b}}, b: {chain: {middlewares: c}}, \
+                    c: {chain: {middlewares: [a]}}, me: {chain: {middlewares: me}}}}";
+        let loaded = load(text);
+        assert_eq!(disabled(&loaded, Kind::Middleware), ["a@file", "b@file", "c@file", "me@file"]);
+        assert_eq!(
+            problems(text),
+            [
+                "http.middlewares.c.chain.middlewares[0]: the chain contains itself: `a@file > b@file > c@file > a@file`",
+                "http.middlewares.me.chain.middlewares: the chain contains itself: `me@file > me@file`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_long_row_of_chains_needs_no_stack() {
+        let mut text = "http: {middlewares: {m0: {addPrefix: {prefix: /}}".to_owned();
+        for n in 1..20_000 {
+            text += &format!(",\n m{n}: {{chain: {{middlewares: m{}}}}}", n - 1);
+        }
+        assert!(load(&(text + "\n }}")).problems.is_empty());
+    }
+
+    #[test]
+    fn names_of_other_providers() {
+        let route = |service: &str, middleware: &str| {
+            problems(&format!(
+                "http: {{routers: {{r: {{rule: 'Path(`/`)', service: {service}, middlewares: '{middleware}'}}}}}}"
+            ))
+        };
+        assert!(route("api@internal", "auth@docker").is_empty());
+        assert!(route("app@docker", "dashboard_redirect@internal").is_empty());
+        assert_eq!(
+            route("apy@internal", "a@docker"),
+            ["http.routers.r.service: no service is called `apy@internal`"]
+        );
+        let without_api = Context { internal_services: ["noop".to_owned()].into(), ..Context::default() };
+        let text = "http: {routers: {r: {rule: 'Path(`/`)', service: api@internal}}}";
+        let loaded = parse_dynamic("a.yml", text, "file", &without_api).unwrap();
+        assert_eq!(
+            loaded.disabled[&(Kind::Router, "r@file".to_owned())],
+            ["the service \"api@internal\" does not exist"]
+        );
+    }
+
+    #[test]
+    fn what_entry_points_put_before_their_routers_must_exist() {
+        let routers = "services: {s: {loadBalancer: {servers: []}}}, routers: {\
+                       web: {rule: 'Path(`/a`)', service: s, entryPoints: web}, \
+                       both: {rule: 'Path(`/b`)', service: s, entryPoints: [web, other]}, \
+                       other: {rule: 'Path(`/c`)', service: s, entryPoints: other}, \
+                       default: {rule: 'Path(`/d`)', service: s}}";
+        let context = |middleware: &str| Context {
+            static_file: "vigie.yml".to_owned(),
+            default_entry_points: ["web".to_owned()].into(),
+            entry_point_middlewares: [("web".to_owned(), vec![middleware.to_owned()])].into(),
+            ..Context::default()
+        };
+        let load = |middleware: &str, text: &str| {
+            parse_dynamic("a.yml", &format!("http: {{{text}}}"), "file", &context(middleware)).unwrap()
+        };
+        let auth = "middlewares: {auth: {addPrefix: {prefix: /}}}";
+        let lost = ["default@file", "web@file"];
+        for (middleware, middlewares, disabled_routers, reason) in [
+            ("auth@file", auth, [].as_slice(), None),
+            ("auth", auth, &[], None),
+            ("auth@docker", auth, &[], None), // another provider may have it
+            ("auht@file", auth, &lost, Some("middleware \"auht@file\" does not exist")),
+            ("auht", auth, &lost, Some("middleware \"auht@file\" does not exist")),
+            ("auth", "middlewares: {auth: {retry: {attempts: 0}}}", &lost, Some("0 is out of range")),
+        ] {
+            let loaded = load(middleware, &format!("{routers}, {middlewares}"));
+            assert_eq!(disabled(&loaded, Kind::Router), disabled_routers, "{middleware} {middlewares}");
+            assert_eq!(loaded.config.routers.len(), 4 - disabled_routers.len());
+            let why = loaded.disabled.get(&(Kind::Router, "web@file".to_owned()));
+            assert_eq!(why.map(|reasons| reasons.join("; ")).as_deref(), reason);
+            assert_eq!(loaded.problems.len(), usize::from(reason.is_some()), "{:?}", loaded.problems);
+        }
+        let problem = load("auht", &format!("{routers}, {auth}")).problems.remove(0);
+        assert_eq!(
+            problem.to_string(),
+            "vigie.yml: entryPoints.web.http.middlewares: no middleware is called `auht`\n  \
+             hint: did you mean `auth`? known middlewares: auth"
+        );
+        assert!(load("auht", SERVICE).problems.is_empty(), "nothing is attached");
+    }
+
+    /// The wording of Traefik 3.7.15, observed through its API.
+    #[test]
+    fn reasons_are_those_of_traefik() {
+        let text = "http: {routers: {a: {rule: 'Path(`/`)', service: nope}, b: {rule: 'Path(`/`)', service: s, middlewares: nope}, \
+             c: {rule: 'Path(`/`)', service: s, tls: {options: nope}}, d: {rule: 'Path(`/`)', service: t}, \
+             e: {rule: 'Path(`/`)', service: s, middlewares: c1}, h: {rule: 'Path(`/`)', service: s, entryPoints: nope}}, \
+             services: {s: {loadBalancer: {servers: []}}, t: {loadBalancer: {servers: [], serversTransport: nope}}}, \
+             middlewares: {c1: {chain: {middlewares: c2}}, c2: {chain: {middlewares: c1}}}}";
+        let context = Context { entry_points: Some(["web".to_owned()].into()), ..Context::default() };
+        let loaded = parse_dynamic("a.yml", text, "file", &context).unwrap();
+        let reasons = |name: &str| loaded.disabled[&(Kind::Router, name.to_owned())].join("; ");
+        for (router, reason) in [
+            ("a@file", "the service \"nope@file\" does not exist"),
+            ("b@file", "middleware \"nope@file\" does not exist"),
+            ("c@file", "building router handler: unknown TLS options: nope@file"),
+            ("d@file", "servers transport not found nope@file"),
+            ("h@file", "entryPoint \"nope\" doesn't exist; no valid entryPoint for this router"),
+        ] {
+            assert_eq!(reasons(router), reason);
+        }
+        let circle = "could not instantiate middleware c1@file: recursion detected in \
+                      middleware:c1@file->middleware:c2@file->middleware:c1@file";
+        assert_eq!(reasons("e@file"), circle);
+    }
+}

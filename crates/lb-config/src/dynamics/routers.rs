@@ -1,0 +1,256 @@
+//! `http.routers`.
+
+use std::sync::Arc;
+
+use lb_core::route::Rule;
+
+use super::Draft;
+use crate::decode::{Block, Enabled, Field};
+use crate::dynamic::{Domain, Observability, Router, RouterTls};
+use crate::problem::{Kind, quoted};
+use crate::suggest;
+
+/// The highest priority a file may give: above are the internal routers (reference 2.1).
+const MAX_PRIORITY: i64 = i64::MAX - 1000;
+
+impl<'a> Draft<'a> {
+    pub(super) fn router(&mut self, name: &str, field: &Field<'a>) -> Option<Router> {
+        let block = field.object()?;
+        let rule = block
+            .require("rule", "write a rule such as ``Host(`example.com`)``")
+            .and_then(|field| read_rule(&field));
+        let service = block
+            .require("service", "name the service that answers")
+            .and_then(|field| self.reference(Kind::Router, name, Kind::Service, &field));
+        let entry_points =
+            block.take("entryPoints").map(|field| self.entry_points(&field)).unwrap_or_default();
+        let middlewares = block
+            .take("middlewares")
+            .map(|field| self.references(Kind::Router, name, Kind::Middleware, &field))
+            .unwrap_or_default();
+        let priority = block.take("priority").and_then(|field| field.integer(i64::MIN..=MAX_PRIORITY));
+        let tls = block.take("tls").and_then(|field| router_tls(&field));
+        if let Some((tls, Some(options))) = &tls
+            && tls.options != "default"
+        {
+            self.refer(Kind::Router, name, Kind::TlsOptions, &tls.options, options.clone());
+        }
+        let tls = tls.map(|(tls, _)| RouterTls {
+            options: if tls.options == "default" { tls.options } else { self.qualify(&tls.options) },
+            ..tls
+        });
+        if let Some(resolver) = tls.as_ref().and_then(|tls| tls.cert_resolver.as_deref()) {
+            let message =
+                format!("certificate resolvers are not supported yet, {} included", quoted(resolver));
+            let hint = "the router serves the certificates under `tls.certificates`".to_owned();
+            block.report.tolerated(
+                block.at,
+                &format!("{}.tls.certResolver", block.path),
+                message,
+                Some(hint),
+            );
+        }
+        let observability = block.take("observability").and_then(|field| observability(&field));
+        if let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) {
+            match syntax.value {
+                "v3" => {}
+                "v2" => syntax.error("the rule syntax v2 is not supported yet", None),
+                other => {
+                    syntax.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned()))
+                }
+            }
+        }
+        block.unsupported(&["parentRefs"]);
+        block.finish();
+
+        let (rule_text, rule) = rule?;
+        let priority = match priority {
+            None | Some(0) => i64::try_from(rule_text.len()).unwrap_or(MAX_PRIORITY),
+            Some(priority) => priority,
+        };
+        Some(Router {
+            rule: Arc::new(rule),
+            rule_text,
+            entry_points,
+            middlewares,
+            service: service?,
+            priority,
+            tls,
+            observability: observability.unwrap_or_default(),
+        })
+    }
+
+    /// Those that exist; a router left with none cannot be loaded.
+    fn entry_points(&self, field: &Field<'a>) -> Vec<String> {
+        let texts = field.texts();
+        let mut known = Vec::with_capacity(texts.len());
+        for text in &texts {
+            let exists = self.context.entry_points.as_ref().is_none_or(|names| names.contains(text.value));
+            if exists {
+                if !known.iter().any(|name| name == text.value) {
+                    known.push(text.value.to_owned());
+                }
+                continue;
+            }
+            let names = self.context.entry_points.iter().flatten().map(String::as_str);
+            field.report.tolerated(
+                text.start(),
+                &text.field.path(),
+                format!("no entry point is called {}", quoted(text.value)),
+                Some(suggest::hint(text.value, "entry points", names)),
+            );
+        }
+        if known.is_empty() && !texts.is_empty() {
+            for text in &texts {
+                let reason = format!("entryPoint {:?} doesn't exist", text.value);
+                field.report.disable_current(reason);
+            }
+            field.error("no valid entryPoint for this router".to_owned(), None);
+        }
+        known
+    }
+}
+
+fn read_rule(field: &Field<'_>) -> Option<(String, Rule)> {
+    let text = field.text()?;
+    match Rule::parse(text.value) {
+        Ok(rule) => Some((text.value.to_owned(), rule)),
+        Err(error) => {
+            let reason = format!("error while parsing rule {}: {error}", text.value);
+            field.report.error_because(
+                text.at(error.at),
+                &field.path(),
+                error.message,
+                error.hint,
+                Some(reason),
+            );
+            None
+        }
+    }
+}
+
+/// A router's or an entry point's `tls`, and where its `options` stand; `None` when switched off.
+pub(crate) fn router_tls<'a>(field: &Field<'a>) -> Option<(RouterTls, Option<Field<'a>>)> {
+    let plain = RouterTls { options: "default".to_owned(), ..RouterTls::default() };
+    let block = match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => return Some((plain, None)),
+        Enabled::With(block) => block,
+    };
+    let options = block.take("options");
+    let name = options.as_ref().and_then(|field| field.string()).filter(|name| !name.is_empty());
+    let cert_resolver =
+        block.take("certResolver").and_then(|field| field.string()).filter(|name| !name.is_empty());
+    let domains = block.take("domains").map(|field| domains(&field)).unwrap_or_default();
+    block.finish();
+    let options = options.filter(|_| name.is_some());
+    Some((RouterTls { options: name.unwrap_or(plain.options), cert_resolver, domains }, options))
+}
+
+fn domains(field: &Field<'_>) -> Vec<Domain> {
+    let read = |block: Block<'_>| {
+        let main = block.require("main", "write `main: example.com`").and_then(|field| field.string());
+        let sans = block.take("sans").map(|field| field.texts()).unwrap_or_default();
+        let sans = sans.iter().map(|text| text.value.to_owned()).collect();
+        block.finish();
+        main.map(|main| Domain { main, sans })
+    };
+    field.list().iter().filter_map(Field::object).filter_map(read).collect()
+}
+
+fn observability(field: &Field<'_>) -> Option<Observability> {
+    let block = field.block()?;
+    let access_logs = block.take("accessLogs").and_then(|field| field.boolean());
+    let metrics = block.take("metrics").and_then(|field| field.boolean());
+    // There are no traces yet, so whether this router would be part of them changes nothing.
+    block.harmless(&["tracing", "traceVerbosity"]);
+    block.finish();
+    Some(Observability { access_logs, metrics })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{disabled, problems};
+    use crate::{Context, Kind, Loaded, parse_dynamic};
+
+    fn with(router: &str) -> String {
+        format!(
+            "http: {{services: {{s: {{loadBalancer: {{servers: [{{url: 'http://a'}}]}}}}}}, routers: {{r: {router}}}}}\n\
+             tls: {{options: {{strict: {{minVersion: VersionTLS13}}}}}}"
+        )
+    }
+
+    fn load(router: &str) -> Loaded {
+        let context = Context { entry_points: Some(["web".to_owned()].into()), ..Context::default() };
+        parse_dynamic("a.yml", &with(router), "file", &context).unwrap()
+    }
+
+    #[test]
+    fn a_router_takes_the_length_of_its_rule_as_priority() {
+        for (router, priority) in [
+            ("{rule: 'Host(`a.test`)', service: s}", 14),
+            ("{RULE: 'Host(`a.test`)', Service: s@file, priority: 0}", 14),
+            ("{rule: 'Host(`a.test`)', service: s, priority: -7}", -7),
+            ("{rule: 'Host(`a.test`)', service: s, priority: 9223372036854774807}", i64::MAX - 1000),
+        ] {
+            let loaded = load(router);
+            assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+            assert_eq!(loaded.config.routers["r@file"].priority, priority, "{router}");
+            assert_eq!(loaded.config.routers["r@file"].service, "s@file");
+        }
+    }
+
+    #[test]
+    fn tls_is_switched_on_by_its_presence() {
+        for (tls, options) in [
+            ("true", Some("default")),
+            ("{}", Some("default")),
+            ("{options: strict}", Some("strict@file")),
+            ("{options: other@docker}", Some("other@docker")),
+            ("{options: default}", Some("default")),
+            ("false", None),
+            ("~", None),
+        ] {
+            let loaded = load(&format!("{{rule: 'Path(`/`)', service: s, tls: {tls}}}"));
+            assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+            let tls_options = loaded.config.routers["r@file"].tls.as_ref().map(|tls| tls.options.as_str());
+            assert_eq!(tls_options, options, "{tls}");
+        }
+        assert_eq!(
+            problems(&with("{rule: 'Path(`/`)', service: s, tls: {options: stricd}}")),
+            ["http.routers.r.tls.options: no TLS options are called `stricd`"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_entry_point_costs_the_router_only_when_none_is_left() {
+        let loaded = load("{rule: 'Path(`/`)', service: s, entryPoints: 'web, nope'}");
+        assert_eq!(loaded.config.routers["r@file"].entry_points, ["web"]);
+        assert!(loaded.disabled.is_empty());
+        assert_eq!(loaded.problems.len(), 1);
+        let loaded = load("{rule: 'Path(`/`)', service: s, entryPoints: [nope]}");
+        assert_eq!(disabled(&loaded, Kind::Router), ["r@file"]);
+    }
+
+    #[test]
+    fn what_makes_no_router() {
+        for (router, expected) in [
+            ("{service: s}", "http.routers.r: `rule` is missing"),
+            ("{rule: 'Path(`/`)'}", "http.routers.r: `service` is missing"),
+            ("{rule: 'Path(`/`)', service: ''}", "http.routers.r.service: names no service"),
+            ("{rule: 'Path(`/`)', service: s, priority: 9223372036854774808}", "expected a whole number"),
+            (
+                "{rule: 'Path(`/`)', service: s, priority: 9223372036854774807, ruleSyntax: v2}",
+                "v2 is not supported yet",
+            ),
+            ("{rule: 'Path(`/`)', service: s, parentRefs: [a]}", "`parentRefs` is not supported yet"),
+            (
+                "{rule: 'Path(`/`)', service: s, tls: {certResolver: le}}",
+                "certificate resolvers are not supported yet",
+            ),
+        ] {
+            let found = problems(&with(router)).join("\n");
+            assert!(found.contains(expected) || found.contains("out of range"), "{router}: {found}");
+        }
+    }
+}

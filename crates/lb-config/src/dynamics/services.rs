@@ -1,0 +1,225 @@
+//! `http.services`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use lb_core::balance::Strategy;
+
+use super::{Draft, health, sticky};
+use crate::decode::{Block, Field};
+use crate::dynamic::{Server, Service};
+use crate::net::server_url;
+use crate::problem::{Kind, quoted};
+
+/// `responseForwarding.flushInterval` when absent (reference 2.5).
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A heavier server is refused; chosen, so that a full cycle of weighted turns stays small.
+const MAX_WEIGHT: i64 = 65_535;
+
+const STRATEGIES: [(&str, Strategy); 5] = [
+    ("wrr", Strategy::RoundRobin),
+    ("leastConn", Strategy::LeastConnections),
+    ("p2c", Strategy::PowerOfTwoChoices),
+    ("hrw", Strategy::HighestRandomWeight),
+    ("leasttime", Strategy::LeastTime),
+];
+
+/// Kinds of services that only combine others.
+const COMPOSITES: [&str; 4] = ["weighted", "mirroring", "failover", "highestRandomWeight"];
+
+impl<'a> Draft<'a> {
+    pub(super) fn service(&mut self, name: &str, field: &Field<'a>) -> Option<Service> {
+        let block = field.object()?;
+        let load_balancer = block.take("loadBalancer");
+        let composites = COMPOSITES.iter().filter(|kind| block.take_unlisted(kind).is_some()).count();
+        if usize::from(load_balancer.is_some()) + composites > 1 {
+            block.error(
+                "a service can be of one kind only".to_owned(),
+                Some("declare two services and let one refer to the other".to_owned()),
+            );
+        }
+        if load_balancer.is_none() && composites == 0 {
+            block.error(
+                "the service has no kind".to_owned(),
+                Some("give it a `loadBalancer` with `servers`".to_owned()),
+            );
+        }
+        block.unsupported(&COMPOSITES);
+        block.unsupported(&["middlewares"]);
+        block.finish();
+        let load_balancer = load_balancer?.block()?;
+        let service = self.load_balancer(name, &load_balancer);
+        load_balancer.finish();
+        service
+    }
+
+    fn load_balancer(&mut self, name: &str, block: &Block<'a>) -> Option<Service> {
+        let servers = block.take("servers").map(|field| servers(&field)).unwrap_or_default();
+        let strategy =
+            block.take("strategy").map_or(Some(Strategy::RoundRobin), |field| field.choice(&STRATEGIES));
+        let sticky = block.take("sticky").and_then(|field| sticky::read(&field, name));
+        if sticky.is_some() && strategy == Some(Strategy::HighestRandomWeight) {
+            block.warn(
+                "the strategy `hrw` takes no notice of the sticky cookie".to_owned(),
+                Some("remove `sticky`, or choose another strategy".to_owned()),
+            );
+        }
+        let health_check = block.take("healthCheck").and_then(|field| health::active(&field));
+        let passive_health_check = block.take("passiveHealthCheck").and_then(|field| health::passive(&field));
+        let pass_host_header = block.take("passHostHeader").and_then(|field| field.boolean());
+        let forwarding = block.take("responseForwarding").and_then(|field| field.block());
+        let flush_interval =
+            forwarding.as_ref().and_then(|block| block.take("flushInterval")).and_then(|f| f.span());
+        if let Some(forwarding) = forwarding {
+            forwarding.finish();
+        }
+        let transport = block
+            .take("serversTransport")
+            .and_then(|field| self.reference(Kind::Service, name, Kind::ServersTransport, &field));
+        Some(Service {
+            servers,
+            strategy: strategy?,
+            sticky,
+            health_check,
+            passive_health_check,
+            pass_host_header: pass_host_header.unwrap_or(true),
+            // A negative interval flushes after every write.
+            flush_interval: flush_interval.map_or(Some(FLUSH_INTERVAL), |span| span.to_duration()),
+            servers_transport: transport.unwrap_or_else(|| "default@internal".to_owned()),
+        })
+    }
+}
+
+fn servers(field: &Field<'_>) -> Vec<Server> {
+    let mut urls = HashSet::new();
+    let mut servers = Vec::new();
+    for field in field.list() {
+        let Some(block) = field.object() else { continue };
+        if let Some(server) = server(&block) {
+            if !urls.insert(server.url.clone()) {
+                block.warn(
+                    format!("the server {} is listed twice", quoted(&server.url)),
+                    Some("give one of them a `weight` instead".to_owned()),
+                );
+            }
+            servers.push(server);
+        }
+        block.finish();
+    }
+    servers
+}
+
+fn server(block: &Block<'_>) -> Option<Server> {
+    let url = block.require("url", "write `url: http://192.0.2.7:3000`").and_then(|field| field.text());
+    let weight = block.take("weight").map_or(Some(1), |field| weight(&field));
+    let preserve_path = block.take("preservePath").and_then(|field| field.boolean()).unwrap_or(false);
+    let url = url?;
+    match server_url(url.value) {
+        Ok(parts) => {
+            if parts.ignored {
+                url.warn("what follows `?` or `#` is not used", Some("remove it".to_owned()));
+            }
+            Some(Server {
+                url: url.value.to_owned(),
+                scheme: parts.scheme,
+                host: parts.host,
+                port: parts.port,
+                path: parts.path,
+                preserve_path,
+                weight: weight?,
+            })
+        }
+        Err((message, hint)) => {
+            url.error(message, hint);
+            None
+        }
+    }
+}
+
+/// 0 and less take a server out (reference 2.5).
+fn weight(field: &Field<'_>) -> Option<u32> {
+    let weight = field.integer(i64::MIN..=MAX_WEIGHT)?;
+    if weight < 0 {
+        field.warn("a negative weight means 0".to_owned(), Some("write 0".to_owned()));
+    }
+    u32::try_from(weight.max(0)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{load_balancer, load_balancer_problems, problems};
+
+    #[test]
+    fn an_empty_balancer_has_traefiks_defaults() {
+        let service = load_balancer("{servers: []}").unwrap();
+        assert_eq!(
+            service,
+            Service {
+                servers: vec![],
+                strategy: Strategy::RoundRobin,
+                sticky: None,
+                health_check: None,
+                passive_health_check: None,
+                pass_host_header: true,
+                flush_interval: Some(Duration::from_millis(100)),
+                servers_transport: "default@internal".to_owned(),
+            }
+        );
+        let service =
+            load_balancer("{servers: [], responseForwarding: {flushInterval: -1}, strategy: leastConn}");
+        let service = service.unwrap();
+        assert_eq!((service.flush_interval, service.strategy), (None, Strategy::LeastConnections));
+    }
+
+    #[test]
+    fn servers_keep_their_url_as_written() {
+        let service = load_balancer(
+            "{servers: [{url: 'http://A.test/base', preservePath: true, weight: '3'}, {url: 'h2c://[::1]', weight: -1}]}",
+        )
+        .unwrap();
+        assert_eq!(service.servers[0].url, "http://A.test/base");
+        assert_eq!((service.servers[0].port, service.servers[0].weight), (80, 3));
+        assert_eq!((service.servers[1].host.as_str(), service.servers[1].weight), ("::1", 0));
+    }
+
+    #[test]
+    fn what_makes_no_balancer() {
+        for (balancer, expected) in [
+            ("{servers: [{url: a}]}", "servers[0].url: `a` has no scheme"),
+            ("{servers: [{weight: 2}]}", "servers[0]: `url` is missing"),
+            ("{servers: [{}]}", "servers[0]: `url` is missing"),
+            ("{servers: [http://a]}", "servers[0]: expected a map, found a single value"),
+            ("{servers: [], strategy: WRR}", "strategy: `WRR` is not a known value"),
+            ("{servers: [{url: 'http://a', weight: 70000}]}", "servers[0].weight: 70000 is out of range"),
+            ("{servers: [], serversTransport: t}", "serversTransport: no servers transport is called `t`"),
+            (
+                "{servers: [{url: 'http://a'}, {url: 'http://a'}]}",
+                "~servers[1]: the server `http://a` is listed twice",
+            ),
+            (
+                "{servers: [], strategy: hrw, sticky: {cookie: {}}}",
+                "~loadBalancer: the strategy `hrw` takes no notice of the sticky cookie",
+            ),
+        ] {
+            assert_eq!(load_balancer_problems(balancer), [expected], "{balancer}");
+        }
+    }
+
+    #[test]
+    fn a_service_has_one_kind() {
+        for (service, expected) in [
+            ("{}", "http.services.x: the service has no kind"),
+            ("{weighted: {services: []}}", "http.services.x.weighted: `weighted` is not supported yet"),
+            (
+                "{loadBalancer: {servers: []}, middlewares: [m]}",
+                "http.services.x.middlewares: `middlewares` is not supported yet",
+            ),
+        ] {
+            assert_eq!(problems(&format!("http: {{services: {{x: {service}}}}}")), [expected]);
+        }
+        let both = problems("http: {services: {x: {loadBalancer: {servers: []}, failover: {service: a}}}}");
+        assert_eq!(both[0], "http.services.x: a service can be of one kind only");
+    }
+}

@@ -1,0 +1,32 @@
+//! Traefik YAML read into a checked configuration, with every problem located.
+//!
+//! A file goes through three steps: text becomes a tree in which everything has a place (`document`),
+//! the tree is read the way Traefik's decoder reads it (`decode`), and what was read is checked against
+//! what Vigie can do (`statics`, `dynamics`, `middlewares`). Nothing stops at the first problem.
+
+pub mod dynamic;
+pub mod static_config;
+
+mod decode;
+mod directory;
+mod document;
+mod duration;
+mod dynamics;
+mod find;
+mod load;
+mod merge;
+mod middlewares;
+mod net;
+mod pem;
+mod problem;
+mod statics;
+mod suggest;
+#[cfg(test)]
+mod testing;
+
+pub use dynamic::Config;
+pub use find::find_static;
+pub use load::{Context, Loaded, find_dynamic, load_dynamic, load_static, parse_dynamic, parse_static};
+pub use merge::merge;
+pub use problem::{Kind, Problem, Problems, Scope, Severity};
+pub use static_config::StaticConfig;

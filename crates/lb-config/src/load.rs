@@ -1,0 +1,352 @@
+//! The entry functions: from files to checked configurations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::decode::{Findings, Report};
+use crate::document::{self, Files, Format, Node, read_text};
+use crate::dynamic::Config;
+use crate::dynamics::{Draft, check_references};
+use crate::problem::{Kind, Problem, Problems};
+use crate::static_config::{EntryPoint, FileSource, StaticConfig};
+use crate::statics::TRAEFIK;
+use crate::{directory, statics};
+
+/// The provider whose configurations come from files.
+const FILE: &str = "file";
+
+/// What a dynamic configuration may refer to without defining it.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Names of the entry points; `None` accepts every name.
+    pub entry_points: Option<BTreeSet<String>>,
+    /// Those of the routers that name none.
+    pub default_entry_points: BTreeSet<String>,
+    /// The middlewares that an entry point puts before its routers, as the static file writes them.
+    pub entry_point_middlewares: BTreeMap<String, Vec<String>>,
+    /// Where that is written, for problems.
+    pub static_file: String,
+    /// Services of the provider `internal`, without `@internal`.
+    pub internal_services: BTreeSet<String>,
+}
+
+impl Default for Context {
+    /// Everything that might exist.
+    fn default() -> Self {
+        let names = ["api", "dashboard", "noop", "ping", "prometheus"];
+        Self {
+            entry_points: None,
+            default_entry_points: BTreeSet::new(),
+            entry_point_middlewares: BTreeMap::new(),
+            static_file: String::new(),
+            internal_services: names.map(str::to_owned).into(),
+        }
+    }
+}
+
+impl From<&StaticConfig> for Context {
+    fn from(config: &StaticConfig) -> Self {
+        let dashboard = config.api.as_ref().is_some_and(|api| api.dashboard);
+        let internal = [
+            ("api", config.api.is_some()),
+            ("dashboard", dashboard),
+            ("noop", true),
+            ("ping", config.ping.is_some()),
+            ("prometheus", config.metrics.is_some()),
+        ];
+        let entry_points = || config.entry_points.iter();
+        let explicit = entry_points().any(|e| e.as_default);
+        let is_default = |e: &&EntryPoint| if explicit { e.as_default } else { e.name != TRAEFIK };
+        Self {
+            entry_points: Some(entry_points().map(|e| e.name.clone()).collect()),
+            default_entry_points: entry_points().filter(is_default).map(|e| e.name.clone()).collect(),
+            entry_point_middlewares: entry_points()
+                .filter(|e| !e.http.middlewares.is_empty())
+                .map(|e| (e.name.clone(), e.http.middlewares.clone()))
+                .collect(),
+            static_file: config.file.clone(),
+            internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
+        }
+    }
+}
+
+/// A dynamic configuration that can run, and what was left out of it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Without the objects in `disabled`.
+    pub config: Config,
+    /// Warnings, and errors that spoil single objects ([`Scope::Object`](crate::Scope::Object)).
+    pub problems: Vec<Problem>,
+    /// Objects that were left out, with reasons as Traefik words them. One is here too because of
+    /// something it uses, which then has a problem of its own.
+    pub disabled: BTreeMap<(Kind, String), Vec<String>>,
+    /// Every file the configuration was made of: the configuration itself, certificates, user files.
+    pub files: Vec<PathBuf>,
+}
+
+impl Loaded {
+    /// The configuration, if nothing at all is wrong with it; warnings do not count.
+    ///
+    /// # Errors
+    /// All problems, when one of them is an error.
+    pub fn strict(self) -> Result<Self, Problems> {
+        if self.problems.iter().any(Problem::is_error) { Err(Problems(self.problems)) } else { Ok(self) }
+    }
+}
+
+/// Reads a static file; the second part is the warnings.
+///
+/// # Errors
+/// Every problem of the file, when one of them is an error.
+pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems> {
+    let format = format_of(path)?;
+    let text = read_text(path)?;
+    read_static(&path.display().to_string(), &text, format)
+}
+
+/// Where the dynamic configuration lies, as far as a static file with errors elsewhere still says so: a
+/// check can then go on with [`Context::default`]. `None` also when the file says nothing of it.
+pub fn find_dynamic(path: &Path) -> Option<FileSource> {
+    let text = read_text(path).ok()?;
+    let config = try_static(&path.display().to_string(), &text, Format::of(path)?).0?;
+    config.providers.file.map(|file| file.source)
+}
+
+/// As [`load_static`], from YAML text called `name` in problems.
+///
+/// # Errors
+/// Every problem of the text, when one of them is an error.
+pub fn parse_static(name: &str, text: &str) -> Result<(StaticConfig, Vec<Problem>), Problems> {
+    read_static(name, text, Format::of(Path::new(name)).unwrap_or(Format::Yaml))
+}
+
+fn read_static(name: &str, text: &str, format: Format) -> Result<(StaticConfig, Vec<Problem>), Problems> {
+    match try_static(name, text, format) {
+        (Some(config), findings) if !findings.refused => Ok((config, findings.problems)),
+        (_, findings) => Err(Problems(findings.problems)),
+    }
+}
+
+/// The configuration may only be used if nothing is refused.
+fn try_static(name: &str, text: &str, format: Format) -> (Option<StaticConfig>, Findings) {
+    let mut files = Files::default();
+    let file = files.add(name);
+    let mut problems = Vec::new();
+    let root = document::parse(text, format, file, &files, &mut problems);
+    let report = Report::new(&files, problems);
+    let config = root.and_then(|root| statics::read(&report, &root, name));
+    (config, report.into_findings())
+}
+
+/// Reads the dynamic configuration of the provider `file`.
+///
+/// # Errors
+/// Every problem, when a file cannot be read or does not have the shape of a configuration: then
+/// nothing of the load is used.
+pub fn load_dynamic(source: &FileSource, context: &Context) -> Result<Loaded, Problems> {
+    let paths = match source {
+        FileSource::File(path) => {
+            format_of(path)?;
+            vec![path.clone()]
+        }
+        FileSource::Directory(path) => directory::list(path)?,
+    };
+    let mut problems = Vec::new();
+    let mut texts = Vec::with_capacity(paths.len());
+    let mut total = 0;
+    for path in &paths {
+        match read_text(path) {
+            Ok(text) => {
+                total += text.len();
+                texts.push((path.display().to_string(), text, format_of(path)?));
+            }
+            Err(problem) => problems.push(*problem),
+        }
+        if total > directory::MAX_TOTAL_BYTES {
+            let message =
+                format!("the files are bigger than {} MiB in all", directory::MAX_TOTAL_BYTES / 1024 / 1024);
+            return Err(Problem::whole_file(&path.display().to_string(), message, None).into());
+        }
+    }
+    read_dynamic(&texts, paths, problems, FILE, context, &|name| std::env::var(name).ok())
+}
+
+/// As [`load_dynamic`], from the text of one file called `name` in problems. It is YAML unless `name`
+/// ends in `.toml`.
+///
+/// # Errors
+/// Every problem, when the text does not have the shape of a configuration.
+pub fn parse_dynamic(name: &str, text: &str, provider: &str, context: &Context) -> Result<Loaded, Problems> {
+    let format = Format::of(Path::new(name)).unwrap_or(Format::Yaml);
+    let texts = [(name.to_owned(), text.to_owned(), format)];
+    read_dynamic(&texts, Vec::new(), Vec::new(), provider, context, &|name| std::env::var(name).ok())
+}
+
+fn read_dynamic(
+    texts: &[(String, String, Format)],
+    mut paths: Vec<PathBuf>,
+    mut problems: Vec<Problem>,
+    provider: &str,
+    context: &Context,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Problems> {
+    let mut files = Files::default();
+    let mut roots: Vec<Node> = Vec::with_capacity(texts.len());
+    for (name, text, format) in texts {
+        let file = files.add(name);
+        roots.extend(document::parse_template(text, *format, file, &files, env, &mut problems));
+    }
+    // Without every file it is not known which names exist; nothing will be loaded anyway.
+    let complete = !problems.iter().any(Problem::is_error);
+    let report = Report::new(&files, problems);
+    let mut draft = Draft {
+        report: &report,
+        files: &files,
+        context,
+        provider,
+        config: Config::default(),
+        defined: BTreeMap::new(),
+        references: Vec::new(),
+    };
+    for root in &roots {
+        draft.read(root);
+    }
+    if complete {
+        check_references(&mut draft);
+    }
+    let config = draft.config;
+    let findings = report.into_findings();
+    if findings.refused {
+        return Err(Problems(findings.problems));
+    }
+    paths.extend(findings.read);
+    paths.sort();
+    paths.dedup();
+    Ok(Loaded { config, problems: findings.problems, disabled: findings.broken, files: paths })
+}
+
+fn format_of(path: &Path) -> Result<Format, Problems> {
+    Format::of(path).ok_or_else(|| {
+        let message = "the kind of file is not known".to_owned();
+        let hint = "its name must end in `.yml`, `.yaml` or `.toml`".to_owned();
+        Problem::whole_file(&path.display().to_string(), message, Some(hint)).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::problems;
+
+    /// A directory with these files, loaded.
+    fn load(files: &[(&str, &str)]) -> (Result<Loaded, Problems>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        (load_dynamic(&FileSource::Directory(directory.path().to_owned()), &Context::default()), directory)
+    }
+
+    #[test]
+    fn files_of_a_directory_share_their_names_and_the_first_definition_wins() {
+        let (loaded, directory) = load(&[
+            ("a.yml", "http: {services: {s: {loadBalancer: {servers: [{url: 'http://first'}]}}}}"),
+            (
+                "b.yaml",
+                "http: {services: {s: {weighted: {}}}, routers: {r: {rule: 'Path(`/`)', service: s}}}",
+            ),
+            ("c/d.toml", "[http.routers.t]\nrule = 'Path(`/t`)'\nservice = 's@file'\n"),
+            ("ignored.json", "{"),
+        ]);
+        let loaded = loaded.unwrap();
+        assert_eq!(loaded.config.services["s@file"].servers[0].host, "first");
+        assert_eq!(loaded.config.routers.len(), 2);
+        let first = directory.path().join("a.yml");
+        assert_eq!(loaded.problems.len(), 1);
+        let problem = loaded.problems[0].to_string();
+        assert!(
+            problem.contains("b.yaml:1:19: warning: http.services.s: the service `s` is already defined"),
+            "{problem}"
+        );
+        assert!(
+            problem.ends_with(&format!("hint: the first definition wins: {}:1", first.display())),
+            "{problem}"
+        );
+        assert_eq!(loaded.files.len(), 3);
+    }
+
+    #[test]
+    fn one_bad_file_refuses_the_directory_and_all_files_are_reported() {
+        let (loaded, _directory) =
+            load(&[("a.yml", "http: {}"), ("b.yml", "tls: ["), ("c.yml", "http: {routers: {r: {rul: a}}}")]);
+        let problems = loaded.unwrap_err();
+        let files: Vec<&str> = problems.iter().map(|p| &p.file[p.file.len() - 5..]).collect();
+        assert!(["a.yml", "b.yml", "c.yml"].iter().all(|file| files.contains(file)), "{problems}");
+        let mut sorted = files.clone();
+        sorted.sort_unstable();
+        assert_eq!(files, sorted);
+    }
+
+    #[test]
+    fn the_environment_is_filled_in_before_a_dynamic_file_is_parsed() {
+        let text =
+            "http: {services: {s: {loadBalancer: {servers: [{url: 'http://{{ env \"BACKEND\" }}/'}]}}}}";
+        let texts = [("a.yml".to_owned(), text.to_owned(), Format::Yaml)];
+        let env = |name: &str| (name == "BACKEND").then(|| "10.0.0.1:80".to_owned());
+        let loaded = read_dynamic(&texts, vec![], vec![], FILE, &Context::default(), &env).unwrap();
+        assert_eq!(loaded.config.services["s@file"].servers[0].url, "http://10.0.0.1:80/");
+        assert_eq!(problems("http: {{ if true }}").len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_static_file_may_still_say_where_the_dynamic_one_lies() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vigie.yml");
+        let found = Some(FileSource::File("a.yml".into()));
+        for (text, source) in [
+            ("providers: {file: {filename: a.yml}}", found.clone()),
+            ("providers: {file: {filename: a.yml, wacth: 1}}\nentryPoints: {web: {}}\napi: 5", found.clone()),
+            ("log: {level: 1}\nlog: {}\nproviders: {docker: {}, file: {filename: a.yml}}", found),
+            ("providers: {file: {}}", None),
+            ("providers: {file: {filename: [a.yml]}}", None),
+            ("providers: {file: {filename: a.yml}}\nlog: [", None),
+            ("", None),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(find_dynamic(&path), source, "{text}");
+        }
+        assert_eq!(find_dynamic(&directory.path().join("absent.yml")), None);
+    }
+
+    #[test]
+    fn what_entry_points_ask_of_dynamic_files_is_known_to_their_check() {
+        let text = "entryPoints: {web: {address: ':1', http: {middlewares: a@file}}, tls: {address: ':2'}, \
+                    traefik: {address: ':3'}}";
+        let context = Context::from(&parse_static("vigie.yml", text).unwrap().0);
+        assert_eq!(context.static_file, "vigie.yml");
+        assert_eq!(context.default_entry_points, ["tls", "web"].map(str::to_owned).into());
+        assert_eq!(context.entry_point_middlewares["web"], ["a@file"]);
+        assert_eq!(context.entry_point_middlewares.len(), 1);
+        let text = text.replace("':2'", "':2', asDefault: true");
+        let context = Context::from(&parse_static("vigie.yml", &text).unwrap().0);
+        assert_eq!(context.default_entry_points, ["tls".to_owned()].into());
+    }
+
+    #[test]
+    fn an_empty_file_is_an_empty_configuration() {
+        for text in ["", "# soon\n", "---\n", "~", "http:\n", "http:\n  routers:\n"] {
+            let loaded = parse_dynamic("a.yml", text, FILE, &Context::default()).unwrap();
+            assert_eq!(loaded.config, Config::default(), "{text}");
+            assert!(loaded.problems.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_provider_names_its_own_objects() {
+        let text = "http: {services: {s: {loadBalancer: {servers: []}}}, routers: {r: {rule: 'Path(`/`)', service: s}}}";
+        let config = parse_dynamic("a.yml", text, "docker", &Context::default()).unwrap().config;
+        assert_eq!(config.routers["r@docker"].service, "s@docker");
+    }
+}

@@ -1,0 +1,161 @@
+//! The `basicAuth` middleware.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::decode::{Block, Field, Text};
+use crate::document::read_text;
+use crate::dynamic::{BasicAuth, Middleware};
+use crate::net::is_token;
+use crate::problem::quoted;
+
+pub(super) fn basic_auth(block: &Block<'_>) -> Option<Middleware> {
+    let mut users = BTreeMap::new();
+    if let Some(text) =
+        block.take("usersFile").and_then(|field| field.text()).filter(|text| !text.value.is_empty())
+    {
+        users_file(&text, &mut users);
+    }
+    let listed = block.take("users");
+    for text in listed.iter().flat_map(Field::texts) {
+        match user(text.value) {
+            Ok((name, hash)) => {
+                if let Some(reason) = never_matches(hash) {
+                    let hint = "make a line with `htpasswd -nB NAME`".to_owned();
+                    text.warn(format!("{} can never log in: {reason}", quoted(name)), Some(hint));
+                }
+                users.insert(name.to_owned(), hash.to_owned());
+            }
+            Err(reason) => {
+                text.error(reason, Some("write `user:hash`, as `htpasswd -nB NAME` prints it".to_owned()))
+            }
+        }
+    }
+    if users.is_empty() {
+        block.error(
+            "there are no users".to_owned(),
+            Some("list some under `users`, or name a `usersFile`".to_owned()),
+        );
+    }
+    let realm = block.take("realm").and_then(|field| realm(&field));
+    let header = block.take("headerField");
+    let header_field = header.as_ref().and_then(|field| field.string()).filter(|name| !name.is_empty());
+    if let (Some(field), Some(name)) = (&header, &header_field)
+        && !is_token(name)
+    {
+        field.error(format!("{} is not a header name", quoted(name)), None);
+    }
+    let remove_header = block.take("removeHeader").and_then(|field| field.boolean()).unwrap_or(false);
+    Some(Middleware::BasicAuth(BasicAuth {
+        users,
+        realm: realm.unwrap_or_else(|| "traefik".to_owned()),
+        header_field,
+        remove_header,
+    }))
+}
+
+/// One user per line; blank lines and those that start with `#` do not count.
+fn users_file(text: &Text<'_>, users: &mut BTreeMap<String, String>) {
+    let path = Path::new(text.value);
+    text.field.report.note_read(path);
+    let content = match read_text(path) {
+        Ok(content) => content,
+        Err(problem) => {
+            let hint = "the path is relative to the working directory".to_owned();
+            return text.error(format!("{} {}", quoted(text.value), problem.message), Some(hint));
+        }
+    };
+    for (line, number) in content.lines().zip(1..) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match user(line) {
+            Ok((name, hash)) => {
+                if let Some(reason) = never_matches(hash) {
+                    text.warn(format!("line {number}: {} can never log in: {reason}", quoted(name)), None);
+                }
+                users.insert(name.to_owned(), hash.to_owned());
+            }
+            Err(reason) => {
+                text.error(format!("line {number}: {reason}"), Some("write `user:hash`".to_owned()));
+                return;
+            }
+        }
+    }
+}
+
+/// Name and hash. Neither the hash nor what stands in its place is ever repeated in a message.
+fn user(line: &str) -> Result<(&str, &str), &'static str> {
+    let (name, hash) = line.split_once(':').ok_or("the user has no `:` between name and hash")?;
+    if hash.contains(':') {
+        return Err("the user has more than one `:`");
+    }
+    if name.is_empty() {
+        return Err("the user has no name");
+    }
+    Ok((name, hash))
+}
+
+/// Why no password can match, for the ways people get hashes wrong.
+fn never_matches(hash: &str) -> Option<&'static str> {
+    if hash.starts_with("$$") {
+        return Some("every `$` is doubled, which only Docker Compose needs");
+    }
+    if ["$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix)) {
+        return hash.parse::<bcrypt::HashParts>().is_err().then_some("the bcrypt hash is damaged");
+    }
+    if let Some(digest) = hash.strip_prefix("{SHA}") {
+        let valid = STANDARD.decode(digest).is_ok_and(|digest| digest.len() == 20);
+        return (!valid).then_some("the SHA-1 hash is damaged");
+    }
+    if hash.starts_with("$apr1$") || hash.starts_with("$1$") {
+        return None;
+    }
+    Some("this is no bcrypt, SHA-1 or MD5 hash")
+}
+
+fn realm(field: &Field<'_>) -> Option<String> {
+    let realm = field.string().filter(|realm| !realm.is_empty())?;
+    // It is sent between quotes in every refusal.
+    if realm.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) {
+        field.error(
+            format!("{} cannot be a realm", quoted(&realm)),
+            Some("leave out quotes and backslashes".to_owned()),
+        );
+        return None;
+    }
+    Some(realm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_a_name_and_a_hash() {
+        assert_eq!(user("a:b"), Ok(("a", "b")));
+        for line in ["a", ":b", "a:b:c", ""] {
+            assert!(user(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn hashes_that_never_match_are_told() {
+        let bcrypt = "$2y$05$7f0TnFEcXKyLPjXQbMNxIuM1eqT1pTqhFoNqYnDPzJ6zOnvfJ2zPW";
+        for (hash, matches) in [
+            (bcrypt, true),
+            (&bcrypt[..50], false),
+            ("$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/", true),
+            ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", true),
+            ("{SHA}abc", false),
+            ("$$apr1$$H6uskkkW$$IgXLP6ewTrSuBkTrqE8wj/", false),
+            ("secret", false),
+        ] {
+            assert_eq!(never_matches(hash).is_none(), matches, "{hash}");
+        }
+    }
+}

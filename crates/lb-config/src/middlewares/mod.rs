@@ -1,0 +1,125 @@
+//! `http.middlewares`: one file per family.
+
+mod auth;
+mod headers;
+mod limits;
+mod paths;
+mod resilience;
+
+use std::cell::RefCell;
+
+pub(crate) use headers::header_map;
+
+use crate::decode::{Block, Field};
+use crate::dynamic::Middleware;
+use crate::dynamics::Draft;
+use crate::problem::Kind;
+
+/// What Traefik has beyond that; a middleware of such a kind is a problem, never a pass-through.
+const UNSUPPORTED: [&str; 13] = [
+    "buffering",
+    "compress",
+    "contentType",
+    "digestAuth",
+    "encodedCharacters",
+    "errors",
+    "forwardAuth",
+    "grpcWeb",
+    "passTLSClientCert",
+    "plugin",
+    "redirectRegex",
+    "replacePathRegex",
+    "stripPrefixRegex",
+];
+
+/// The kinds of one middleware, read as they are found.
+struct Kinds<'b, 'a> {
+    block: &'b Block<'a>,
+    found: RefCell<Vec<Option<Middleware>>>,
+}
+
+impl<'a> Kinds<'_, 'a> {
+    fn of(&self, key: &'static str, read: impl FnOnce(&Block<'a>) -> Option<Middleware>) {
+        if let Some(field) = self.block.take(key) {
+            let middleware = field.block().and_then(|block| {
+                let middleware = read(&block);
+                block.finish();
+                middleware
+            });
+            self.found.borrow_mut().push(middleware);
+        }
+    }
+}
+
+pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> Option<Middleware> {
+    let block = field.object()?;
+    let kinds = Kinds { block: &block, found: RefCell::new(Vec::new()) };
+    kinds.of("addPrefix", paths::add_prefix);
+    kinds.of("basicAuth", auth::basic_auth);
+    kinds.of("chain", |block| chain(draft, name, block));
+    kinds.of("circuitBreaker", resilience::circuit_breaker);
+    kinds.of("headers", headers::headers);
+    kinds.of("inFlightReq", limits::in_flight_req);
+    kinds.of("ipAllowList", limits::ip_allow_list);
+    kinds.of("ipWhiteList", limits::ip_white_list);
+    kinds.of("rateLimit", limits::rate_limit);
+    kinds.of("redirectScheme", paths::redirect_scheme);
+    kinds.of("replacePath", paths::replace_path);
+    kinds.of("retry", resilience::retry);
+    kinds.of("stripPrefix", paths::strip_prefix);
+    let mut found = kinds.found.into_inner();
+    let others = UNSUPPORTED.iter().filter(|kind| block.take_unlisted(kind).is_some()).count();
+    match found.len() + others {
+        0 => block.error(
+            "the middleware has no kind".to_owned(),
+            Some("give it one, such as `headers` or `rateLimit`".to_owned()),
+        ),
+        1 => {}
+        _ => block.error(
+            "a middleware can be of one kind only".to_owned(),
+            Some("declare one middleware for each kind; a `chain` combines them".to_owned()),
+        ),
+    }
+    block.unsupported(&UNSUPPORTED);
+    block.finish();
+    found.pop()?
+}
+
+fn chain<'a>(draft: &mut Draft<'a>, name: &str, block: &Block<'a>) -> Option<Middleware> {
+    let middlewares = block
+        .take("middlewares")
+        .map(|field| draft.references(Kind::Middleware, name, Kind::Middleware, &field))
+        .unwrap_or_default();
+    Some(Middleware::Chain { middlewares })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{middleware, middleware_problems};
+
+    #[test]
+    fn a_middleware_has_one_kind() {
+        for (text, expected) in [
+            ("{}", ": the middleware has no kind"),
+            ("{compress: {}}", "compress: `compress` is not supported yet"),
+            (
+                "{redirectRegex: {regex: a, replacement: b}}",
+                "redirectRegex: `redirectRegex` is not supported yet",
+            ),
+            ("{headers: {frameDeny: true}, retry: {attempts: 2}}", ": a middleware can be of one kind only"),
+            ("{header: {frameDeny: true}}", ": the middleware has no kind"),
+            ("{stripPrefix: {}}", "stripPrefix: cannot be a standalone element: `{}` is empty"),
+        ] {
+            assert_eq!(middleware_problems(text)[0], expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn chains_are_qualified() {
+        let text = "{chain: {middlewares: 'a@docker, b@kubernetes'}}";
+        let expected =
+            Middleware::Chain { middlewares: vec!["a@docker".to_owned(), "b@kubernetes".to_owned()] };
+        assert_eq!(middleware(text), Ok(expected));
+    }
+}

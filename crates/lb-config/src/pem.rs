@@ -1,0 +1,78 @@
+//! Certificates and keys: from a file or written in place, read and checked to be PEM.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::decode::{Block, Field, Text};
+use crate::document::read_text;
+use crate::dynamic::{KeyPair, Pem};
+use crate::problem::quoted;
+
+/// Content of a "file or content" value: a value that names a file stands for what is in it.
+fn content(text: &Text<'_>) -> Option<(Pem, String)> {
+    if text.value.contains("-----BEGIN") {
+        return Some((Pem(Arc::from(text.value.as_bytes())), "<inline>".to_owned()));
+    }
+    if text.value.is_empty() {
+        text.error("names no file", None);
+        return None;
+    }
+    let path = Path::new(text.value);
+    // Noted even when it cannot be read: creating it changes the outcome.
+    text.field.report.note_read(path);
+    match read_text(path) {
+        Ok(pem) => Some((Pem(Arc::from(pem.as_bytes())), text.value.to_owned())),
+        Err(problem) => {
+            let hint = "name a PEM file (relative to the working directory) or write the PEM text itself";
+            text.error(format!("{} {}", quoted(text.value), problem.message), Some(hint.to_owned()));
+            None
+        }
+    }
+}
+
+/// One or more certificates.
+fn certificates(text: &Text<'_>) -> Option<(Pem, String)> {
+    let (pem, origin) = content(text)?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem.0) {
+        if let Err(error) = certificate {
+            text.error(format!("not valid PEM: {error}"), None);
+            return None;
+        }
+        count += 1;
+    }
+    if count == 0 {
+        let hint = "it should have a part that starts with `-----BEGIN CERTIFICATE-----`".to_owned();
+        text.error("holds no certificate", Some(hint));
+        return None;
+    }
+    Some((pem, origin))
+}
+
+/// A list of certificates, each from a file or in place.
+pub(crate) fn certificate_list(field: &Field<'_>) -> Vec<Pem> {
+    field.texts().iter().filter_map(certificates).map(|(pem, _)| pem).collect()
+}
+
+/// `certFile` and `keyFile` of a block.
+pub(crate) fn key_pair(block: &Block<'_>) -> Option<KeyPair> {
+    let cert = block.require("certFile", "name a PEM file with the certificate chain");
+    let key = block.require("keyFile", "name a PEM file with the private key");
+    let cert = cert.and_then(|field| field.text()).and_then(|text| certificates(&text));
+    let key = key.and_then(|field| field.text()).and_then(|text| {
+        let (pem, _) = content(&text)?;
+        match PrivateKeyDer::from_pem_slice(&pem.0) {
+            Ok(_) => Some(pem),
+            Err(_) => {
+                let hint = "PKCS#8, PKCS#1 and SEC1 keys in PEM are read; encrypted ones are not".to_owned();
+                text.error("holds no private key", Some(hint));
+                None
+            }
+        }
+    });
+    let ((cert, origin), key) = cert.zip(key)?;
+    Some(KeyPair { cert, key, origin })
+}

@@ -1,0 +1,232 @@
+//! The static configuration, checked: what needs a restart to change.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::dynamic::{Observability, RouterTls, ServersTransport};
+
+/// Everything the static file says, with Traefik's defaults filled in.
+#[derive(Clone, Debug)]
+pub struct StaticConfig {
+    /// Where it was read, as the operator named it.
+    pub file: String,
+    /// Sorted by name; includes the internal entry point `traefik` when a feature needs it.
+    pub entry_points: Vec<EntryPoint>,
+    pub providers: Providers,
+    pub api: Option<Api>,
+    pub ping: Option<Ping>,
+    pub log: Log,
+    pub access_log: Option<AccessLog>,
+    pub metrics: Option<Metrics>,
+    /// `default@internal`: the transport of every service that names none.
+    pub servers_transport: ServersTransport,
+    pub core: Core,
+}
+
+#[derive(Clone, Debug)]
+pub struct Core {
+    pub strict_tls_options: bool,
+    /// Data-plane threads. Extension of Vigie (`core.workers`); absent means one per processor.
+    pub workers: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct EntryPoint {
+    pub name: String,
+    /// `:80` is `[::]:80`, reached over IPv4 as well.
+    pub address: SocketAddr,
+    /// The address as the file writes it, for the API.
+    pub address_text: String,
+    pub as_default: bool,
+    pub reuse_port: bool,
+    pub request_accept_grace_timeout: Duration,
+    pub grace_timeout: Duration,
+    /// `None` is "no limit" in each of the timeouts (Traefik writes 0).
+    pub read_timeout: Option<Duration>,
+    pub write_timeout: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+    pub keep_alive_max_time: Option<Duration>,
+    pub keep_alive_max_requests: Option<u64>,
+    pub proxy_protocol: TrustedPeers,
+    pub forwarded_headers: TrustedPeers,
+    /// Names in a client's `Connection` that may survive the middlewares.
+    pub forwarded_connection: Vec<String>,
+    pub not_append_x_forwarded_for: bool,
+    pub http: EntryPointHttp,
+    pub http2_max_concurrent_streams: u32,
+    /// What routers on this entry point take when they do not say; `None` is on.
+    pub observability: Observability,
+}
+
+/// Whose word is taken: nobody's, everybody's (`insecure`) or that of some networks.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedPeers {
+    pub insecure: bool,
+    pub trusted_ips: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+pub struct EntryPointHttp {
+    pub redirection: Option<Redirection>,
+    /// Qualified (`name@provider`) where the file qualified them.
+    pub middlewares: Vec<String>,
+    pub tls: Option<RouterTls>,
+    /// False: a raw `;` in a query becomes `&`; true: `%3B`.
+    pub encode_query_semicolons: bool,
+    pub sanitize_path: bool,
+    /// `Some` when the block was written at all.
+    pub encoded_characters: Option<EncodedCharacters>,
+    pub max_header_bytes: usize,
+    pub alias_headers: AliasHeaders,
+}
+
+#[derive(Clone, Debug)]
+pub struct Redirection {
+    /// Target entry point name, or a literal port `:443`.
+    pub to: String,
+    pub scheme: String,
+    pub permanent: bool,
+    pub priority: i64,
+}
+
+/// Which percent-encoded characters a path may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodedCharacters {
+    pub slash: bool,
+    pub back_slash: bool,
+    pub null_character: bool,
+    pub semicolon: bool,
+    pub percent: bool,
+    pub question_mark: bool,
+    pub hash: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AliasHeaders {
+    #[default]
+    Keep,
+    Delete,
+    Reject,
+}
+
+#[derive(Clone, Debug)]
+pub struct Providers {
+    pub throttle: Duration,
+    /// Provider names in tie-break order, lower case.
+    pub precedence: Vec<String>,
+    pub file: Option<FileProvider>,
+}
+
+#[derive(Clone, Debug)]
+pub struct FileProvider {
+    pub source: FileSource,
+    pub watch: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileSource {
+    File(PathBuf),
+    Directory(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub insecure: bool,
+    pub dashboard: bool,
+    pub debug: bool,
+    pub base_path: String,
+    pub dashboard_name: Option<String>,
+    pub disable_dashboard_ad: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Ping {
+    pub entry_point: String,
+    pub manual_routing: bool,
+    pub terminating_status_code: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+    pub no_color: bool,
+    /// `None` is standard output.
+    pub file_path: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Common,
+    Json,
+}
+
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// `None` is standard output.
+    pub file_path: Option<PathBuf>,
+    pub format: AccessLogFormat,
+    pub buffering_size: usize,
+    pub add_internals: bool,
+    pub filters: AccessLogFilters,
+    pub fields: AccessLogFields,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Common,
+    GenericClf,
+    Json,
+}
+
+/// Filters are OR-ed; none set keeps every line.
+#[derive(Clone, Debug, Default)]
+pub struct AccessLogFilters {
+    /// Inclusive ranges.
+    pub status_codes: Vec<(u16, u16)>,
+    pub retry_attempts: bool,
+    pub min_duration: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct AccessLogFields {
+    pub default_mode: FieldMode,
+    /// Keys in lower case.
+    pub names: BTreeMap<String, FieldMode>,
+    pub headers_default_mode: FieldMode,
+    /// Keys in lower case.
+    pub headers: BTreeMap<String, FieldMode>,
+    pub query_parameters: FieldMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldMode {
+    Keep,
+    Drop,
+    Redact,
+}
+
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub add_internals: bool,
+    /// Upper bounds in seconds, ascending, without `+Inf`.
+    pub buckets: Vec<f64>,
+    pub add_entry_points_labels: bool,
+    pub add_routers_labels: bool,
+    pub add_services_labels: bool,
+    pub entry_point: String,
+    pub manual_routing: bool,
+}

@@ -1,0 +1,320 @@
+//! `entryPoints`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::decode::{Block, Enabled, Field};
+use crate::dynamic::{Observability, RouterTls};
+use crate::dynamics::router_tls;
+use crate::net::{is_token, listen_address, networks};
+use crate::problem::quoted;
+use crate::static_config::{
+    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, Redirection, TrustedPeers,
+};
+use crate::suggest;
+
+/// Defaults of reference 1.3.
+const GRACE_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
+const MAX_HEADER_BYTES: usize = 1024 * 1024;
+const MAX_CONCURRENT_STREAMS: u32 = 250;
+/// Above every router of a user.
+const REDIRECTION_PRIORITY: i64 = i64::MAX - 1;
+
+pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
+    let any_port = SocketAddr::from(([0u16; 8], 0));
+    EntryPoint {
+        name: name.to_owned(),
+        address: listen_address(address).unwrap_or(any_port),
+        address_text: address.to_owned(),
+        as_default: false,
+        reuse_port: false,
+        request_accept_grace_timeout: Duration::ZERO,
+        grace_timeout: GRACE_TIMEOUT,
+        read_timeout: Some(READ_TIMEOUT),
+        write_timeout: None,
+        idle_timeout: Some(IDLE_TIMEOUT),
+        keep_alive_max_time: None,
+        keep_alive_max_requests: None,
+        proxy_protocol: TrustedPeers::default(),
+        forwarded_headers: TrustedPeers::default(),
+        forwarded_connection: Vec::new(),
+        not_append_x_forwarded_for: false,
+        http: EntryPointHttp {
+            redirection: None,
+            middlewares: Vec::new(),
+            tls: None,
+            encode_query_semicolons: false,
+            sanitize_path: true,
+            encoded_characters: None,
+            max_header_bytes: MAX_HEADER_BYTES,
+            alias_headers: AliasHeaders::Keep,
+        },
+        http2_max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+        observability: Observability::default(),
+    }
+}
+
+pub(super) fn read(root: &Block<'_>) -> Vec<EntryPoint> {
+    let Some(field) = root.take("entryPoints") else { return vec![default_entry_point("http", ":80")] };
+    let mut entry_points = Vec::new();
+    let mut addresses: HashMap<SocketAddr, String> = HashMap::new();
+    let mut redirections = Vec::new();
+    for (entry, field) in field.map() {
+        let name: &str = &entry.key;
+        if name.is_empty() || name.contains('@') {
+            field.error_at_key(format!("{} cannot be the name of an entry point", quoted(name)), None);
+            continue;
+        }
+        let Some(block) = field.object() else { continue };
+        let mut entry_point = default_entry_point(name, ":0");
+        if let Some(text) = block.require("address", "write `address: :80`").and_then(|field| field.text()) {
+            match listen_address(text.value) {
+                Ok(address) => {
+                    entry_point.address = address;
+                    entry_point.address_text = text.value.to_owned();
+                    if let Some(other) = addresses.insert(address, name.to_owned())
+                        && address.port() != 0
+                    {
+                        text.error(format!("the entry point {} has the same address", quoted(&other)), None);
+                    }
+                }
+                Err((message, hint)) => text.error(message, hint),
+            }
+        }
+        options(&block, &mut entry_point, &mut redirections);
+        block.finish();
+        entry_points.push(entry_point);
+    }
+    check_redirections(&entry_points, &redirections);
+    entry_points
+}
+
+fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, redirections: &mut Vec<Field<'a>>) {
+    if let Some(as_default) = block.take("asDefault").and_then(|field| field.boolean()) {
+        entry_point.as_default = as_default;
+    }
+    if let Some(reuse_port) = block.take("reusePort").and_then(|field| field.boolean()) {
+        entry_point.reuse_port = reuse_port;
+    }
+    // There are no ACME handlers to pass by yet.
+    block.harmless(&["allowACMEByPass"]);
+    if let Some(transport) = block.take("transport").and_then(|field| field.block()) {
+        read_transport(&transport, entry_point);
+        transport.finish();
+    }
+    if let Some(field) = block.take("proxyProtocol") {
+        entry_point.proxy_protocol = proxy_protocol(&field);
+    }
+    if let Some(forwarded) = block.take("forwardedHeaders").and_then(|field| field.block()) {
+        entry_point.forwarded_headers = trusted_peers(&forwarded);
+        if let Some(field) = forwarded.take("connection") {
+            entry_point.forwarded_connection = connection_names(&field);
+        }
+        if let Some(skip) = forwarded.take("notAppendXForwardedFor").and_then(|field| field.boolean()) {
+            entry_point.not_append_x_forwarded_for = skip;
+        }
+        forwarded.unsupported(&["addXForwardedSchemeHeaders"]);
+        forwarded.finish();
+    }
+    if let Some(http) = block.take("http").and_then(|field| field.block()) {
+        read_http(&http, &mut entry_point.http, redirections);
+        http.finish();
+    }
+    if let Some(http2) = block.take("http2").and_then(|field| field.block()) {
+        if let Some(streams) = http2.take("maxConcurrentStreams") {
+            entry_point.http2_max_concurrent_streams = max_streams(&streams);
+        }
+        let why = "the tables keep the 4096 bytes of RFC 9113";
+        http2.without_effect(&["maxDecoderHeaderTableSize", "maxEncoderHeaderTableSize"], why);
+        http2.finish();
+    }
+    if let Some(field) = block.take("http3")
+        && !matches!(field.enabled(), Enabled::Off)
+    {
+        field.error_at_key("`http3` is not supported yet".to_owned(), Some("remove it".to_owned()));
+    }
+    block.without_effect(&["udp"], "there are no UDP entry points yet");
+    if let Some(block) = block.take("observability").and_then(|field| field.block()) {
+        let flag = |key| block.take(key).and_then(|field| field.boolean());
+        entry_point.observability =
+            Observability { access_logs: flag("accessLogs"), metrics: flag("metrics") };
+        // There are no traces yet, so whether these requests would be part of them changes nothing.
+        block.harmless(&["tracing", "traceVerbosity"]);
+        block.finish();
+    }
+}
+
+fn read_transport(block: &Block<'_>, entry_point: &mut EntryPoint) {
+    if let Some(life_cycle) = block.take("lifeCycle").and_then(|field| field.block()) {
+        if let Some(time) = life_cycle.take("requestAcceptGraceTimeout").and_then(|field| field.duration()) {
+            entry_point.request_accept_grace_timeout = time;
+        }
+        if let Some(time) = life_cycle.take("graceTimeOut").and_then(|field| field.duration()) {
+            entry_point.grace_timeout = time;
+        }
+        life_cycle.finish();
+    }
+    if let Some(timeouts) = block.take("respondingTimeouts").and_then(|field| field.block()) {
+        if let Some(timeout) = timeouts.take("readTimeout").and_then(|field| field.timeout()) {
+            entry_point.read_timeout = timeout;
+        }
+        if let Some(timeout) = timeouts.take("writeTimeout").and_then(|field| field.timeout()) {
+            entry_point.write_timeout = timeout;
+        }
+        if let Some(timeout) = timeouts.take("idleTimeout").and_then(|field| field.timeout()) {
+            entry_point.idle_timeout = timeout;
+        }
+        timeouts.finish();
+    }
+    if let Some(time) = block.take("keepAliveMaxTime").and_then(|field| field.timeout()) {
+        entry_point.keep_alive_max_time = time;
+    }
+    if let Some(requests) = block.take("keepAliveMaxRequests").and_then(|field| field.u64(0)) {
+        entry_point.keep_alive_max_requests = Some(requests).filter(|requests| *requests > 0);
+    }
+}
+
+fn trusted_peers(block: &Block<'_>) -> TrustedPeers {
+    TrustedPeers {
+        insecure: block.take("insecure").and_then(|field| field.boolean()).unwrap_or(false),
+        trusted_ips: block.take("trustedIPs").map(|field| networks(&field)).unwrap_or_default(),
+    }
+}
+
+fn proxy_protocol(field: &Field<'_>) -> TrustedPeers {
+    let peers = match field.enabled() {
+        Enabled::Off => return TrustedPeers::default(),
+        Enabled::Plain => TrustedPeers::default(),
+        Enabled::With(block) => {
+            let trusts = block.take("trustedIPs").is_some();
+            let peers = trusted_peers(&block);
+            block.finish();
+            if trusts {
+                return peers;
+            }
+            peers
+        }
+    };
+    if !peers.insecure {
+        let hint = "list them under `trustedIPs`".to_owned();
+        field.error_at_key("nobody is trusted to send a PROXY header".to_owned(), Some(hint));
+    }
+    peers
+}
+
+fn connection_names(field: &Field<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for text in field.texts() {
+        if is_token(text.value) {
+            names.push(text.value.to_owned());
+        } else {
+            text.error(format!("{} is not a header name", quoted(text.value)), None);
+        }
+    }
+    names
+}
+
+fn max_streams(field: &Field<'_>) -> u32 {
+    match field.u32(0) {
+        Some(0) => {
+            field.warn(format!("0 means {MAX_CONCURRENT_STREAMS}"), Some("remove it".to_owned()));
+            MAX_CONCURRENT_STREAMS
+        }
+        streams => streams.unwrap_or(MAX_CONCURRENT_STREAMS),
+    }
+}
+
+fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, redirections: &mut Vec<Field<'a>>) {
+    if let Some(outer) = block.take("redirections").and_then(|field| field.block()) {
+        http.redirection = outer.take("entryPoint").and_then(|field| redirection(&field, redirections));
+        outer.finish();
+    }
+    if let Some(field) = block.take("middlewares") {
+        http.middlewares = field.texts().iter().map(|text| text.value.to_owned()).collect();
+    }
+    http.tls = block.take("tls").and_then(|field| entry_point_tls(&field));
+    if let Some(encode) = block.take("encodeQuerySemicolons").and_then(|field| field.boolean()) {
+        http.encode_query_semicolons = encode;
+    }
+    if let Some(sanitize) = block.take("sanitizePath").and_then(|field| field.boolean()) {
+        http.sanitize_path = sanitize;
+    }
+    if let Some(block) = block.take("encodedCharacters").and_then(|field| field.block()) {
+        let allowed = |key| block.take(key).and_then(|field| field.boolean()).unwrap_or(true);
+        http.encoded_characters = Some(EncodedCharacters {
+            slash: allowed("allowEncodedSlash"),
+            back_slash: allowed("allowEncodedBackSlash"),
+            null_character: allowed("allowEncodedNullCharacter"),
+            semicolon: allowed("allowEncodedSemicolon"),
+            percent: allowed("allowEncodedPercent"),
+            question_mark: allowed("allowEncodedQuestionMark"),
+            hash: allowed("allowEncodedHash"),
+        });
+        block.finish();
+    }
+    if let Some(field) = block.take("maxHeaderBytes")
+        && let Some(bytes) = field.integer(i64::MIN..=i64::MAX)
+    {
+        match usize::try_from(bytes) {
+            Ok(bytes) if bytes > 0 => http.max_header_bytes = bytes,
+            _ => field.warn(format!("{bytes} means {MAX_HEADER_BYTES}"), Some("remove it".to_owned())),
+        }
+    }
+    const STRATEGIES: [(&str, AliasHeaders); 3] =
+        [("keep", AliasHeaders::Keep), ("delete", AliasHeaders::Delete), ("reject", AliasHeaders::Reject)];
+    if let Some(strategy) = block.take("aliasHeadersStrategy").and_then(|field| field.choice(&STRATEGIES)) {
+        http.alias_headers = strategy;
+    }
+    if let Some(field) = block.take("underscoreHeadersStrategy")
+        && field.choice(&STRATEGIES).is_some_and(|strategy| strategy != AliasHeaders::Keep)
+    {
+        let hint = "use `aliasHeadersStrategy`, which covers `_` and other odd characters".to_owned();
+        field.error_at_key("`underscoreHeadersStrategy` is not supported yet".to_owned(), Some(hint));
+    }
+}
+
+fn redirection<'a>(field: &Field<'a>, redirections: &mut Vec<Field<'a>>) -> Option<Redirection> {
+    let block = field.block()?;
+    let to_field = block.require("to", "name the entry point, or a port like `:443`");
+    let scheme = super::text(&block, "scheme");
+    let permanent = block.take("permanent").and_then(|field| field.boolean());
+    let priority = block.take("priority").and_then(|field| field.integer(i64::MIN..=i64::MAX));
+    block.finish();
+    let to_field = to_field?;
+    let to = to_field.string()?;
+    redirections.push(to_field);
+    Some(Redirection {
+        to,
+        scheme: scheme.unwrap_or_else(|| "https".to_owned()),
+        permanent: permanent.unwrap_or(true),
+        // As for routers, 0 is as good as absent.
+        priority: priority.filter(|priority| *priority != 0).unwrap_or(REDIRECTION_PRIORITY),
+    })
+}
+
+/// Where redirections lead must exist: Traefik logs an error and then does not redirect.
+fn check_redirections(entry_points: &[EntryPoint], redirections: &[Field<'_>]) {
+    for text in redirections.iter().filter_map(Field::text) {
+        let found = match text.value.strip_prefix(':') {
+            Some(port) => port.parse::<u16>().is_ok_and(|port| port > 0),
+            None => entry_points.iter().any(|entry_point| entry_point.name == text.value),
+        };
+        if !found {
+            let names = entry_points.iter().map(|entry_point| entry_point.name.as_str());
+            let hint = suggest::hint(text.value, "entry points", names);
+            text.error(format!("no entry point is called {}", quoted(text.value)), Some(hint));
+        }
+    }
+}
+
+fn entry_point_tls(field: &Field<'_>) -> Option<RouterTls> {
+    let (tls, _) = router_tls(field)?;
+    if tls.cert_resolver.is_some() {
+        let hint = "list the certificates under `tls.certificates` of a dynamic file".to_owned();
+        field.error_at_key("certificate resolvers are not supported yet".to_owned(), Some(hint));
+    }
+    Some(tls)
+}

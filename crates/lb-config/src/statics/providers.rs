@@ -1,0 +1,116 @@
+//! `providers`.
+
+use std::time::Duration;
+
+use crate::decode::Field;
+use crate::problem::quoted;
+use crate::static_config::{FileProvider, FileSource, Providers};
+use crate::suggest;
+
+/// Default of reference 1.4.
+const THROTTLE: Duration = Duration::from_secs(2);
+
+/// Reference 1.4, `providers.precedence`.
+const PRECEDENCE: [&str; 17] = [
+    "kubernetesgateway",
+    "kubernetescrd",
+    "kubernetes",
+    "kubernetesingressnginx",
+    "swarm",
+    "docker",
+    "file",
+    "redis",
+    "knative",
+    "consul",
+    "consulcatalog",
+    "nomad",
+    "etcd",
+    "ecs",
+    "http",
+    "zookeeper",
+    "rest",
+];
+
+const UNSUPPORTED: [&str; 17] = [
+    "consul",
+    "consulCatalog",
+    "docker",
+    "ecs",
+    "etcd",
+    "http",
+    "knative",
+    "kubernetesCRD",
+    "kubernetesGateway",
+    "kubernetesIngress",
+    "kubernetesIngressNGINX",
+    "nomad",
+    "plugin",
+    "redis",
+    "rest",
+    "swarm",
+    "zooKeeper",
+];
+
+pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
+    let mut providers = Providers {
+        throttle: THROTTLE,
+        precedence: PRECEDENCE.iter().map(|name| (*name).to_owned()).collect(),
+        file: None,
+    };
+    let Some(block) = field.and_then(Field::block) else { return providers };
+    if let Some(throttle) = block.take("providersThrottleDuration").and_then(|field| field.duration()) {
+        providers.throttle = throttle;
+    }
+    if let Some(field) = block.take("precedence") {
+        providers.precedence = precedence(&field);
+    }
+    providers.file = block.take("file").and_then(|field| file(&field));
+    block.unsupported(&UNSUPPORTED);
+    for key in ["marathon", "rancher"] {
+        if let Some(field) = block.take_unlisted(key) {
+            field.error_at_key(format!("Traefik v3 has no provider `{key}` any more"), None);
+        }
+    }
+    block.finish();
+    providers
+}
+
+fn precedence(field: &Field<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for text in field.texts() {
+        let name = text.value.to_ascii_lowercase();
+        if PRECEDENCE.contains(&name.as_str()) {
+            names.push(name);
+        } else {
+            text.error(
+                format!("no provider is called {}", quoted(text.value)),
+                Some(suggest::hint(text.value, "providers", PRECEDENCE)),
+            );
+        }
+    }
+    names
+}
+
+fn file(field: &Field<'_>) -> Option<FileProvider> {
+    let block = field.block()?;
+    let filename = super::path(&block, "filename");
+    let directory = super::path(&block, "directory");
+    let watch = block.take("watch").and_then(|field| field.boolean()).unwrap_or(true);
+    block.without_effect(&["debugLogGeneratedTemplate"], "`vigie check` shows what a file means");
+    let source = match (filename, directory) {
+        (None, Some(directory)) => Some(FileSource::Directory(directory)),
+        (Some(_), Some(directory)) => {
+            let message = "`directory` wins: `filename` is not read".to_owned();
+            block.warn(message, Some("keep one of them".to_owned()));
+            Some(FileSource::Directory(directory))
+        }
+        (Some(filename), None) => Some(FileSource::File(filename)),
+        (None, None) => {
+            let hint = "write `directory: /etc/vigie/dynamic`".to_owned();
+            block.error("neither `filename` nor `directory` is given".to_owned(), Some(hint));
+            None
+        }
+    };
+    block.finish();
+    Some(FileProvider { source: source?, watch })
+}

@@ -1,0 +1,243 @@
+//! Whatever a file holds, reading it ends soon, uses little memory and never panics.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use lb_config::static_config::FileSource;
+use lb_config::{Context, Problems, load_dynamic, load_static, parse_dynamic, parse_static};
+use proptest::prelude::*;
+
+/// The first problem, which must come within a time that only runaway work exceeds.
+fn refusal(name: &str, text: &str) -> String {
+    let start = SystemTime::now();
+    let outcome = parse_dynamic(name, text, "file", &Context::default());
+    let took = start.elapsed().unwrap_or_default();
+    assert!(took < Duration::from_secs(20), "took {took:?}");
+    match outcome {
+        Err(Problems(problems)) => problems.first().map(ToString::to_string).unwrap_or_default(),
+        Ok(loaded) => panic!("accepted, with {} problems", loaded.problems.len()),
+    }
+}
+
+#[test]
+fn bombs_are_refused() {
+    let nested = |open: &str, count: usize| format!("http: {}", open.repeat(count));
+    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let below = level - 1;
+        let alias = format!("*a{below}, ").repeat(9);
+        writeln!(laughs, "a{level}: &a{level} [{alias}*a{below}]").unwrap();
+    }
+    let mut merges = "a0: &a0 {k: v}\n".to_owned();
+    for level in 1..70 {
+        let below = level - 1;
+        writeln!(merges, "a{level}: &a{level} {{x: *a{below}}}").unwrap();
+    }
+    for (bomb, expected) in [
+        (laughs, "more than 2000000 values once aliases are followed"),
+        (merges, "nested deeper than 64 levels once aliases are followed"),
+        (nested("[", 100_000), "recursion limit exceeded"),
+        (nested("{a: ", 100_000), "nested deeper than 64 levels"),
+        (nested("{? ", 100_000), "nested deeper than 64 levels"),
+        ("- ".repeat(100_000), "nested deeper than 64 levels"),
+        ("a: &a [*a]".to_owned(), "this alias stands inside the value it refers to"),
+        ("a: &a {b: {<<: *a}}".to_owned(), "this alias stands inside the value it refers to"),
+        ("- a\n".repeat(2_100_000), "more than 2000000 values"),
+        ("a: b\n".repeat(100_000), "the key `a` is given twice"),
+        ("http: {routers: {r: {<<: 5}}}".to_owned(), "`<<` takes a map or a list of maps"),
+        ("? [a]\n: b".to_owned(), "a key must be a single value"),
+        ("a: *b".to_owned(), "not valid YAML"),
+        ("a: 'b".to_owned() + &"\n x".repeat(500_000), "not valid YAML"),
+        ("{".to_owned() + &"a, ".repeat(300_000), "not valid YAML"),
+    ] {
+        let refusal = refusal("bomb.yml", &bomb);
+        assert!(refusal.contains(expected), "{refusal}\nfor {}", &bomb[..bomb.len().min(60)]);
+    }
+}
+
+#[test]
+fn a_million_problems_are_counted_not_printed() {
+    let mut text = "http: {routers: {r: {\n".to_owned();
+    for key in 0..200_000 {
+        writeln!(text, " k{key}: 1,").unwrap();
+    }
+    text += " }}}\n";
+    let Err(Problems(problems)) = parse_dynamic("many.yml", &text, "file", &Context::default()) else {
+        panic!("accepted")
+    };
+    assert!(problems.len() <= 1_001, "{}", problems.len());
+    let last = problems.last().unwrap().to_string();
+    assert!(last.contains("more problems are not shown"), "{last}");
+}
+
+#[test]
+fn toml_bombs_are_refused() {
+    for (bomb, expected) in [
+        ("a.".repeat(100_000) + "b = 1", "a key of more than 64 parts"),
+        (format!("[{}b]", "a.".repeat(100_000)), "a key of more than 64 parts"),
+        (format!("a = {{{}b = 1}}", "a.".repeat(100_000)), "a key of more than 64 parts"),
+        ("a = ".to_owned() + &"[".repeat(100_000), "not valid TOML"),
+        ("a = ".to_owned() + &"{a=".repeat(100_000), "not valid TOML"),
+        ("# ".repeat(600_000), "TOML bigger than 1 MiB is not read"),
+        ("a = 1\na = 2\n".to_owned(), "not valid TOML"),
+    ] {
+        let refusal = refusal("bomb.toml", &bomb);
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+}
+
+#[test]
+fn what_is_no_text_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let folder = directory.path().join("folder.yml");
+    std::fs::create_dir(&folder).unwrap();
+    for (path, expected) in [
+        (write("latin1.yml", b"ok: 1\nname: caf\xe9\n"), "is not UTF-8 text (line 2)"),
+        (write("big.yml", &vec![b'#'; 16 * 1024 * 1024 + 1]), "is bigger than 16 MiB"),
+        (write("static.txt", b""), "the kind of file is not known"),
+        (folder, "is a directory, not a file"),
+        (directory.path().join("absent.yml"), "does not exist"),
+    ] {
+        for refusal in [
+            load_static(&path).unwrap_err().to_string(),
+            load_dynamic(&FileSource::File(path.clone()), &Context::default()).unwrap_err().to_string(),
+        ] {
+            assert!(refusal.starts_with(&format!("{}: {expected}", path.display())), "{refusal}");
+        }
+    }
+    let fifty_mib_of_nothing = FileSource::File("/dev/zero".into());
+    assert!(load_dynamic(&fifty_mib_of_nothing, &Context::default()).is_err());
+}
+
+#[test]
+fn a_file_of_exactly_the_limit_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("full.yml");
+    std::fs::write(&path, vec![b'#'; 16 * 1024 * 1024]).unwrap();
+    assert!(load_dynamic(&FileSource::File(path), &Context::default()).is_ok());
+}
+
+#[test]
+fn a_hundred_thousand_routers_are_read() {
+    let mut text = "http:\n  services:\n    origin: {loadBalancer: {servers: [{url: 'http://192.0.2.7'}]}}\n  routers:\n".to_owned();
+    for n in 0..100_000 {
+        let rule = format!("Host(`h{n}.example.com`) && PathPrefix(`/api`)");
+        writeln!(text, "    r{n}: {{rule: \"{rule}\", service: origin, entryPoints: [web], tls: {{}}}}")
+            .unwrap();
+    }
+    assert!(text.len() > 10_000_000, "{} bytes are too easy", text.len());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("many.yml");
+    std::fs::write(&path, text).unwrap();
+    let loaded = load_dynamic(&FileSource::File(path), &Context::default()).unwrap();
+    assert!(loaded.problems.is_empty(), "{}", loaded.problems[0]);
+    assert_eq!(loaded.config.routers.len(), 100_000);
+}
+
+/// Pieces that the grammar and the decoder care about, so that random text gets somewhere.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        proptest::sample::select(vec![
+            "http:",
+            "  ",
+            "    ",
+            "\n",
+            "routers:",
+            "services:",
+            "middlewares:",
+            "rule:",
+            "service:",
+            "tls:",
+            "{}",
+            "[]",
+            "{",
+            "}",
+            "[",
+            "]",
+            ", ",
+            ": ",
+            "- ",
+            "&a ",
+            "*a",
+            "<<: ",
+            "|\n",
+            ">-\n",
+            "'",
+            "\"",
+            "#",
+            "---\n",
+            "...\n",
+            "~",
+            "!!str ",
+            "!x ",
+            "? ",
+            "r",
+            "s@file",
+            "loadBalancer:",
+            "servers:",
+            "url:",
+            "http://[::1]:1/",
+            "10s",
+            "-1",
+            "0.5",
+            "true",
+            "Host(`a`)",
+            "options:",
+            "default:",
+            "certificates:",
+            "certFile:",
+            "chain:",
+            "headers:",
+            "users:",
+            "customRequestHeaders:",
+            "basicAuth:",
+            "ipAllowList:",
+            "sourceRange:",
+            "10.0.0.0/8",
+            "entryPoints:",
+            "address:",
+            ":80",
+            "api:",
+            "ping:",
+            "accessLog:",
+            "metrics:",
+            "prometheus:",
+            "buckets:",
+            "providers:",
+            "file:",
+            "{{ env \"HOME\" }}",
+            "{{",
+            "}}",
+            "\u{feff}",
+            "\t",
+            "\r\n",
+            "é",
+            "\0",
+        ])
+        .prop_map(str::to_owned),
+        any::<String>(),
+    ];
+    proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn text_never_panics(text in pieces()) {
+        for name in ["a.yml", "a.toml"] {
+            if let Err(problems) = parse_dynamic(name, &text, "file", &Context::default()) {
+                prop_assert!(problems.errors() > 0);
+                let _ = problems.to_string();
+            }
+            if let Err(problems) = parse_static(name, &text) {
+                prop_assert!(problems.errors() > 0);
+            }
+        }
+    }
+}
