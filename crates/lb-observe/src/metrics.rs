@@ -1,0 +1,257 @@
+//! Metrics: counted per worker, merged and named when scraped.
+//!
+//! A request costs one lookup in its worker's [`Shard`]; Traefik's series and ours are aggregates of the
+//! same rows. Label values come from the configuration or from fixed sets, never from a client.
+//! What the configuration no longer names is shown once more and then dropped, as Traefik does; its counts
+//! stay in the aggregates, so that no counter ever runs backwards.
+
+mod collect;
+mod events;
+mod family;
+mod label;
+pub mod names;
+mod process;
+mod sample;
+mod shard;
+mod table;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lb_core::breaker::State as BreakerState;
+use lb_core::health::Status;
+use parking_lot::Mutex;
+use prometheus::{Registry, TextEncoder};
+use rustc_hash::FxHashMap;
+
+use events::{Events, Probes};
+use label::Labels;
+use table::Bounds;
+
+pub use label::{Kind, LabelId};
+pub use sample::{Method, Protocol, Sample};
+pub use shard::{OpenConnection, Shard};
+
+/// Content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Traefik's keys under `metrics.prometheus`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Upper bounds in seconds of Traefik's duration histograms, ascending, without `+Inf`.
+    pub buckets: Vec<f64>,
+    pub entry_points: bool,
+    pub routers: bool,
+    pub services: bool,
+    /// For `lb_build_info`.
+    pub version: &'static str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            buckets: vec![0.1, 0.3, 1.2, 5.0],
+            entry_points: true,
+            routers: false,
+            services: true,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// The present state of one server of one service, read at each scrape.
+#[derive(Clone, Debug)]
+pub struct ServerGauge {
+    pub service: String,
+    pub url: String,
+    pub in_flight: u32,
+    pub status: Status,
+    /// Whether the service has an active or passive health check (`traefik_service_server_up`).
+    pub checked: bool,
+}
+
+/// One certificate in force (`traefik_tls_certs_not_after`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Certificate {
+    pub common_name: String,
+    /// Decimal, as Traefik prints it.
+    pub serial: String,
+    /// Joined with `,`.
+    pub sans: String,
+    pub not_after: SystemTime,
+}
+
+type Servers = Arc<dyn Fn() -> Vec<ServerGauge> + Send + Sync>;
+
+/// All metrics of the process; a cheap handle to shared state.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+    registry: Registry,
+}
+
+struct Inner {
+    settings: Settings,
+    shards: Box<[Arc<Shard>]>,
+    labels: Labels,
+    refused: Events,
+    upstream_errors: Events,
+    retries: Events,
+    rate_limited: Events,
+    breaker_transitions: Events,
+    breakers: Mutex<FxHashMap<LabelId, BreakerState>>,
+    probes: Mutex<FxHashMap<(&'static str, LabelId), Probes>>,
+    certificates: Mutex<Vec<Certificate>>,
+    servers: Mutex<Option<Servers>>,
+    access_log_dropped: Arc<AtomicU64>,
+    reloads: AtomicU64,
+    reload_failures: AtomicU64,
+    /// Unix seconds, 0 before the first.
+    last_success: AtomicU64,
+    last_failure: AtomicU64,
+}
+
+impl Metrics {
+    /// One shard for each of `workers`; at least one.
+    pub fn new(settings: Settings, workers: usize) -> Self {
+        let bounds = Bounds::new(settings.buckets.iter().copied().chain(collect::REQUEST_BUCKETS));
+        let inner = Arc::new(Inner {
+            settings,
+            shards: (0..workers.max(1)).map(|_| Arc::new(Shard::new(bounds.clone()))).collect(),
+            labels: Labels::default(),
+            refused: Events::default(),
+            upstream_errors: Events::default(),
+            retries: Events::default(),
+            rate_limited: Events::default(),
+            breaker_transitions: Events::default(),
+            breakers: Mutex::default(),
+            probes: Mutex::default(),
+            certificates: Mutex::default(),
+            servers: Mutex::default(),
+            access_log_dropped: Arc::default(),
+            reloads: AtomicU64::new(0),
+            reload_failures: AtomicU64::new(0),
+            last_success: AtomicU64::new(0),
+            last_failure: AtomicU64::new(0),
+        });
+        let registry = Registry::new();
+        for registered in [
+            registry.register(Box::new(collect::Requests::new(Arc::clone(&inner)))),
+            registry.register(Box::new(process::Process::new())),
+        ] {
+            if let Err(error) = registered {
+                tracing::error!(%error, "metrics cannot be registered");
+            }
+        }
+        Self { inner, registry }
+    }
+
+    /// The shard of worker `index`; indexes past the last share.
+    pub fn shard(&self, index: usize) -> Arc<Shard> {
+        Arc::clone(&self.inner.shards[index % self.inner.shards.len()])
+    }
+
+    /// Interns a label value. For building snapshots, not for requests.
+    pub fn label(&self, kind: Kind, text: &str) -> LabelId {
+        self.inner.labels.intern(kind, text)
+    }
+
+    /// Interns a TLS version (`1.3`) and cipher (IANA name). Once per connection.
+    pub fn tls(&self, version: &str, cipher: &str) -> LabelId {
+        self.inner.labels.intern(Kind::Tls, &format!("{version} {cipher}"))
+    }
+
+    /// Called when a configuration is published, with all routers, services, servers and middlewares of it.
+    /// Series of others are shown at one more scrape.
+    pub fn retain(&self, live: &HashSet<LabelId>) {
+        self.inner.labels.retain(live);
+    }
+
+    /// A request refused before routing. `reason` is one of a fixed set.
+    pub fn refused(&self, entry_point: LabelId, reason: &'static str) {
+        self.inner.refused.count(entry_point, reason);
+    }
+
+    /// An attempt on a server that failed.
+    pub fn upstream_error(&self, service: LabelId, reason: &'static str) {
+        self.inner.upstream_errors.count(service, reason);
+    }
+
+    /// An attempt after the first.
+    pub fn retried(&self, service: LabelId) {
+        self.inner.retries.count(service, "");
+    }
+
+    /// A request that `rateLimit` or `inFlightReq` refused.
+    pub fn rate_limited(&self, middleware: LabelId) {
+        self.inner.rate_limited.count(middleware, "");
+    }
+
+    /// Makes a breaker visible, or corrects it, without counting a transition.
+    pub fn breaker(&self, middleware: LabelId, state: BreakerState) {
+        self.inner.breakers.lock().insert(middleware, state);
+    }
+
+    /// A breaker changed its state.
+    pub fn breaker_changed(&self, middleware: LabelId, to: BreakerState) {
+        self.breaker(middleware, to);
+        self.inner.breaker_transitions.count(middleware, collect::breaker_word(to));
+    }
+
+    /// One health probe of a server; `check_type` is `http` or `grpc`.
+    pub fn probed(&self, check_type: &'static str, server: LabelId, passed: bool, took: Duration) {
+        self.inner.probes.lock().entry((check_type, server)).or_default().record(passed, took);
+    }
+
+    /// A configuration came into force.
+    pub fn reloaded(&self, at: SystemTime) {
+        self.inner.reloads.fetch_add(1, Ordering::Relaxed);
+        self.inner.last_success.store(unix_seconds(at), Ordering::Relaxed);
+    }
+
+    /// A configuration was refused.
+    pub fn reload_failed(&self, at: SystemTime) {
+        self.inner.reload_failures.fetch_add(1, Ordering::Relaxed);
+        self.inner.last_failure.store(unix_seconds(at), Ordering::Relaxed);
+    }
+
+    /// Replaces the certificates shown.
+    pub fn set_certificates(&self, certificates: Vec<Certificate>) {
+        *self.inner.certificates.lock() = certificates;
+    }
+
+    /// Where a scrape reads in-flight requests and health.
+    pub fn set_servers(&self, servers: impl Fn() -> Vec<ServerGauge> + Send + Sync + 'static) {
+        *self.inner.servers.lock() = Some(Arc::new(servers));
+    }
+
+    /// The counter for [`crate::access_log::AccessLog::open`].
+    pub fn access_log_dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.inner.access_log_dropped)
+    }
+
+    /// The Prometheus text format; see [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be rendered");
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Counters of what should be rare. They share one lock each; what a request always does is in the shards.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use super::label::LabelId;
+
+/// A counter by label and a word out of a fixed set (a reason, a state).
+#[derive(Debug, Default)]
+pub(super) struct Events(Mutex<FxHashMap<(LabelId, &'static str), u64>>);
+
+impl Events {
+    pub(super) fn count(&self, label: LabelId, word: &'static str) {
+        *self.0.lock().entry((label, word)).or_insert(0) += 1;
+    }
+
+    pub(super) fn scrape(&self) -> Vec<(LabelId, &'static str, u64)> {
+        self.0.lock().iter().map(|((label, word), count)| (*label, *word, *count)).collect()
+    }
+
+    pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
+        self.0.lock().retain(|(label, _), _| !dead(*label));
+    }
+}
+
+/// What the probes of one server cost and found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Probes {
+    pub(super) total: u64,
+    pub(super) failed: u64,
+    pub(super) sum: Duration,
+    /// Per bucket of [`PROBE_BUCKETS`], not cumulative; the last is `+Inf`.
+    pub(super) buckets: [u64; PROBE_BUCKETS.len() + 1],
+}
+
+/// Seconds, as the dashboards of the systems we replace expect them.
+pub(super) const PROBE_BUCKETS: [f64; 7] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0];
+
+impl Probes {
+    pub(super) fn record(&mut self, passed: bool, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = PROBE_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(PROBE_BUCKETS.len());
+        self.total += 1;
+        self.failed += u64::from(!passed);
+        self.sum += took;
+        self.buckets[bucket] += 1;
+    }
+}

@@ -1,0 +1,118 @@
+//! Text into byte buffers, without the formatting machinery where a request pays for it.
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+pub(crate) fn push_integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+pub(crate) fn push_display(out: &mut Vec<u8>, value: impl Display) {
+    // Writing into a Vec cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+/// For formats without real escaping: quotes as Traefik writes them, and no control byte, because a line
+/// break in a user name must not start a forged line.
+pub(crate) fn push_plain(out: &mut Vec<u8>, text: &[u8]) {
+    for &byte in text {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            0..0x20 | 0x7f => push_display(out, format_args!("\\x{byte:02x}")),
+            _ => out.push(byte),
+        }
+    }
+}
+
+/// A message on one line.
+pub(crate) fn push_line(out: &mut Vec<u8>, text: &[u8]) {
+    for &byte in text {
+        match byte {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            0..0x20 | 0x7f => push_display(out, format_args!("\\x{byte:02x}")),
+            _ => out.push(byte),
+        }
+    }
+}
+
+/// `user-agent` as `User-Agent`.
+pub(crate) fn push_canonical_header_name(out: &mut Vec<u8>, name: &str) {
+    let mut first = true;
+    for byte in name.bytes() {
+        out.push(if first { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() });
+        first = byte == b'-';
+    }
+}
+
+/// Writes JSON strings; bytes that are no UTF-8 become U+FFFD.
+pub(crate) struct Json<'o>(pub(crate) &'o mut Vec<u8>);
+
+impl Json<'_> {
+    pub(crate) fn string(&mut self, text: &[u8]) {
+        self.joined(std::iter::once(text));
+    }
+
+    /// One string of all parts, joined with commas.
+    pub(crate) fn joined<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) {
+        self.0.push(b'"');
+        for (at, part) in parts.enumerate() {
+            if at > 0 {
+                self.0.push(b',');
+            }
+            for chunk in part.utf8_chunks() {
+                self.escaped(chunk.valid().as_bytes());
+                if !chunk.invalid().is_empty() {
+                    self.0.extend_from_slice("\u{fffd}".as_bytes());
+                }
+            }
+        }
+        self.0.push(b'"');
+    }
+
+    fn escaped(&mut self, mut text: &[u8]) {
+        while let Some(at) = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
+            self.0.extend_from_slice(&text[..at]);
+            match text[at] {
+                b'"' => self.0.extend_from_slice(b"\\\""),
+                b'\\' => self.0.extend_from_slice(b"\\\\"),
+                b'\n' => self.0.extend_from_slice(b"\\n"),
+                b'\r' => self.0.extend_from_slice(b"\\r"),
+                b'\t' => self.0.extend_from_slice(b"\\t"),
+                byte => push_display(self.0, format_args!("\\u{byte:04x}")),
+            }
+            text = &text[at + 1..];
+        }
+        self.0.extend_from_slice(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_strings_read_back() {
+        for (text, read) in [
+            (&b"plain /path?a=b&c=<d>"[..], "plain /path?a=b&c=<d>"),
+            (b"quote \" slash \\ tab \t nul \0 end", "quote \" slash \\ tab \t nul \0 end"),
+            ("h\u{e9}".as_bytes(), "h\u{e9}"),
+            (b"bad \xff\xfe.", "bad \u{fffd}\u{fffd}."),
+            (b"", ""),
+        ] {
+            let mut out = Vec::new();
+            Json(&mut out).string(text);
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), read);
+        }
+    }
+
+    #[test]
+    fn header_names_are_canonical() {
+        for (name, canonical) in
+            [("user-agent", "User-Agent"), ("X-REQUEST-ID", "X-Request-Id"), ("te", "Te")]
+        {
+            let mut out = Vec::new();
+            push_canonical_header_name(&mut out, name);
+            assert_eq!(out, canonical.as_bytes());
+        }
+    }
+}
