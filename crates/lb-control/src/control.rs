@@ -1,0 +1,426 @@
+//! From what providers read to what is in force.
+//!
+//! Each provider's last good configuration is kept. A new one is merged with those of the others, built
+//! beside what runs, and published as a whole or not at all.
+//!
+//! Changes are applied at once. Traefik mutes a provider for `providersThrottleDuration` (2 s) after each
+//! change; here two builds are at least [`SHORTEST_GAP`] apart, or that duration if it is shorter, and what
+//! arrives in between is applied together. So a single change is live without delay, and a storm of them
+//! costs at most twenty builds a second.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lb_config::dynamic::ServersTransport;
+use lb_config::{Config, Loaded, Problem, Problems, Scope, Severity, StaticConfig};
+use lb_observe::metrics::{Metrics, ServerGauge};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::probe::Probes;
+use crate::services::{self, Services};
+use crate::state::{Refusal, State, StateWatch, Warnings};
+
+/// Shortest time between two builds: chosen, so that a change is live within 250 ms even after another one.
+const SHORTEST_GAP: Duration = Duration::from_millis(50);
+
+/// What a provider delivers: a configuration, or why it has none.
+pub type Reading = Result<Loaded, Problems>;
+
+/// What becomes of a configuration with errors in single objects, once the provider has one in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partial {
+    /// It is applied without them, as Traefik does: right where strangers write the parts, as labels of
+    /// containers, and one mistake must not hold up all others.
+    Apply,
+    /// It is refused when an object is spoilt that was not before: right where one operator edits one
+    /// file. With nothing in force yet it is applied without the spoilt objects.
+    Refuse,
+}
+
+/// What the static configuration says about the control plane.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `providersThrottleDuration`.
+    pub throttle: Duration,
+    /// `default@internal`, for the probes of services that name no transport.
+    pub default_transport: ServersTransport,
+}
+
+impl From<&StaticConfig> for Settings {
+    fn from(config: &StaticConfig) -> Self {
+        Self { throttle: config.providers.throttle, default_transport: config.servers_transport.clone() }
+    }
+}
+
+/// A complete configuration that is about to come into force.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Number it will have if it does.
+    pub generation: u64,
+    pub config: Arc<Config>,
+    pub services: Arc<Services>,
+    /// What each provider's part lost on its way, by provider.
+    pub warnings: BTreeMap<String, Arc<Warnings>>,
+}
+
+/// Merges, builds, publishes, and probes what is published.
+pub struct Control {
+    settings: Settings,
+    metrics: Metrics,
+    publish: Arc<Publish>,
+    complain: Box<dyn Fn(&str) + Send + Sync>,
+    partial: BTreeMap<String, Partial>,
+    /// Each provider's part in force.
+    parts: BTreeMap<String, Arc<Part>>,
+    sources: Vec<Source>,
+    state: StateWatch,
+    probes: Probes,
+}
+
+type Publish = dyn Fn(&Candidate) -> Result<(), Problems> + Send + Sync;
+
+#[derive(Debug)]
+struct Part {
+    config: Config,
+    warnings: Arc<Warnings>,
+}
+
+impl Part {
+    fn is_same(&self, other: &Self) -> bool {
+        self.config == other.config && self.warnings.disabled == other.warnings.disabled
+    }
+
+    fn spoils_more_than(&self, old: &Self) -> bool {
+        self.warnings.disabled.keys().any(|object| !old.warnings.disabled.contains_key(object))
+    }
+}
+
+struct Source {
+    provider: String,
+    readings: Receiver<Reading>,
+}
+
+/// What one provider delivered since the last build: of its good configurations the newest, and what was
+/// refused after that.
+#[derive(Default)]
+struct Backlog {
+    good: Option<Loaded>,
+    refused: Option<Problems>,
+}
+
+impl Control {
+    /// `publish` compiles a candidate and puts it in force with one store, or refuses it and changes
+    /// nothing. It may take its time: it does not run on the control plane's thread.
+    pub fn new(
+        settings: Settings,
+        metrics: Metrics,
+        publish: impl Fn(&Candidate) -> Result<(), Problems> + Send + Sync + 'static,
+    ) -> Self {
+        let state = StateWatch::default();
+        let watch = state.clone();
+        metrics.set_servers(move || gauges(&watch.load()));
+        let probes = Probes::new(state.clone(), metrics.clone());
+        Self {
+            settings,
+            metrics,
+            publish: Arc::new(publish),
+            complain: Box::new(|_| {}),
+            partial: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            sources: Vec::new(),
+            state,
+            probes,
+        }
+    }
+
+    /// What is in force, now and later.
+    pub fn state(&self) -> StateWatch {
+        self.state.clone()
+    }
+
+    /// Whom to tell, besides the log, why a configuration was refused: an operator at a terminal wants to
+    /// read it in lines.
+    #[must_use]
+    pub fn complaining(mut self, complain: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.complain = Box::new(complain);
+        self
+    }
+
+    /// Applies what the provider read first, if it has, before returning, and follows it from the start of
+    /// [`run`](Self::run) on. May be called outside a runtime.
+    pub fn attach(
+        &mut self,
+        provider: &str,
+        partial: Partial,
+        first: Option<Reading>,
+        readings: Receiver<Reading>,
+    ) {
+        self.partial.insert(provider.to_owned(), partial);
+        self.sources.push(Source { provider: provider.to_owned(), readings });
+        if let Some(reading) = first {
+            self.apply(provider, reading);
+        }
+    }
+
+    fn apply(&mut self, provider: &str, reading: Reading) {
+        match reading {
+            Ok(loaded) => {
+                if let Some(job) = self.prepare(provider, loaded) {
+                    let done = job.run();
+                    self.finish(done);
+                }
+            }
+            Err(problems) => self.refuse(provider, problems),
+        }
+    }
+
+    /// Applies what providers deliver and probes servers, until it is dropped. Needs a tokio runtime, which
+    /// may be single-threaded; dropping the future stops every task it started.
+    pub async fn run(mut self) {
+        self.probes.follow(&self.state.load(), &self.settings.default_transport);
+        let gap = SHORTEST_GAP.min(self.settings.throttle);
+        let mut backlog: BTreeMap<String, Backlog> = BTreeMap::new();
+        let mut earliest = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.probes.supervise() => {}
+                (provider, reading) = next(&mut self.sources) => {
+                    backlog.entry(provider).or_default().add(reading);
+                }
+                () = sleep_until(earliest), if !backlog.is_empty() => {
+                    for (provider, backlog) in std::mem::take(&mut backlog) {
+                        self.catch_up(&provider, backlog).await;
+                    }
+                    earliest = Instant::now() + gap;
+                }
+            }
+        }
+    }
+
+    async fn catch_up(&mut self, provider: &str, backlog: Backlog) {
+        if let Some(loaded) = backlog.good
+            && let Some(job) = self.prepare(provider, loaded)
+        {
+            // A hundred thousand routers take a while; probes must not miss their deadlines for it.
+            match tokio::task::spawn_blocking(move || job.run()).await {
+                Ok(done) => {
+                    self.finish(done);
+                    self.probes.follow(&self.state.load(), &self.settings.default_transport);
+                }
+                Err(failure) => self.refuse(provider, bug(&failure).into()),
+            }
+        }
+        if let Some(problems) = backlog.refused {
+            self.refuse(provider, problems);
+        }
+    }
+
+    /// What has to be built; `None` when there is nothing to build, and all that is to be done is done.
+    fn prepare(&mut self, provider: &str, loaded: Loaded) -> Option<Job> {
+        let part = Arc::new(Part {
+            config: loaded.config,
+            warnings: Arc::new(Warnings { problems: loaded.problems, disabled: loaded.disabled }),
+        });
+        if let Some(old) = self.parts.get(provider) {
+            if old.is_same(&part) {
+                self.confirm(provider, part);
+                return None;
+            }
+            if self.partial.get(provider) == Some(&Partial::Refuse) && part.spoils_more_than(old) {
+                self.refuse(provider, Problems(part.warnings.problems.clone()));
+                return None;
+            }
+        }
+        let mut parts = self.parts.clone();
+        parts.insert(provider.to_owned(), part);
+        let state = self.state.load_full();
+        let publish = Arc::clone(&self.publish);
+        Some(Job { provider: provider.to_owned(), parts, state, publish })
+    }
+
+    /// The provider says again what is in force: nothing to build, and nothing stale any more.
+    fn confirm(&mut self, provider: &str, part: Arc<Part>) {
+        let mut state = State::clone(&self.state.load());
+        let known = state.providers.entry(provider.to_owned()).or_default();
+        let was_refused = known.refused.take().is_some();
+        known.warnings = Arc::clone(&part.warnings);
+        self.parts.insert(provider.to_owned(), part);
+        self.state.store(state);
+        if was_refused {
+            self.metrics.reloaded(SystemTime::now());
+            info!(provider, "Configuration is again the one in force");
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let Done { provider, parts, candidate, outcome, took } = done;
+        if let Err(problems) = outcome {
+            return self.refuse(&provider, problems);
+        }
+        let now = SystemTime::now();
+        self.parts = parts;
+        let mut state = State::clone(&self.state.load());
+        state.generation = candidate.generation;
+        state.config = candidate.config;
+        state.services = candidate.services;
+        state.loaded_at = Some(now);
+        let known = state.providers.entry(provider.clone()).or_default();
+        known.loaded_at = Some(now);
+        known.refused = None;
+        known.warnings = candidate.warnings.get(&provider).cloned().unwrap_or_default();
+        for problem in &known.warnings.problems {
+            if problem.is_error() {
+                error!(provider, "{problem}");
+            } else {
+                warn!(provider, "{problem}");
+            }
+        }
+        info!(
+            provider,
+            generation = state.generation,
+            routers = state.config.routers.len(),
+            services = state.config.services.len(),
+            middlewares = state.config.middlewares.len(),
+            warnings = known.warnings.problems.len(),
+            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "Configuration loaded"
+        );
+        self.state.store(state);
+        self.metrics.reloaded(now);
+    }
+
+    fn refuse(&mut self, provider: &str, problems: Problems) {
+        let at = SystemTime::now();
+        let mut state = State::clone(&self.state.load());
+        let known = state.providers.entry(provider.to_owned()).or_default();
+        let words = match known.loaded_at {
+            Some(loaded_at) => {
+                format!(
+                    "{problems}; still running the configuration loaded at {} UTC",
+                    time_of_day(loaded_at)
+                )
+            }
+            None => format!("{problems}; running without this provider until it is fixed"),
+        };
+        error!(provider, "{words}");
+        (self.complain)(&words);
+        known.refused = Some(Arc::new(Refusal { at, problems }));
+        self.state.store(state);
+        self.metrics.reload_failed(at);
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Backlog {
+    fn add(&mut self, reading: Reading) {
+        match reading {
+            Ok(loaded) => *self = Self { good: Some(loaded), refused: None },
+            Err(problems) => self.refused = Some(problems),
+        }
+    }
+}
+
+/// A build, to be run where it may take long.
+struct Job {
+    provider: String,
+    parts: BTreeMap<String, Arc<Part>>,
+    state: Arc<State>,
+    publish: Arc<Publish>,
+}
+
+struct Done {
+    provider: String,
+    parts: BTreeMap<String, Arc<Part>>,
+    candidate: Candidate,
+    outcome: Result<(), Problems>,
+    took: Duration,
+}
+
+impl Job {
+    fn run(self) -> Done {
+        let start = Instant::now();
+        let Self { provider, parts, state, publish } = self;
+        let config = lb_config::merge(parts.iter().map(|(name, part)| (name.as_str(), &part.config)));
+        let services = services::build(&config, &state.services, start.into_std());
+        let warnings = parts.iter().map(|(name, part)| (name.clone(), Arc::clone(&part.warnings))).collect();
+        let candidate = Candidate {
+            generation: state.generation + 1,
+            config: Arc::new(config),
+            services: Arc::new(services),
+            warnings,
+        };
+        let outcome = publish(&candidate);
+        Done { provider, parts, candidate, outcome, took: start.elapsed() }
+    }
+}
+
+/// The next reading of any source; waits forever when there is none left.
+async fn next(sources: &mut Vec<Source>) -> (String, Reading) {
+    poll_fn(|context| {
+        let mut at = 0;
+        while let Some(source) = sources.get_mut(at) {
+            match source.readings.poll_recv(context) {
+                Poll::Ready(Some(reading)) => return Poll::Ready((source.provider.clone(), reading)),
+                Poll::Ready(None) => {
+                    error!(
+                        provider = source.provider,
+                        "The provider has ended; what it said last stays in force"
+                    );
+                    sources.swap_remove(at);
+                }
+                Poll::Pending => at += 1,
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn gauges(state: &State) -> Vec<ServerGauge> {
+    let mut gauges = Vec::new();
+    for (name, service) in state.services.iter() {
+        let checked = service.settings().active.is_some() || service.settings().passive.is_some();
+        gauges.extend(service.servers().map(|(server, _)| ServerGauge {
+            service: name.clone(),
+            url: server.url().to_owned(),
+            in_flight: server.in_flight(),
+            status: server.status(),
+            checked,
+        }));
+    }
+    gauges
+}
+
+/// A build that panicked has published nothing.
+fn bug(failure: &tokio::task::JoinError) -> Problem {
+    Problem {
+        severity: Severity::Error,
+        scope: Scope::File,
+        file: "vigie".to_owned(),
+        line: 0,
+        column: 0,
+        key: String::new(),
+        message: format!("building this configuration failed: {failure}"),
+        hint: Some("this is a bug in Vigie: please report it with the configuration".to_owned()),
+    }
+}
+
+/// `09:14:03`.
+fn time_of_day(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,385 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lb_config::Kind;
+use lb_config::dynamic::{HealthCheck, PassiveHealthCheck};
+use lb_core::balance::Pick;
+use lb_core::health::Status;
+use lb_observe::metrics;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::*;
+use crate::testing::{Origin, Speaks, config, health_check, json, loaded, status, transport, wait_until};
+
+/// A control plane that publishes into a list.
+struct Plane {
+    control: Control,
+    published: Published,
+    metrics: Metrics,
+}
+
+type Published = Arc<Mutex<Vec<Candidate>>>;
+
+fn plane() -> Plane {
+    let published = Published::default();
+    let list = Arc::clone(&published);
+    plane_with(published, move |candidate| {
+        list.lock().push(candidate.clone());
+        Ok(())
+    })
+}
+
+fn plane_with(
+    published: Published,
+    publish: impl Fn(&Candidate) -> Result<(), Problems> + Send + Sync + 'static,
+) -> Plane {
+    let metrics = Metrics::new(metrics::Settings::default(), 1);
+    let settings = Settings { throttle: Duration::from_secs(2), default_transport: transport() };
+    Plane { control: Control::new(settings, metrics.clone(), publish), published, metrics }
+}
+
+/// The same, running, with one provider called `file`.
+struct Running {
+    file: mpsc::Sender<Reading>,
+    published: Published,
+    state: StateWatch,
+    metrics: Metrics,
+    _task: Stopped,
+}
+
+/// Ends the control plane with the test.
+struct Stopped(JoinHandle<()>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn run(plane: Plane) -> Running {
+    let Plane { mut control, published, metrics } = plane;
+    let (file, readings) = mpsc::channel(4);
+    control.attach("file", Partial::Refuse, None, readings);
+    let state = control.state();
+    Running { file, published, state, metrics, _task: Stopped(tokio::spawn(control.run())) }
+}
+
+impl Running {
+    async fn says(&self, config: Config) {
+        self.file.send(Ok(loaded(config))).await.unwrap();
+    }
+
+    /// Delivers a configuration and waits until it is in force.
+    async fn loads(&self, config: Config) {
+        self.says(config.clone()).await;
+        wait_until(|| *self.state.load().config == config).await;
+    }
+
+    fn status(&self, service: &str) -> Vec<Status> {
+        let state = self.state.load();
+        state.services[service].servers().map(|(server, _)| server.status()).collect()
+    }
+
+    /// The sample that starts like this.
+    fn metric(&self, start: &str) -> String {
+        let text = self.metrics.render();
+        let line = text.lines().find(|line| line.starts_with(start)).unwrap_or_default();
+        line.rsplit(' ').next().unwrap_or_default().to_owned()
+    }
+}
+
+fn service(urls: &[&str]) -> Config {
+    config("api@file", urls, None)
+}
+
+fn problem(message: &str) -> Problems {
+    Problem {
+        severity: Severity::Error,
+        scope: Scope::File,
+        file: "dynamic.yml".to_owned(),
+        line: 3,
+        column: 1,
+        key: String::new(),
+        message: message.to_owned(),
+        hint: None,
+    }
+    .into()
+}
+
+#[test]
+fn a_good_configuration_comes_into_force_once() {
+    let Plane { mut control, published, metrics } = plane();
+    let state = control.state();
+    assert_eq!(state.load().generation, 0);
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"]))));
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"])))); // the same again
+    let state = state.load_full();
+    assert_eq!((state.generation, published.lock().len()), (1, 1));
+    assert_eq!(state.services["api@file"].servers().len(), 1);
+    assert!(state.loaded_at.is_some() && state.last_error().is_none());
+    assert!(Arc::ptr_eq(&state.services, &published.lock()[0].services), "what is probed is what is used");
+    assert!(metrics.render().contains("config_reloads_total 1"), "{}", metrics.render());
+}
+
+#[test]
+fn a_refused_configuration_changes_nothing_but_what_is_known_of_it() {
+    let Plane { mut control, published, metrics } = plane();
+    let state = control.state();
+    control.apply("file", Err(problem("at the start")));
+    assert_eq!((state.load().generation, published.lock().len()), (0, 0));
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"]))));
+    assert!(state.load().last_error().is_none());
+    let before = state.load_full();
+    control.apply("file", Err(problem("bad indentation")));
+    let after = state.load_full();
+    assert_eq!((after.generation, published.lock().len()), (1, 1));
+    assert!(Arc::ptr_eq(&before.config, &after.config) && Arc::ptr_eq(&before.services, &after.services));
+    let (provider, refusal) = after.last_error().unwrap();
+    assert_eq!(provider, "file");
+    assert!(refusal.problems.to_string().starts_with("dynamic.yml:3:1: bad indentation"));
+    assert_eq!(after.providers["file"].loaded_at, before.providers["file"].loaded_at);
+    let text = metrics.render();
+    let failure = text.lines().find(|line| {
+        line.starts_with("traefik_config_last_reload_failure ")
+            || line.starts_with("lb_config_last_reload_failure_timestamp_seconds ")
+            || line.contains("last_reload_failure") && !line.starts_with('#')
+    });
+    assert!(failure.is_some_and(|line| !line.ends_with(" 0")), "{text}");
+
+    // The operator takes the change back: what runs is again what the file says.
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"]))));
+    assert!(state.load().last_error().is_none());
+    assert_eq!((state.load().generation, published.lock().len()), (1, 1));
+}
+
+#[test]
+fn a_build_that_fails_changes_nothing() {
+    let refuse = Arc::new(AtomicUsize::new(0));
+    let refused = Arc::clone(&refuse);
+    let Plane { mut control, .. } = plane_with(Published::default(), move |_| {
+        if refused.load(Ordering::Relaxed) > 0 { Err(problem("no such certificate")) } else { Ok(()) }
+    });
+    let state = control.state();
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"]))));
+    let before = state.load_full();
+    refuse.store(1, Ordering::Relaxed);
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.2:80"]))));
+    let after = state.load_full();
+    assert!(Arc::ptr_eq(&before.services, &after.services) && after.generation == 1);
+    assert!(after.last_error().unwrap().1.problems.to_string().contains("no such certificate"));
+    // What failed is not what the next one is compared with.
+    refuse.store(0, Ordering::Relaxed);
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.2:80"]))));
+    assert_eq!(state.load().generation, 2);
+    assert_eq!(state.load().services["api@file"].servers().next().unwrap().0.url(), "http://10.0.0.2:80");
+}
+
+#[test]
+fn providers_are_merged_and_fail_alone() {
+    let Plane { mut control, .. } = plane();
+    let state = control.state();
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"]))));
+    control.apply("docker", Ok(loaded(config("web@docker", &["http://10.0.0.2:80"], None))));
+    control.apply("docker", Err(problem("unreachable")));
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.3:80"]))));
+    let state = state.load_full();
+    let names: Vec<_> = state.config.services.keys().map(String::as_str).collect();
+    assert_eq!(names, ["api@file", "web@docker"]);
+    assert_eq!(state.stale().map(|(name, _)| name).collect::<Vec<_>>(), ["docker"]);
+    assert_eq!(state.generation, 3);
+}
+
+#[test]
+fn live_state_survives_into_the_next_configuration() {
+    let Plane { mut control, published, .. } = plane();
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"]))));
+    let first = Arc::clone(&published.lock()[0].services["api@file"]);
+    let pick = Pick { client: IpAddr::V4(Ipv4Addr::LOCALHOST), sticky: None, random: 0, tried: &[] };
+    let request = first.pick(&pick).unwrap();
+    control.apply("file", Ok(loaded(service(&["http://10.0.0.2:80", "http://10.0.0.1:80"]))));
+    let second = Arc::clone(&published.lock()[1].services["api@file"]);
+    let in_flight = || second.servers().map(|(server, _)| server.in_flight()).collect::<Vec<_>>();
+    assert_eq!(in_flight(), [0, 1]);
+    drop(request);
+    assert_eq!(in_flight(), [0, 0]);
+}
+
+#[test]
+fn a_file_with_a_new_mistake_is_refused_and_one_with_an_old_mistake_is_not() {
+    let with = |port: u16, broken: &[&str]| {
+        let mut loaded = loaded(service(&[&format!("http://10.0.0.1:{port}")]));
+        for name in broken {
+            loaded.disabled.insert((Kind::Router, (*name).to_owned()), vec!["bad rule".to_owned()]);
+            loaded.problems.extend(problem(name).0);
+        }
+        Ok(loaded)
+    };
+    for (partial, applied) in [(Partial::Refuse, false), (Partial::Apply, true)] {
+        let Plane { mut control, .. } = plane();
+        let state = control.state();
+        // Better some routers than none.
+        control.attach("file", partial, Some(with(1, &["old"])), mpsc::channel(1).1);
+        assert_eq!(state.load().generation, 1);
+        assert_eq!(state.load().providers["file"].warnings.problems.len(), 1);
+        control.apply("file", with(2, &["old"]));
+        assert_eq!(state.load().generation, 2);
+        control.apply("file", with(3, &["new", "old"]));
+        assert_eq!(state.load().generation == 3, applied);
+        assert_eq!(state.load().last_error().is_some(), !applied);
+        control.apply("file", with(4, &[]));
+        assert_eq!(state.load().services["api@file"].servers().next().unwrap().0.url(), "http://10.0.0.1:4");
+        assert!(state.load().last_error().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_single_change_is_applied_at_once_and_a_storm_together() {
+    let plane = run(plane());
+    let start = Instant::now();
+    plane.loads(service(&["http://10.0.0.1:80"])).await;
+    plane.loads(service(&["http://10.0.0.2:80"])).await; // inside Traefik's two seconds
+    assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
+    let (start, before) = (Instant::now(), plane.published.lock().len());
+    for port in 1..=300 {
+        plane.says(service(&[&format!("http://10.0.0.1:{port}")])).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    wait_until(|| *plane.state.load().config == service(&["http://10.0.0.1:300"])).await;
+    let builds = plane.published.lock().len() - before;
+    let most = start.elapsed().as_millis() / SHORTEST_GAP.as_millis() + 2;
+    assert!(builds as u128 <= most && builds < 300, "{builds} builds in {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_good_configuration_before_a_refused_one_is_not_lost() {
+    let plane = run(plane());
+    plane.loads(service(&["http://10.0.0.1:80"])).await;
+    plane.says(service(&["http://10.0.0.2:80"])).await;
+    plane.file.send(Err(problem("typo"))).await.unwrap();
+    wait_until(|| plane.state.load().last_error().is_some()).await;
+    assert_eq!(*plane.state.load().config, service(&["http://10.0.0.2:80"]));
+}
+
+#[tokio::test]
+async fn a_build_that_panics_is_a_refusal() {
+    let panicked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&panicked);
+    let plane = run(plane_with(Published::default(), move |candidate| {
+        let url = candidate.services["api@file"].servers().next().unwrap().0.url().to_owned();
+        if url.ends_with(":13") {
+            count.fetch_add(1, Ordering::Relaxed);
+            panic!("thirteen");
+        }
+        Ok(())
+    }));
+    plane.says(service(&["http://10.0.0.1:13"])).await;
+    wait_until(|| plane.state.load().last_error().is_some()).await;
+    assert_eq!(panicked.load(Ordering::Relaxed), 1);
+    plane.loads(service(&["http://10.0.0.1:14"])).await;
+    assert!(plane.state.load().last_error().is_none());
+}
+
+#[tokio::test]
+async fn probes_take_servers_out_and_bring_them_back() {
+    let [a, b] = [
+        Origin::start(Speaks::Http1, |_| status(200)).await,
+        Origin::start(Speaks::Http1, |_| status(200)).await,
+    ];
+    let plane = run(plane());
+    let urls = [a.url("http"), b.url("http")];
+    plane.loads(config("api@file", &[&urls[0], &urls[1]], Some(health_check()))).await;
+    use Status::{Degraded, Healthy, Unhealthy};
+    b.now_answers(|_| status(503));
+    wait_until(|| plane.status("api@file") == [Healthy, Unhealthy]).await;
+    b.now_answers(|_| json(200, r#"{"status":"degraded"}"#));
+    wait_until(|| plane.status("api@file") == [Healthy, Degraded]).await;
+    b.now_answers(|_| status(200));
+    wait_until(|| plane.status("api@file") == [Healthy, Healthy]).await;
+    assert_ne!(plane.metric("health_check_total"), "");
+    assert_ne!(plane.metric("health_check_failures_total"), "");
+    assert_eq!(plane.metric("instance_health"), "1");
+}
+
+#[tokio::test]
+async fn a_dead_server_is_noticed_soon_whatever_the_interval() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let plane = run(plane());
+    let check = HealthCheck { interval: Duration::from_secs(600), ..health_check() };
+    plane.loads(config("api@file", &[&format!("http://{dead}")], Some(check))).await;
+    wait_until(|| plane.status("api@file") == [Status::Unhealthy]).await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_health_and_causes_no_probes() {
+    let origin = Origin::start(Speaks::Http1, |_| status(503)).await;
+    let plane = run(plane());
+    let hourly = Duration::from_secs(3600);
+    let check = HealthCheck { interval: hourly, unhealthy_interval: hourly, ..health_check() };
+    let with = |weight: u32, check: &HealthCheck| {
+        let mut config = config("api@file", &[&origin.url("http")], Some(check.clone()));
+        config.services.get_mut("api@file").unwrap().servers[0].weight = weight;
+        config
+    };
+    plane.loads(with(1, &check)).await;
+    wait_until(|| plane.status("api@file") == [Status::Unhealthy]).await;
+    for weight in 2..6 {
+        plane.loads(with(weight, &check)).await;
+        assert_eq!(plane.status("api@file"), [Status::Unhealthy]);
+    }
+    // A first probe would have come within a second.
+    sleep(Duration::from_millis(1200)).await;
+    assert_eq!(origin.seen().len(), 1);
+
+    // Another check is another matter.
+    origin.now_answers(|_| status(200));
+    plane.loads(with(1, &HealthCheck { path: "/ready".to_owned(), ..check })).await;
+    wait_until(|| plane.status("api@file") == [Status::Healthy]).await;
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_service_that_goes_takes_its_probes_along() {
+    let origin = Origin::start(Speaks::Http1, |_| status(200)).await;
+    let plane = run(plane());
+    plane.loads(config("api@file", &[&origin.url("http")], Some(health_check()))).await;
+    wait_until(|| origin.seen().len() > 2).await;
+    plane.loads(config("api@file", &[&origin.url("http")], None)).await;
+    sleep(Duration::from_millis(50)).await; // what was on its way
+    let seen = origin.seen().len();
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(origin.seen().len(), seen);
+}
+
+#[tokio::test]
+async fn a_server_that_starts_unhealthy_is_let_in_quickly() {
+    let origin = Origin::start(Speaks::Http1, |_| status(200)).await;
+    let plane = run(plane());
+    let check = HealthCheck { interval: Duration::from_secs(60), start_unhealthy: true, ..health_check() };
+    let start = Instant::now();
+    plane.loads(config("api@file", &[&origin.url("http")], Some(check))).await;
+    wait_until(|| plane.status("api@file") == [Status::Healthy]).await;
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_brought_back_in_an_old_configuration_is_back_in_the_new_one() {
+    let plane = run(plane());
+    let window = Duration::from_millis(100);
+    let passive = PassiveHealthCheck { failure_window: window, max_failed_attempts: 1 };
+    let with = |urls: &[&str]| {
+        let mut config = service(urls);
+        config.services.get_mut("api@file").unwrap().passive_health_check = Some(passive.clone());
+        config
+    };
+    plane.loads(with(&["http://10.0.0.1:80"])).await;
+    let in_force = Arc::clone(&plane.state.load().services["api@file"]);
+    in_force.observe_response(0, true, Instant::now().into_std()).unwrap();
+    // A reload in between, that moves the server as well.
+    plane.loads(with(&["http://10.0.0.2:80", "http://10.0.0.1:80"])).await;
+    assert_eq!(plane.status("api@file"), [Status::Healthy, Status::Unhealthy]);
+    in_force.passive_recover(0, Instant::now().into_std()).unwrap();
+    assert_eq!(plane.status("api@file"), [Status::Healthy, Status::Healthy]);
+}

@@ -1,0 +1,16 @@
+//! The control plane: merges providers, publishes snapshots, probes servers.
+//!
+//! [`Control`] is the only writer of the configuration in force. It never touches a request: what it
+//! builds is published by the closure it is given, and what it observes goes into the live state that
+//! `lb-core` shares between successive configurations.
+
+mod control;
+mod probe;
+mod services;
+mod state;
+#[cfg(test)]
+mod testing;
+
+pub use control::{Candidate, Control, Partial, Reading, Settings};
+pub use services::Services;
+pub use state::{ProviderState, Refusal, State, StateWatch, Warnings};

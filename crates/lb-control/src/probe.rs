@@ -1,0 +1,238 @@
+//! Active health checks: who is probed, when, and what becomes of the results.
+//!
+//! Each server of a service with a `healthCheck` has a task of its own, so a slow one delays no other. The
+//! first probe comes soon, spread over the first second: a server that is dead when Vigie starts is noticed
+//! then, not one interval later (Traefik). After that each wait is a little shorter than the interval, by
+//! up to a tenth, which keeps probes from marching in step and a failure from being noticed late.
+//!
+//! A task survives reloads for as long as its service, URL, check and transport stay what they are.
+
+mod check;
+mod exchange;
+mod target;
+mod tls;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_config::dynamic::{HealthCheck, ProbeMode, Server, ServersTransport};
+use lb_core::health::{Probe, Status, Transition};
+use lb_observe::metrics::{Kind, Metrics};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use crate::state::{State, StateWatch};
+use check::Failure;
+use tls::Tls;
+
+/// First probes are spread over this long, or the interval if that is shorter: chosen.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
+/// The same for a server that gets no traffic before its first pass: chosen.
+const FIRST_WITHIN_WHEN_OUT: Duration = Duration::from_millis(100);
+/// Largest part of an interval that a wait is shorter by: chosen.
+const JITTER: f64 = 0.1;
+
+/// Owns the tasks; dropping it ends them.
+pub(crate) struct Probes {
+    reports: Reports,
+    running: HashMap<Key, Running>,
+    tasks: JoinSet<()>,
+    /// By the name of the transport.
+    tls: HashMap<String, Arc<Tls>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    service: String,
+    url: String,
+}
+
+struct Running {
+    plan: Arc<Plan>,
+    task: AbortHandle,
+}
+
+/// What one task does.
+struct Plan {
+    key: Key,
+    server: Server,
+    check: HealthCheck,
+    tls: Arc<Tls>,
+}
+
+impl Probes {
+    pub(crate) fn new(state: StateWatch, metrics: Metrics) -> Self {
+        let reports = Reports { state, metrics };
+        Self { reports, running: HashMap::new(), tasks: JoinSet::new(), tls: HashMap::new() }
+    }
+
+    /// Starts what `state` asks for, stops what it no longer does, and leaves the rest alone.
+    pub(crate) fn follow(&mut self, state: &State, default_transport: &ServersTransport) {
+        let mut before = std::mem::take(&mut self.running);
+        let mut tls_before = std::mem::take(&mut self.tls);
+        for (name, service) in &state.config.services {
+            let Some(check) = &service.health_check else { continue };
+            let transport_name = &service.servers_transport;
+            let transport = state.config.servers_transports.get(transport_name).unwrap_or(default_transport);
+            let tls = self.tls.entry(transport_name.clone()).or_insert_with(|| {
+                let known = tls_before.remove(transport_name).filter(|known| known.transport() == transport);
+                known.unwrap_or_else(|| Arc::new(Tls::new(transport.clone())))
+            });
+            for server in &service.servers {
+                let key = Key { service: name.clone(), url: server.url.clone() };
+                // Servers with the same URL are one, as in Traefik.
+                let Entry::Vacant(place) = self.running.entry(key) else { continue };
+                match before.remove(place.key()) {
+                    Some(running) if running.plan.check == *check && Arc::ptr_eq(&running.plan.tls, tls) => {
+                        place.insert(running);
+                    }
+                    changed => {
+                        stop(changed);
+                        let (key, server) = (place.key().clone(), server.clone());
+                        let plan = Arc::new(Plan { key, server, check: check.clone(), tls: Arc::clone(tls) });
+                        let task = self.tasks.spawn(watch(Arc::clone(&plan), self.reports.clone()));
+                        place.insert(Running { plan, task });
+                    }
+                }
+            }
+        }
+        before.into_values().for_each(|gone| stop(Some(gone)));
+    }
+
+    /// Waits for a task to fail and starts it again. Never ends by itself; may be dropped at any time.
+    pub(crate) async fn supervise(&mut self) {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                None => pending().await,
+                Some(Err(failure)) if failure.is_panic() => {
+                    error!(%failure, "A health check panicked: this is a bug. It is started again.");
+                    let Some(failed) =
+                        self.running.values_mut().find(|running| running.task.id() == failure.id())
+                    else {
+                        continue;
+                    };
+                    failed.task = self.tasks.spawn(watch(Arc::clone(&failed.plan), self.reports.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn stop(running: Option<Running>) {
+    if let Some(running) = running {
+        running.task.abort();
+    }
+}
+
+/// Probes one server until aborted.
+async fn watch(plan: Arc<Plan>, reports: Reports) {
+    let HealthCheck { interval, unhealthy_interval, .. } = plan.check;
+    let waits_outside = plan.check.start_unhealthy && reports.status(&plan.key) == Some(Status::Unhealthy);
+    let within = if waits_outside { FIRST_WITHIN_WHEN_OUT } else { FIRST_WITHIN };
+    sleep(within.min(interval).mul_f64(fastrand::f64())).await;
+    let mut last_failure = None;
+    loop {
+        let started = Instant::now();
+        let outcome = check::check(&plan.server, &plan.check, &plan.tls).await;
+        let failure = reports.take_in(&plan, &outcome, started, last_failure.as_deref());
+        last_failure = failure;
+        let out = reports.status(&plan.key) == Some(Status::Unhealthy);
+        let interval = if out { unhealthy_interval } else { interval };
+        sleep_until(started + interval.mul_f64(1.0 - JITTER * fastrand::f64())).await;
+    }
+}
+
+/// Where results go: the live state, the metrics, the log.
+#[derive(Clone)]
+struct Reports {
+    state: StateWatch,
+    metrics: Metrics,
+}
+
+impl Reports {
+    fn status(&self, key: &Key) -> Option<Status> {
+        let state = self.state.load();
+        let mut servers = state.services.get(&key.service)?.servers();
+        servers.find(|(server, _)| server.url() == key.url).map(|(server, _)| server.status())
+    }
+
+    /// Passes the outcome on; returns why the probe failed, if it did.
+    fn take_in(
+        &self,
+        plan: &Plan,
+        outcome: &Result<Probe, Failure>,
+        started: Instant,
+        last_failure: Option<&str>,
+    ) -> Option<String> {
+        if let Err(failure) = outcome
+            && failure.is_ours()
+        {
+            let reason = failure.line();
+            log(&plan.key, Some(&reason), None, last_failure);
+            return Some(reason);
+        }
+        let now = Instant::now();
+        let probe = *outcome.as_ref().unwrap_or(&Probe::Failed);
+        let check_type = match plan.check.mode {
+            ProbeMode::Http => "http",
+            ProbeMode::Grpc => "grpc",
+        };
+        let server = self.metrics.label(Kind::Server, &plan.key.url);
+        self.metrics.probed(check_type, server, probe != Probe::Failed, now - started);
+        let change = self.observe(&plan.key, probe, now);
+        let failure = outcome.as_ref().err().map(Failure::line);
+        log(&plan.key, failure.as_deref(), change, last_failure);
+        failure
+    }
+
+    fn observe(&self, key: &Key, probe: Probe, now: Instant) -> Option<Transition> {
+        // The newest service of that name: it shares its servers' health with those still in use.
+        let state = self.state.load();
+        let service = state.services.get(&key.service)?;
+        let index = service.servers().position(|(server, _)| server.url() == key.url)?;
+        service.observe_probe(index, probe, now.into_std())
+    }
+}
+
+/// One line for each thing that is new: a server that stays down for days must not fill the log.
+fn log(key: &Key, failure: Option<&str>, change: Option<Transition>, last_failure: Option<&str>) {
+    let Key { service, url } = key;
+    let after = change.map(|change| change.after.as_secs());
+    match (failure, change.map(|change| change.to)) {
+        (Some(reason), Some(Status::Unhealthy)) => {
+            warn!(serviceName = service, targetURL = url, error = reason, "Health check failed.");
+            warn!(
+                serviceName = service,
+                targetURL = url,
+                afterSeconds = after,
+                "Server is out of the rotation."
+            );
+        }
+        (Some(reason), _) if last_failure != Some(reason) => {
+            warn!(serviceName = service, targetURL = url, error = reason, "Health check failed.");
+        }
+        (Some(reason), _) => {
+            debug!(serviceName = service, targetURL = url, error = reason, "Health check failed.");
+        }
+        (None, Some(Status::Healthy)) => {
+            info!(serviceName = service, targetURL = url, afterSeconds = after, "Server is healthy again.");
+        }
+        (None, Some(Status::Degraded)) => {
+            warn!(
+                serviceName = service,
+                targetURL = url,
+                afterSeconds = after,
+                "Server says it is degraded."
+            );
+        }
+        (None, Some(Status::Unhealthy) | None) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Providers: each turns one outside world into configuration updates.
+
+pub mod file;
+
+pub use file::FileProvider;
