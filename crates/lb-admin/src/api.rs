@@ -1,0 +1,167 @@
+//! Traefik's API: the same paths, parameters and shapes (reference section 5).
+
+mod duration;
+mod entry_point;
+mod internal;
+mod list;
+mod middleware;
+mod object;
+mod overview;
+mod router;
+mod service;
+
+use std::collections::HashMap;
+
+use lb_config::Kind;
+use lb_observe::rfc3339;
+use serde_json::{Map, Value, json};
+
+use crate::query::{Query, decode_segment};
+use crate::{Admin, Response, View};
+use object::Object;
+
+/// `rest` is the path behind `/api/`.
+pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> Response {
+    let model = || Model::new(view);
+    let segments: Vec<&str> = rest.split('/').collect();
+    match segments[..] {
+        ["version"] => Response::json(200, &version(admin, view)),
+        ["overview"] => Response::json(200, &overview::overview(&model())),
+        ["rawdata"] => Response::json(200, &raw_data(&model())),
+        ["entrypoints"] => entry_point::list(view, query),
+        ["entrypoints", name] => found("entry point", name, |name| entry_point::one(view, name)),
+        ["http", "routers"] => router::list(&model(), query),
+        ["http", "routers", id] => found("router", id, |id| router::one(&model(), id)),
+        ["http", "services"] => service::list(&model(), query),
+        ["http", "services", id] => found("service", id, |id| service::one(&model(), id)),
+        ["http", "middlewares"] => middleware::list(&model(), query),
+        ["http", "middlewares", id] => found("middleware", id, |id| middleware::one(&model(), id)),
+        // Vigie balances HTTP; tools that list the rest find it empty.
+        ["tcp", "routers" | "services" | "middlewares"] | ["udp", "routers" | "services"] => {
+            list::page(Vec::<()>::new(), query, |()| Value::Null)
+        }
+        _ => Response::page_not_found(),
+    }
+}
+
+fn found(what: &str, raw: &str, find: impl FnOnce(&str) -> Option<Value>) -> Response {
+    let name = decode_segment(raw);
+    match find(&name) {
+        Some(value) => Response::json(200, &value),
+        None => Response::error(404, &format!("{what} not found: {name}")),
+    }
+}
+
+fn version(admin: &Admin, view: &View) -> Value {
+    let api = view.static_config.api.as_ref();
+    Object::new()
+        .set("Version", admin.version)
+        .set("Codename", "vigie")
+        .set("startDate", rfc3339(admin.started_at))
+        .flag("disableDashboardAd", api.is_some_and(|api| api.disable_dashboard_ad))
+        .some("dashboardName", api.and_then(|api| api.dashboard_name.clone()))
+        .build()
+}
+
+fn raw_data(model: &Model<'_>) -> Value {
+    let map = |objects: Vec<(&str, Object)>| -> Value {
+        objects
+            .into_iter()
+            .map(|(name, object)| (name.to_owned(), object.build()))
+            .collect::<Map<_, _>>()
+            .into()
+    };
+    Object::new()
+        .object("routers", map(router::all(model)))
+        .object("middlewares", map(middleware::all(model)))
+        .object("services", map(service::all(model)))
+        .build()
+}
+
+/// The view with what follows from it.
+pub(crate) struct Model<'v> {
+    view: &'v View,
+    /// Sorted by name.
+    routers: Vec<router::Router<'v>>,
+    faults: HashMap<Kind, HashMap<&'v str, Faults<'v>>>,
+}
+
+#[derive(Default)]
+struct Faults<'v> {
+    disabled: bool,
+    messages: Vec<&'v str>,
+}
+
+impl<'v> Model<'v> {
+    fn new(view: &'v View) -> Self {
+        let mut faults: HashMap<_, HashMap<_, Faults<'_>>> = HashMap::new();
+        for fault in &view.faults {
+            let known = faults.entry(fault.kind).or_default().entry(fault.name.as_str()).or_default();
+            known.disabled |= fault.disabled;
+            known.messages.push(&fault.message);
+        }
+        let mut model = Self { view, routers: Vec::new(), faults };
+        model.routers = router::resolve(&model);
+        model
+    }
+
+    fn faults(&self, kind: Kind, name: &str) -> Option<&Faults<'v>> {
+        self.faults.get(&kind)?.get(name)
+    }
+
+    /// `enabled`, `warning` or `disabled`.
+    fn status(&self, kind: Kind, name: &str) -> &'static str {
+        match self.faults(kind, name) {
+            None => "enabled",
+            Some(faults) if faults.disabled => "disabled",
+            Some(_) => "warning",
+        }
+    }
+
+    fn errors(&self, kind: Kind, name: &str) -> &[&'v str] {
+        self.faults(kind, name).map_or(&[], |faults| &faults.messages)
+    }
+
+    /// Objects of a kind that are not in the configuration because they are broken.
+    fn left_out(&self, kind: Kind, present: impl Fn(&str) -> bool) -> impl Iterator<Item = &'v str> {
+        let broken = self.faults.get(&kind).into_iter().flatten().filter(|(_, faults)| faults.disabled);
+        broken.map(|(name, _)| *name).filter(move |name| !present(name))
+    }
+
+    /// For each service or middleware, the routers that name it, sorted.
+    fn users<'r>(
+        &'r self,
+        names: impl Fn(&'r router::Router<'v>) -> Vec<&'r str>,
+    ) -> HashMap<&'r str, Vec<&'r str>> {
+        let mut users: HashMap<&str, Vec<&str>> = HashMap::new();
+        for router in &self.routers {
+            for name in names(router) {
+                let of = users.entry(name).or_default();
+                if of.last() != Some(&&*router.name) {
+                    of.push(&router.name);
+                }
+            }
+        }
+        users
+    }
+}
+
+/// The provider in `name@provider`.
+fn provider(name: &str) -> &str {
+    name.rsplit_once('@').map_or("", |(_, provider)| provider)
+}
+
+/// The mask that Traefik prints over secrets.
+const MASK: &str = "xxxx";
+
+/// Header lines as an object; values of headers that usually carry a secret are masked.
+fn header_map(lines: &[(String, String)]) -> Value {
+    let secret = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        ["auth", "cookie", "token", "secret", "key", "password"].iter().any(|word| name.contains(word))
+    };
+    let masked = |(name, value): &(String, String)| {
+        (name.clone(), if secret(name) && !value.is_empty() { json!(MASK) } else { json!(value) })
+    };
+    lines.iter().map(masked).collect::<Map<_, _>>().into()
+}

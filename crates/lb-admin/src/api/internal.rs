@@ -1,0 +1,56 @@
+//! The objects of the provider `internal`, as far as an operator sees them.
+
+use lb_config::StaticConfig;
+
+/// A router that nobody wrote.
+pub(super) struct InternalRouter {
+    pub(super) name: String,
+    pub(super) entry_point: String,
+    pub(super) rule: String,
+    pub(super) priority: i64,
+    pub(super) service: &'static str,
+}
+
+pub(super) fn routers(config: &StaticConfig) -> Vec<InternalRouter> {
+    let mut routers = Vec::new();
+    let mut add = |name: &str, entry_point: &str, rule: &str, priority, service| {
+        let [name, entry_point, rule] = [name, entry_point, rule].map(str::to_owned);
+        routers.push(InternalRouter { name, entry_point, rule, priority, service });
+    };
+    if let Some(ping) = config.ping.as_ref().filter(|ping| !ping.manual_routing) {
+        add("ping@internal", &ping.entry_point, "PathPrefix(`/ping`)", i64::MAX, "ping@internal");
+        let rule = "Path(`/live`) || Path(`/ready`) || Path(`/health`)";
+        add("health@internal", &ping.entry_point, rule, i64::MAX, "ping@internal");
+    }
+    if let Some(metrics) = config.metrics.as_ref().filter(|metrics| !metrics.manual_routing) {
+        let entry_point = &metrics.entry_point;
+        add("prometheus@internal", entry_point, "PathPrefix(`/metrics`)", i64::MAX, "prometheus@internal");
+    }
+    if let Some(api) = config.api.as_ref().filter(|api| api.insecure) {
+        add("api@internal", "traefik", "PathPrefix(`/api`)", i64::MAX - 1, "api@internal");
+        if api.dashboard {
+            add("dashboard@internal", "traefik", "PathPrefix(`/`)", i64::MAX - 2, "dashboard@internal");
+        }
+    }
+    for entry_point in &config.entry_points {
+        if let Some(redirection) = &entry_point.http.redirection {
+            let name = format!("{}-to-{}@internal", entry_point.name, redirection.to.trim_start_matches(':'));
+            add(&name, &entry_point.name, "HostRegexp(`^.+$`)", redirection.priority, "noop@internal");
+        }
+    }
+    routers
+}
+
+pub(super) fn services(config: &StaticConfig) -> Vec<&'static str> {
+    let api = config.api.as_ref();
+    [
+        ("api@internal", api.is_some()),
+        ("dashboard@internal", api.is_some_and(|api| api.dashboard)),
+        ("noop@internal", true),
+        ("ping@internal", config.ping.is_some()),
+        ("prometheus@internal", config.metrics.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, on)| on.then_some(name))
+    .collect()
+}

@@ -1,0 +1,227 @@
+//! Middlewares: `/api/http/middlewares`.
+
+use std::cmp::Ordering;
+
+use lb_config::Kind;
+use lb_config::dynamic::{Headers, IpStrategy, Middleware, RateLimit, Retry, SourceCriterion};
+use serde_json::Value;
+
+use super::object::Object;
+use super::router::Router;
+use super::{MASK, Model, header_map, list, provider};
+use crate::Response;
+use crate::query::Query;
+
+struct Entry<'m> {
+    name: &'m str,
+    /// `None`: left out because it is broken.
+    config: Option<&'m Middleware>,
+    status: &'static str,
+}
+
+fn entries<'m>(model: &'m Model<'_>) -> Vec<Entry<'m>> {
+    let config = &model.view.config.middlewares;
+    let written = config.iter().map(|(name, middleware)| Entry {
+        name,
+        config: Some(middleware),
+        status: model.status(Kind::Middleware, name),
+    });
+    let left_out = model.left_out(Kind::Middleware, |name| config.contains_key(name));
+    let left_out = left_out.map(|name| Entry { name, config: None, status: "disabled" });
+    let mut entries: Vec<_> = written.chain(left_out).collect();
+    entries.sort_by(|a, b| a.name.cmp(b.name));
+    entries
+}
+
+impl Entry<'_> {
+    fn kind(&self) -> String {
+        self.config.map(|config| kind(config).to_lowercase()).unwrap_or_default()
+    }
+
+    fn body(&self, model: &Model<'_>, used_by: &[&str]) -> Object {
+        let object = Object::new()
+            .list("error", model.errors(Kind::Middleware, self.name))
+            .set("status", self.status)
+            .list("usedBy", used_by);
+        match self.config {
+            Some(config) => object.set(kind(config), options(config)),
+            None => object,
+        }
+    }
+
+    fn full(&self, model: &Model<'_>, used_by: &[&str]) -> Value {
+        self.body(model, used_by)
+            .set("name", self.name)
+            .set("provider", provider(self.name))
+            .text("type", &self.kind())
+            .build()
+    }
+}
+
+/// The key in the configuration.
+fn kind(middleware: &Middleware) -> &'static str {
+    match middleware {
+        Middleware::RedirectScheme(_) => "redirectScheme",
+        Middleware::Headers(_) => "headers",
+        Middleware::StripPrefix { .. } => "stripPrefix",
+        Middleware::AddPrefix { .. } => "addPrefix",
+        Middleware::ReplacePath { .. } => "replacePath",
+        Middleware::Chain { .. } => "chain",
+        Middleware::RateLimit(_) => "rateLimit",
+        Middleware::InFlightReq(_) => "inFlightReq",
+        Middleware::IpAllowList(_) => "ipAllowList",
+        Middleware::BasicAuth(_) => "basicAuth",
+        Middleware::CircuitBreaker(_) => "circuitBreaker",
+        Middleware::Retry(_) => "retry",
+    }
+}
+
+fn options(middleware: &Middleware) -> Value {
+    let options = Object::new();
+    let options = match middleware {
+        Middleware::RedirectScheme(redirect) => options
+            .set("scheme", redirect.scheme.as_str())
+            .text("port", redirect.port.as_deref().unwrap_or_default())
+            .flag("permanent", redirect.permanent),
+        Middleware::Headers(headers) => self::headers(headers),
+        Middleware::StripPrefix { prefixes } => options.list("prefixes", prefixes),
+        Middleware::AddPrefix { prefix } => options.set("prefix", prefix.as_str()),
+        Middleware::ReplacePath { path } => options.set("path", path.as_str()),
+        Middleware::Chain { middlewares } => options.list("middlewares", middlewares),
+        Middleware::RateLimit(limit) => rate_limit(limit),
+        Middleware::InFlightReq(limit) => options
+            .set("amount", limit.amount)
+            .some("sourceCriterion", source(&limit.source, &SourceCriterion::Host)),
+        Middleware::IpAllowList(allow) => options
+            .list("sourceRange", &texts(&allow.source_range))
+            .object("ipStrategy", ip_strategy(&allow.strategy))
+            .some("rejectStatusCode", Some(allow.reject_status_code).filter(|code| *code != 403)),
+        Middleware::BasicAuth(auth) => options
+            // Names are half of a credential: both halves are masked.
+            .list("users", &vec![MASK; auth.users.len()])
+            .text("realm", if auth.realm == "traefik" { "" } else { &auth.realm })
+            .text("headerField", auth.header_field.as_deref().unwrap_or_default())
+            .flag("removeHeader", auth.remove_header),
+        Middleware::CircuitBreaker(breaker) => options
+            .set("expression", breaker.expression_text.as_str())
+            .duration("checkPeriod", breaker.check_period)
+            .duration("fallbackDuration", breaker.fallback_duration)
+            .duration("recoveryDuration", breaker.recovery_duration)
+            .set("responseCode", breaker.response_code),
+        Middleware::Retry(retry) => self::retry(retry),
+    };
+    options.build()
+}
+
+fn rate_limit(limit: &RateLimit) -> Object {
+    let by_peer = SourceCriterion::Ip(IpStrategy::default());
+    let object = if limit.average == 0 { Object::new() } else { Object::new().set("average", limit.average) };
+    object
+        .duration("period", limit.period)
+        .set("burst", limit.burst)
+        .some("sourceCriterion", source(&limit.source, &by_peer))
+}
+
+fn source(source: &SourceCriterion, default: &SourceCriterion) -> Option<Value> {
+    if source == default {
+        return None;
+    }
+    let object = match source {
+        SourceCriterion::Ip(strategy) => Object::new().set("ipStrategy", ip_strategy(strategy)),
+        SourceCriterion::Header(name) => Object::new().set("requestHeaderName", name.as_str()),
+        SourceCriterion::Host => Object::new().set("requestHost", true),
+    };
+    Some(object.build())
+}
+
+fn ip_strategy(strategy: &IpStrategy) -> Value {
+    Object::new()
+        .some("depth", Some(strategy.depth).filter(|depth| *depth != 0))
+        .list("excludedIPs", &texts(&strategy.excluded_ips))
+        .some("ipv6Subnet", strategy.ipv6_subnet)
+        .build()
+}
+
+fn texts(values: &[impl ToString]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn retry(retry: &Retry) -> Object {
+    let range = |(from, to): &(u16, u16)| if from == to { from.to_string() } else { format!("{from}-{to}") };
+    let nonzero = |duration: std::time::Duration| Some(duration).filter(|duration| !duration.is_zero());
+    Object::new()
+        .set("attempts", retry.attempts)
+        .some("initialInterval", nonzero(retry.initial_interval).map(super::duration::go_duration))
+        .some("timeout", retry.timeout.and_then(nonzero).map(super::duration::go_duration))
+        .list("status", &retry.status.iter().map(range).collect::<Vec<_>>())
+        .set("maxRequestBodyBytes", retry.max_request_body_bytes)
+        .flag("disableRetryOnNetworkError", retry.disable_retry_on_network_error)
+        .flag("retryNonIdempotentMethod", retry.retry_non_idempotent_method)
+}
+
+fn headers(headers: &Headers) -> Object {
+    Object::new()
+        .object("customRequestHeaders", header_map(&headers.custom_request_headers))
+        .object("customResponseHeaders", header_map(&headers.custom_response_headers))
+        .list("accessControlAllowOriginList", &headers.access_control_allow_origin_list)
+        .list("accessControlAllowOriginListRegex", &headers.access_control_allow_origin_list_regex)
+        .list("accessControlAllowMethods", &headers.access_control_allow_methods)
+        .list("accessControlAllowHeaders", &headers.access_control_allow_headers)
+        .list("accessControlExposeHeaders", &headers.access_control_expose_headers)
+        .flag("accessControlAllowCredentials", headers.access_control_allow_credentials)
+        .number("accessControlMaxAge", headers.access_control_max_age)
+        .flag("addVaryHeader", headers.add_vary_header)
+        .list("allowedHosts", &headers.allowed_hosts)
+        .list("hostsProxyHeaders", &headers.hosts_proxy_headers)
+        .object("sslProxyHeaders", header_map(&headers.ssl_proxy_headers))
+        .number("stsSeconds", headers.sts_seconds)
+        .flag("stsIncludeSubdomains", headers.sts_include_subdomains)
+        .flag("stsPreload", headers.sts_preload)
+        .flag("forceSTSHeader", headers.force_sts_header)
+        .flag("frameDeny", headers.frame_deny)
+        .text("customFrameOptionsValue", &headers.custom_frame_options_value)
+        .flag("contentTypeNosniff", headers.content_type_nosniff)
+        .flag("browserXssFilter", headers.browser_xss_filter)
+        .text("customBrowserXSSValue", &headers.custom_browser_xss_value)
+        .text("contentSecurityPolicy", &headers.content_security_policy)
+        .text("contentSecurityPolicyReportOnly", &headers.content_security_policy_report_only)
+        .text("referrerPolicy", &headers.referrer_policy)
+        .text("permissionsPolicy", &headers.permissions_policy)
+        .flag("isDevelopment", headers.is_development)
+}
+
+pub(super) fn list(model: &Model<'_>, query: &Query) -> Response {
+    let mut wanted = entries(model);
+    wanted.retain(|entry| list::has_status(query, entry.status) && list::is_sought(query, &[entry.name]));
+    let by = query.get("sortBy").unwrap_or("name");
+    list::sort(
+        &mut wanted,
+        query,
+        |entry| entry.name,
+        |a, b| match by {
+            "type" => a.kind().cmp(&b.kind()),
+            "provider" => provider(a.name).cmp(provider(b.name)),
+            "status" => a.status.cmp(b.status),
+            _ => Ordering::Equal,
+        },
+    );
+    let users = model.users(Router::middlewares);
+    let used_by = |name| users.get(name).map_or(&[][..], Vec::as_slice);
+    list::page(wanted, query, |entry| entry.full(model, used_by(entry.name)))
+}
+
+pub(super) fn one(model: &Model<'_>, name: &str) -> Option<Value> {
+    let entry = entries(model).into_iter().find(|entry| entry.name == name)?;
+    let users = model.users(Router::middlewares);
+    Some(entry.full(model, users.get(name).map_or(&[][..], Vec::as_slice)))
+}
+
+pub(super) fn all<'m>(model: &'m Model<'_>) -> Vec<(&'m str, Object)> {
+    let users = model.users(Router::middlewares);
+    let used_by = |name| users.get(name).map_or(&[][..], Vec::as_slice);
+    entries(model).iter().map(|entry| (entry.name, entry.body(model, used_by(entry.name)))).collect()
+}
+
+pub(super) fn statuses(model: &Model<'_>) -> Vec<&'static str> {
+    entries(model).iter().map(|entry| entry.status).collect()
+}

@@ -1,0 +1,40 @@
+//! `/api/overview`: how many there are and how many are in trouble.
+
+use serde_json::{Value, json};
+
+use super::{Model, middleware, router, service};
+
+pub(super) fn overview(model: &Model<'_>) -> Value {
+    let fixed = &model.view.static_config;
+    let none = || count(&[]);
+    let mut providers = Vec::new();
+    if fixed.providers.file.is_some() {
+        providers.push("File");
+    }
+    let tls = &model.view.config.tls;
+    json!({
+        "http": {
+            "routers": count(&router::statuses(model)),
+            "services": count(&service::statuses(model)),
+            "middlewares": count(&middleware::statuses(model)),
+        },
+        "tcp": { "routers": none(), "services": none(), "middlewares": none() },
+        "udp": { "routers": none(), "services": none() },
+        "certificates": {
+            "total": tls.certificates.len() + usize::from(tls.default_certificate.is_some()),
+            "warnings": 0,
+            "errors": 0,
+        },
+        "features": {
+            "tracing": "",
+            "metrics": if fixed.metrics.is_some() { "Prometheus" } else { "" },
+            "accessLog": fixed.access_log.is_some(),
+        },
+        "providers": providers,
+    })
+}
+
+fn count(statuses: &[&str]) -> Value {
+    let of = |wanted| statuses.iter().filter(|status| **status == wanted).count();
+    json!({ "total": statuses.len(), "warnings": of("warning"), "errors": of("disabled") })
+}

@@ -1,0 +1,236 @@
+//! Routers: `/api/http/routers`.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use lb_config::Kind;
+use lb_config::dynamic::{self, RouterTls};
+use lb_config::static_config::{EntryPoint, StaticConfig};
+use serde_json::Value;
+
+use super::object::Object;
+use super::{Model, internal, list, provider};
+use crate::Response;
+use crate::query::Query;
+
+/// A router as it is in force: with the defaults that its entry point adds.
+pub(super) struct Router<'v> {
+    pub(super) name: Cow<'v, str>,
+    entry_points: Vec<Cow<'v, str>>,
+    /// Qualified names.
+    middlewares: Vec<Cow<'v, str>>,
+    /// Qualified; empty for one that was left out.
+    pub(super) service: &'v str,
+    rule: Cow<'v, str>,
+    priority: i64,
+    tls: Option<&'v RouterTls>,
+    access_logs: bool,
+    metrics: bool,
+    status: &'static str,
+    errors: Vec<&'v str>,
+}
+
+pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
+    let view = model.view;
+    let written = view.config.routers.iter().flat_map(|(name, router)| configured(model, name, router));
+    let own = internal::routers(&view.static_config).into_iter().map(|router| Router {
+        name: router.name.into(),
+        entry_points: vec![router.entry_point.into()],
+        middlewares: Vec::new(),
+        service: router.service,
+        rule: router.rule.into(),
+        priority: router.priority,
+        tls: None,
+        access_logs: true,
+        metrics: true,
+        status: "enabled",
+        errors: Vec::new(),
+    });
+    let left_out =
+        model.left_out(Kind::Router, |name| view.config.routers.contains_key(name)).map(|name| Router {
+            name: name.into(),
+            entry_points: Vec::new(),
+            middlewares: Vec::new(),
+            service: "",
+            rule: "".into(),
+            priority: 0,
+            tls: None,
+            access_logs: true,
+            metrics: true,
+            status: "disabled",
+            errors: model.errors(Kind::Router, name).to_vec(),
+        });
+    let mut routers: Vec<_> = written.chain(own).chain(left_out).collect();
+    routers.sort_by(|a, b| a.name.cmp(&b.name));
+    routers
+}
+
+/// One router; more when an entry point with settings of its own is among several: as in Traefik the copy
+/// for that entry point is a router by itself, `<entry point>-<router>`.
+fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Router) -> Vec<Router<'v>> {
+    let fixed = &*model.view.static_config;
+    let entry_points: Vec<Cow<'v, str>> = match &router.entry_points[..] {
+        [] => default_entry_points(fixed).map(Cow::from).collect(),
+        named => named.iter().map(|name| name.as_str().into()).collect(),
+    };
+    let settings =
+        |name: &str| fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| has_settings(ep));
+    let single = |name: Cow<'v, str>,
+                  entry_points: Vec<Cow<'v, str>>,
+                  entry_point: Option<&'v EntryPoint>| {
+        let before = entry_point.map_or(&[][..], |entry_point| &entry_point.http.middlewares);
+        Router {
+            middlewares: before.iter().chain(&router.middlewares).map(|m| qualified(m, &name)).collect(),
+            entry_points,
+            service: &router.service,
+            rule: router.rule_text.as_str().into(),
+            priority: router.priority,
+            tls: router.tls.as_ref().or(entry_point.and_then(|entry_point| entry_point.http.tls.as_ref())),
+            access_logs: router.observability.access_logs.unwrap_or(true),
+            metrics: router.observability.metrics.unwrap_or(true),
+            status: model.status(Kind::Router, written),
+            errors: model.errors(Kind::Router, written).to_vec(),
+            name,
+        }
+    };
+    let (mut apart, together): (Vec<_>, Vec<_>) =
+        entry_points.into_iter().partition(|entry_point| settings(entry_point).is_some());
+    let mut routers = Vec::new();
+    if together.is_empty() && apart.len() == 1 {
+        let entry_point = settings(&apart[0]);
+        routers.push(single(written.into(), apart, entry_point));
+    } else {
+        for entry_point in apart.drain(..) {
+            let settings = settings(&entry_point);
+            routers.push(single(format!("{entry_point}-{written}").into(), vec![entry_point], settings));
+        }
+        if !together.is_empty() || routers.is_empty() {
+            routers.push(single(written.into(), together, None));
+        }
+    }
+    routers
+}
+
+/// Whether it changes the routers attached to it.
+fn has_settings(entry_point: &EntryPoint) -> bool {
+    let http = &entry_point.http;
+    !http.middlewares.is_empty() || http.tls.is_some() || http.encoded_characters.is_some()
+}
+
+/// Entry points name middlewares of the router's own provider, unless they say which.
+fn qualified<'v>(middleware: &'v str, router: &str) -> Cow<'v, str> {
+    if middleware.contains('@') {
+        middleware.into()
+    } else {
+        format!("{middleware}@{}", provider(router)).into()
+    }
+}
+
+/// Where routers attach that name no entry point.
+fn default_entry_points(fixed: &StaticConfig) -> impl Iterator<Item = &str> {
+    let chosen = fixed.entry_points.iter().any(|entry_point| entry_point.as_default);
+    let is_default = move |as_default: bool, name: &str| if chosen { as_default } else { name != "traefik" };
+    fixed.entry_points.iter().filter(move |ep| is_default(ep.as_default, &ep.name)).map(|ep| ep.name.as_str())
+}
+
+impl Router<'_> {
+    pub(super) fn middlewares(&self) -> Vec<&str> {
+        self.middlewares.iter().map(|name| &**name).collect()
+    }
+
+    /// Without the provider when that is the router's own, as people write it.
+    fn service_text(&self) -> &str {
+        match self.service.rsplit_once('@') {
+            Some((name, of)) if of == provider(&self.name) && of != "internal" => name,
+            _ => self.service,
+        }
+    }
+
+    fn body(&self) -> Object {
+        let observability = Object::new()
+            .set("accessLogs", self.access_logs)
+            .set("metrics", self.metrics)
+            .set("tracing", true)
+            .set("traceVerbosity", "minimal");
+        let mut using = if self.status == "disabled" { Vec::new() } else { self.entry_points.to_vec() };
+        using.sort();
+        Object::new()
+            .list("entryPoints", &self.entry_points)
+            .list("middlewares", &self.middlewares)
+            .text("service", self.service_text())
+            .text("rule", &self.rule)
+            .text("ruleSyntax", if provider(&self.name) == "internal" { "default" } else { "" })
+            .number("priority", self.priority)
+            .some("tls", self.tls.map(|tls| self::tls(tls, "default")))
+            .set("observability", observability.build())
+            .list("error", &self.errors)
+            .set("status", self.status)
+            .list("using", &using)
+    }
+
+    fn full(&self) -> Value {
+        self.body()
+            .set("name", &*self.name)
+            .set("provider", provider(&self.name))
+            .set("priorityStr", self.priority.to_string())
+            .build()
+    }
+
+    fn is_wanted(&self, query: &Query) -> bool {
+        let service =
+            query.get("serviceName").is_none_or(|name| name == self.service || name == self.service_text());
+        let middleware =
+            query.get("middlewareName").is_none_or(|name| self.middlewares.iter().any(|m| m == name));
+        service
+            && middleware
+            && list::has_status(query, self.status)
+            && list::is_sought(query, &[&self.name, &self.rule])
+    }
+}
+
+/// `tls` of routers, which have options always, and of entry points, which may leave them open.
+pub(super) fn tls(tls: &RouterTls, unnamed: &str) -> Value {
+    let domain = |domain: &dynamic::Domain| {
+        Object::new().text("main", &domain.main).list("sans", &domain.sans).build()
+    };
+    let options = if tls.options.is_empty() || tls.options == "default" { unnamed } else { &tls.options };
+    let object = Object::new()
+        .text("options", options)
+        .text("certResolver", tls.cert_resolver.as_deref().unwrap_or_default());
+    match &tls.domains[..] {
+        [] => object.build(),
+        domains => object.set("domains", domains.iter().map(domain).collect::<Vec<_>>()).build(),
+    }
+}
+
+pub(super) fn list(model: &Model<'_>, query: &Query) -> Response {
+    let mut wanted: Vec<_> = model.routers.iter().filter(|router| router.is_wanted(query)).collect();
+    let by = query.get("sortBy").unwrap_or("name");
+    list::sort(
+        &mut wanted,
+        query,
+        |router| &router.name,
+        |a, b| match by {
+            "provider" => provider(&a.name).cmp(provider(&b.name)),
+            "priority" => a.priority.cmp(&b.priority),
+            "status" => a.status.cmp(b.status),
+            "rule" => a.rule.cmp(&b.rule),
+            "service" => a.service_text().cmp(b.service_text()),
+            "entryPoints" => a.entry_points.cmp(&b.entry_points),
+            _ => Ordering::Equal,
+        },
+    );
+    list::page(wanted, query, Router::full)
+}
+
+pub(super) fn one(model: &Model<'_>, name: &str) -> Option<Value> {
+    model.routers.iter().find(|router| router.name == name).map(Router::full)
+}
+
+pub(super) fn all<'m>(model: &'m Model<'_>) -> Vec<(&'m str, Object)> {
+    model.routers.iter().map(|router| (&*router.name, router.body())).collect()
+}
+
+pub(super) fn statuses(model: &Model<'_>) -> Vec<&'static str> {
+    model.routers.iter().map(|router| router.status).collect()
+}

@@ -1,0 +1,246 @@
+//! Services and their servers: `/api/http/services`.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use lb_config::Kind;
+use lb_config::dynamic::{self, HealthCheck, ProbeMode, SameSite, StickyCookie, Strategy};
+use lb_core::health::{AdminState, Status};
+use serde_json::{Map, Value};
+
+use super::object::Object;
+use super::{Model, header_map, internal, list, provider};
+use crate::Response;
+use crate::query::Query;
+
+struct Service<'m> {
+    name: &'m str,
+    /// `None`: internal, or left out because it is broken.
+    config: Option<&'m dynamic::Service>,
+    status: &'static str,
+}
+
+fn services<'m>(model: &'m Model<'_>) -> Vec<Service<'m>> {
+    let config = &model.view.config.services;
+    let written = config.iter().map(|(name, service)| Service {
+        name,
+        config: Some(service),
+        status: model.status(Kind::Service, name),
+    });
+    let own = internal::services(&model.view.static_config).into_iter();
+    let own = own.map(|name| Service { name, config: None, status: "enabled" });
+    let left_out = model.left_out(Kind::Service, |name| config.contains_key(name));
+    let left_out = left_out.map(|name| Service { name, config: None, status: "disabled" });
+    let mut services: Vec<_> = written.chain(own).chain(left_out).collect();
+    services.sort_by(|a, b| a.name.cmp(b.name));
+    services
+}
+
+impl Service<'_> {
+    fn kind(&self) -> &'static str {
+        if self.config.is_some() { "loadbalancer" } else { "" }
+    }
+
+    fn servers(&self) -> usize {
+        self.config.map_or(0, |config| config.servers.len())
+    }
+
+    fn body(&self, model: &Model<'_>, used_by: &[&str]) -> Object {
+        Object::new()
+            .some("loadBalancer", self.config.map(load_balancer))
+            .list("error", model.errors(Kind::Service, self.name))
+            .set("status", self.status)
+            .list("usedBy", used_by)
+            .object(
+                "serverStatus",
+                self.live(model, |live| {
+                    let status = |status| if status == Status::Unhealthy { "DOWN" } else { "UP" };
+                    live.servers()
+                        .map(|(server, _)| (server.url().to_owned(), status(server.status()).into()))
+                        .collect()
+                }),
+            )
+    }
+
+    fn live(
+        &self,
+        model: &Model<'_>,
+        show: impl FnOnce(&lb_core::balance::Service) -> Map<String, Value>,
+    ) -> Value {
+        model.view.services.get(self.name).map(|live| show(live)).unwrap_or_default().into()
+    }
+
+    fn full(&self, model: &Model<'_>, used_by: &[&str]) -> Value {
+        self.body(model, used_by)
+            .set("name", self.name)
+            .set("provider", provider(self.name))
+            .text("type", self.kind())
+            .some("serverDetails", model.view.services.get(self.name).map(|live| details(live)))
+            .build()
+    }
+}
+
+/// Beyond Traefik: what the dashboard shows of each server.
+fn details(service: &lb_core::balance::Service) -> Vec<Value> {
+    let details = service.servers().map(|(server, weight)| {
+        let health = match server.status() {
+            Status::Healthy => "healthy",
+            Status::Degraded => "degraded",
+            Status::Unhealthy => "unhealthy",
+        };
+        let state = match server.admin_state() {
+            AdminState::Ready => "ready",
+            AdminState::Drain => "drain",
+            AdminState::Maintenance => "maintenance",
+        };
+        Object::new()
+            .set("url", server.url())
+            .set("health", health)
+            .set("state", state)
+            .set("weight", weight)
+            .set("inFlight", server.in_flight())
+            .build()
+    });
+    details.collect()
+}
+
+fn load_balancer(config: &dynamic::Service) -> Value {
+    let server = |server: &dynamic::Server| {
+        Object::new()
+            .set("url", server.url.as_str())
+            .some("weight", Some(server.weight).filter(|weight| *weight != 1))
+            .flag("preservePath", server.preserve_path)
+            .build()
+    };
+    // `None` is written as a negative interval; Go prints it as it was written, we know its meaning only.
+    let flush = config.flush_interval.map_or("-1ns".into(), super::duration::go_duration);
+    let transport = Some(&config.servers_transport).filter(|name| *name != "default@internal");
+    let object = match &config.servers[..] {
+        [] => Object::new(),
+        servers => Object::new().set("servers", servers.iter().map(server).collect::<Vec<_>>()),
+    };
+    object
+        .some(
+            "sticky",
+            config.sticky.as_ref().map(|cookie| Object::new().set("cookie", sticky(cookie)).build()),
+        )
+        .set("strategy", strategy(config.strategy))
+        .some("healthCheck", config.health_check.as_ref().map(health_check))
+        .some(
+            "passiveHealthCheck",
+            config.passive_health_check.as_ref().map(|check| {
+                Object::new()
+                    .duration("failureWindow", check.failure_window)
+                    .number("maxFailedAttempts", check.max_failed_attempts)
+                    .build()
+            }),
+        )
+        .set("passHostHeader", config.pass_host_header)
+        .set("responseForwarding", Object::new().set("flushInterval", flush).build())
+        .some("serversTransport", transport.map(String::as_str))
+        .build()
+}
+
+fn strategy(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::RoundRobin => "wrr",
+        Strategy::LeastConnections => "leastConn",
+        Strategy::PowerOfTwoChoices => "p2c",
+        Strategy::HighestRandomWeight => "hrw",
+        Strategy::LeastTime => "leasttime",
+    }
+}
+
+fn sticky(cookie: &StickyCookie) -> Value {
+    let same_site = cookie.same_site.map(|same_site| match same_site {
+        SameSite::None => "none",
+        SameSite::Lax => "lax",
+        SameSite::Strict => "strict",
+    });
+    Object::new()
+        .set("name", cookie.name.as_str())
+        .flag("secure", cookie.secure)
+        .flag("httpOnly", cookie.http_only)
+        .some("sameSite", same_site)
+        .some("maxAge", cookie.max_age.filter(|age| *age != 0))
+        .text("path", &cookie.path)
+        .text("domain", cookie.domain.as_deref().unwrap_or_default())
+        .build()
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let mode = match check.mode {
+        ProbeMode::Http => "http",
+        ProbeMode::Grpc => "grpc",
+    };
+    let unless = |value: u32, default: u32| Some(value).filter(|value| *value != default);
+    Object::new()
+        .set("mode", mode)
+        .text("path", &check.path)
+        .text("scheme", check.scheme.as_deref().unwrap_or_default())
+        .some("method", Some(check.method.as_str()).filter(|method| *method != "GET"))
+        .some("status", check.status)
+        .some("port", check.port)
+        .duration("interval", check.interval)
+        .some(
+            "unhealthyInterval",
+            Some(check.unhealthy_interval).filter(|i| *i != check.interval).map(super::duration::go_duration),
+        )
+        .duration("timeout", check.timeout)
+        .text("hostname", check.hostname.as_deref().unwrap_or_default())
+        .object("headers", header_map(&check.headers))
+        .set("followRedirects", check.follow_redirects)
+        .some("healthyThreshold", unless(check.healthy_threshold, 1))
+        .some("unhealthyThreshold", unless(check.unhealthy_threshold, 1))
+        .some(
+            "startPeriod",
+            Some(check.start_period)
+                .filter(|period| *period != Duration::ZERO)
+                .map(super::duration::go_duration),
+        )
+        .flag("startUnhealthy", check.start_unhealthy)
+        .some("degraded", Some(false).filter(|_| !check.degraded))
+        .some(
+            "degradedWeight",
+            Some(check.degraded_weight).filter(|share| (*share - 0.5).abs() > f64::EPSILON),
+        )
+        .build()
+}
+
+pub(super) fn list(model: &Model<'_>, query: &Query) -> Response {
+    let mut wanted = services(model);
+    wanted
+        .retain(|service| list::has_status(query, service.status) && list::is_sought(query, &[service.name]));
+    let by = query.get("sortBy").unwrap_or("name");
+    list::sort(
+        &mut wanted,
+        query,
+        |service| service.name,
+        |a, b| match by {
+            "type" => a.kind().cmp(b.kind()),
+            "servers" => a.servers().cmp(&b.servers()),
+            "provider" => provider(a.name).cmp(provider(b.name)),
+            "status" => a.status.cmp(b.status),
+            _ => Ordering::Equal,
+        },
+    );
+    let users = model.users(|router| vec![router.service]);
+    let used_by = |name| users.get(name).map_or(&[][..], Vec::as_slice);
+    list::page(wanted, query, |service| service.full(model, used_by(service.name)))
+}
+
+pub(super) fn one(model: &Model<'_>, name: &str) -> Option<Value> {
+    let service = services(model).into_iter().find(|service| service.name == name)?;
+    let users = model.users(|router| vec![router.service]);
+    Some(service.full(model, users.get(name).map_or(&[][..], Vec::as_slice)))
+}
+
+pub(super) fn all<'m>(model: &'m Model<'_>) -> Vec<(&'m str, Object)> {
+    let users = model.users(|router| vec![router.service]);
+    let used_by = |name| users.get(name).map_or(&[][..], Vec::as_slice);
+    services(model).iter().map(|service| (service.name, service.body(model, used_by(service.name)))).collect()
+}
+
+pub(super) fn statuses(model: &Model<'_>) -> Vec<&'static str> {
+    services(model).iter().map(|service| service.status).collect()
+}

@@ -1,0 +1,114 @@
+//! The answers for orchestrators and load balancers in front: ping, live, ready, health.
+
+use lb_core::health::Status;
+use lb_observe::rfc3339;
+use serde_json::{Map, Value, json};
+
+use crate::{Admin, Response, View};
+
+/// Traefik's: `OK`, or the terminating status while draining.
+pub(crate) fn ping(view: &View) -> Response {
+    if !view.draining {
+        return Response::new(200, "OK");
+    }
+    let status = view.static_config.ping.as_ref().map_or(503, |ping| ping.terminating_status_code);
+    Response::new(status, status_text(status))
+}
+
+/// Reason phrases of the statuses that make sense here (RFC 9110 section 15).
+fn status_text(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        404 => "Not Found",
+        410 => "Gone",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "",
+    }
+}
+
+/// The process answers: restarting it would help nobody.
+pub(crate) fn live() -> Response {
+    Response::json(200, &json!({ "status": "alive" }))
+}
+
+/// Whether new traffic should come here.
+pub(crate) fn ready(view: &View) -> Response {
+    let reasons = not_ready(view);
+    if reasons.is_empty() {
+        Response::json(200, &json!({ "status": "ready" }))
+    } else {
+        Response::json(503, &json!({ "status": "not ready", "reasons": reasons }))
+    }
+}
+
+fn not_ready(view: &View) -> Vec<&'static str> {
+    let mut reasons = Vec::new();
+    if view.draining {
+        reasons.push("terminating");
+    }
+    if view.loaded_at.is_none() {
+        reasons.push("no configuration loaded yet");
+    }
+    reasons
+}
+
+/// `unhealthy` (503): not ready. `degraded` (200): serving, but somebody should look.
+pub(crate) fn health(admin: &Admin, view: &View) -> Response {
+    let not_ready = not_ready(view);
+    let mut reasons: Vec<String> = not_ready.iter().map(|reason| (*reason).to_owned()).collect();
+    for error in &view.stale {
+        reasons.push(format!("provider {}: the newest configuration was refused", error.provider));
+    }
+    let disabled = view.faults.iter().filter(|fault| fault.disabled).count();
+    if disabled > 0 {
+        reasons.push(format!("{disabled} objects of the configuration are disabled"));
+    }
+    let mut services = Map::new();
+    for (name, service) in &*view.services {
+        let count = |wanted| service.servers().filter(|(server, _)| server.status() == wanted).count();
+        if service.servers().len() > 0 && !service.is_available() {
+            reasons.push(format!("service {name}: no server is available"));
+        }
+        services.insert(
+            name.clone(),
+            json!({
+                "servers": service.servers().len(),
+                "healthy": count(Status::Healthy),
+                "degraded": count(Status::Degraded),
+                "unhealthy": count(Status::Unhealthy),
+                "available": service.is_available(),
+            }),
+        );
+    }
+    // Services come out of a hash map.
+    reasons.sort_unstable();
+    let (code, status) = match (not_ready.is_empty(), reasons.is_empty()) {
+        (false, _) => (503, "unhealthy"),
+        (true, false) => (200, "degraded"),
+        (true, true) => (200, "healthy"),
+    };
+    let stale: Vec<Value> = view
+        .stale
+        .iter()
+        .map(|error| json!({ "provider": error.provider, "at": rfc3339(error.at), "error": error.message }))
+        .collect();
+    let body = json!({
+        "status": status,
+        "reasons": reasons,
+        "version": admin.version,
+        "startedAt": rfc3339(admin.started_at),
+        "uptimeSeconds": view.now.duration_since(admin.started_at).unwrap_or_default().as_secs(),
+        "configuration": {
+            "loadedAt": view.loaded_at.map(rfc3339),
+            "lastError": view.last_error().map(|error| &error.message),
+            "stale": stale,
+        },
+        "services": services,
+    });
+    Response::json(code, &body)
+}

@@ -1,0 +1,368 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_core::health::{AdminState, Probe};
+use serde_json::{Value, json};
+
+use crate::testing::{api, ask, live, started, view};
+use crate::{Admin, Fault, Internal, LoadError, Response, View};
+
+fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
+    response.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+}
+
+fn text(response: &Response) -> &str {
+    std::str::from_utf8(&response.body).unwrap()
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|object| object["name"].as_str().unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_has(value: &Value, expected: &[(&str, Value)]) {
+    for (pointer, expected) in expected {
+        assert_eq!(value.pointer(pointer), Some(expected), "{pointer} of {value:#}");
+    }
+}
+
+#[test]
+fn ping_is_traefiks() {
+    let mut view = view();
+    for path in ["/ping", "/pingpong"] {
+        let response = ask(Internal::Ping, path, &view);
+        assert_eq!(response, Response { status: 200, headers: Vec::new(), body: b"OK".to_vec() });
+    }
+    view.draining = true;
+    let response = ask(Internal::Ping, "/ping", &view);
+    assert_eq!((response.status, text(&response)), (410, "Gone"));
+}
+
+#[test]
+fn live_ready_and_health_follow_the_state() {
+    type Change = fn(&mut View);
+    let refused: Change = |view| {
+        let error = LoadError { provider: "file".into(), at: started(), message: "a.yml:1:2: no".into() };
+        view.stale.push(error);
+    };
+    let down: Change = |view| {
+        let service = live(&view.config, "idle@file");
+        #[expect(clippy::disallowed_methods, reason = "only handed on")]
+        let now = std::time::Instant::now() + Duration::from_secs(1);
+        service.observe_probe(0, Probe::Failed, now);
+        Arc::make_mut(&mut view.services).insert("idle@file".into(), Arc::new(service));
+    };
+    let drained: Change = |view| {
+        let service = &view.services["app@file"];
+        service.servers().next().unwrap().0.set_admin_state(AdminState::Drain);
+    };
+    let cases: [(&str, Change, u16, u16, &str); 6] = [
+        ("as loaded", |_| {}, 200, 200, "healthy"),
+        ("refused reload", refused, 200, 200, "degraded"),
+        ("a service without servers", down, 200, 200, "degraded"),
+        ("one server drained", drained, 200, 200, "healthy"),
+        ("terminating", |view| view.draining = true, 503, 503, "unhealthy"),
+        ("nothing loaded", |view| view.loaded_at = None, 503, 503, "unhealthy"),
+    ];
+    for (case, change, ready, health, status) in cases {
+        let mut view = view();
+        view.faults.clear();
+        change(&mut view);
+        let codes = ["/live", "/ready", "/health"].map(|path| ask(Internal::Ping, path, &view).status);
+        assert_eq!(codes, [200, ready, health], "{case}");
+        let body: Value = serde_json::from_slice(&ask(Internal::Ping, "/health", &view).body).unwrap();
+        assert_eq!(body["status"], status, "{case}: {body:#}");
+        assert_eq!(body["reasons"].as_array().unwrap().is_empty(), status == "healthy", "{case}");
+    }
+    let mut view = view();
+    down(&mut view);
+    refused(&mut view);
+    let body: Value = serde_json::from_slice(&ask(Internal::Ping, "/health", &view).body).unwrap();
+    assert_has(
+        &body,
+        &[
+            ("/version", json!("1.2.3")),
+            ("/uptimeSeconds", json!(61)),
+            ("/configuration/loadedAt", json!("2026-11-22T00:45:56Z")),
+            ("/configuration/lastError", json!("a.yml:1:2: no")),
+            ("/configuration/stale/0/provider", json!("file")),
+            (
+                "/services/idle@file",
+                json!({"servers":1,"healthy":0,"degraded":0,"unhealthy":1,"available":false}),
+            ),
+            ("/services/app@file/healthy", json!(2)),
+        ],
+    );
+}
+
+#[test]
+fn routers_have_traefiks_shape() {
+    let view = view();
+    assert_eq!(
+        api("/api/http/routers/app@file", &view),
+        json!({
+            "entryPoints": ["websecure"], "middlewares": ["secure@file", "auth@file"], "service": "app",
+            "rule": "Host(`a.test`)", "priority": 14, "tls": {"options": "default"},
+            "observability": {"accessLogs": true, "metrics": true, "tracing": true, "traceVerbosity": "minimal"},
+            "status": "enabled", "using": ["websecure"], "name": "app@file", "provider": "file", "priorityStr": "14",
+        })
+    );
+    assert_has(
+        &api("/api/http/routers/low%40file", &view),
+        &[("/priority", json!(-5)), ("/using", json!(["web"])), ("/priorityStr", json!("-5"))],
+    );
+    assert_has(
+        &api("/api/http/routers/websecure-low@file", &view),
+        &[
+            ("/entryPoints", json!(["websecure"])),
+            ("/middlewares", json!(["secure@file"])),
+            ("/tls", json!({"options": "default"})),
+            ("/service", json!("app")),
+        ],
+    );
+    assert_has(&api("/api/http/routers/ops@file", &view), &[("/service", json!("api@internal"))]);
+    let broken = api("/api/http/routers/broken@file", &view);
+    assert_has(&broken, &[("/status", json!("disabled"))]);
+    assert!(broken["error"][0].as_str().unwrap().contains("Hots"), "{broken:#}");
+    assert_has(
+        &api("/api/http/routers/ping@internal", &view),
+        &[("/priorityStr", json!("9223372036854775807")), ("/using", json!(["traefik"]))],
+    );
+    assert!(names(&api("/api/http/routers", &view)).contains(&"web-to-websecure@internal"));
+}
+
+#[test]
+fn services_have_traefiks_shape() {
+    let view = view();
+    let mut service = api("/api/http/services/app@file", &view);
+    assert_has(
+        &service,
+        &[("/serverDetails/1", {
+            json!({"url": "http://10.0.0.2:80", "health": "healthy", "state": "ready", "weight": 3, "inFlight": 0})
+        })],
+    );
+    service.as_object_mut().unwrap().remove("serverDetails");
+    assert_eq!(
+        service,
+        json!({
+            "loadBalancer": {
+                "sticky": {"cookie": {"name": "stick", "secure": true, "path": "/"}},
+                "servers": [{"url": "http://10.0.0.1:80"}, {"url": "http://10.0.0.2:80", "weight": 3}],
+                "strategy": "wrr",
+                "healthCheck": {
+                    "mode": "http", "path": "/ready", "interval": "10s", "timeout": "5s", "followRedirects": true,
+                    "headers": {"X-Token": "xxxx", "X-Name": "lb"},
+                },
+                "passHostHeader": true,
+                "responseForwarding": {"flushInterval": "100ms"},
+            },
+            "status": "enabled", "usedBy": ["app@file", "low@file", "websecure-low@file"], "name": "app@file", "provider": "file",
+            "type": "loadbalancer", "serverStatus": {"http://10.0.0.1:80": "UP", "http://10.0.0.2:80": "UP"},
+        })
+    );
+    assert_eq!(
+        api("/api/http/services/api@internal", &view),
+        json!({"status": "enabled", "usedBy": ["api@internal", "ops@file"], "name": "api@internal",
+               "provider": "internal"})
+    );
+}
+
+#[test]
+fn middlewares_have_traefiks_shape_and_no_secrets() {
+    let view = view();
+    for (name, expected) in [
+        (
+            "limit",
+            json!({"rateLimit": {"average": 100, "period": "1s", "burst": 50}, "status": "enabled", "name": "limit@file",
+                   "provider": "file", "type": "ratelimit"}),
+        ),
+        (
+            "auth",
+            json!({"basicAuth": {"users": ["xxxx"]}, "status": "enabled", "usedBy": ["app@file"], "name": "auth@file",
+                   "provider": "file", "type": "basicauth"}),
+        ),
+        (
+            "secure",
+            json!({"headers": {"stsSeconds": 60, "frameDeny": true}, "status": "enabled", "usedBy": ["app@file", "websecure-low@file"],
+                   "name": "secure@file", "provider": "file", "type": "headers"}),
+        ),
+        (
+            "retry",
+            json!({"retry": {"attempts": 3, "initialInterval": "100ms", "maxRequestBodyBytes": 2_097_152},
+                   "status": "enabled", "name": "retry@file", "provider": "file", "type": "retry"}),
+        ),
+    ] {
+        assert_eq!(api(&format!("/api/http/middlewares/{name}@file"), &view), expected);
+    }
+    let everything = ["/api/rawdata", "/api/http/middlewares", "/api/http/services"]
+        .map(|path| api(path, &view).to_string())
+        .concat();
+    for secret in ["2jmj7l5rSw0yVb", "bob", "hunter2"] {
+        assert!(!everything.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn entry_points_have_traefiks_shape() {
+    let view = view();
+    assert_eq!(
+        api("/api/entrypoints/websecure", &view),
+        json!({
+            "address": ":443", "asDefault": true,
+            "transport": {
+                "lifeCycle": {"graceTimeOut": "10s"},
+                "respondingTimeouts": {"readTimeout": "1m30s", "idleTimeout": "3m0s"},
+            },
+            "forwardedHeaders": {},
+            "http": {
+                "middlewares": ["secure@file"], "tls": {}, "sanitizePath": true, "maxHeaderBytes": 1_048_576,
+            },
+            "http2": {
+                "maxConcurrentStreams": 250, "maxDecoderHeaderTableSize": 4096, "maxEncoderHeaderTableSize": 4096,
+            },
+            "udp": {"timeout": "3s"}, "name": "websecure",
+        })
+    );
+    assert_eq!(names(&api("/api/entrypoints", &view)), ["traefik", "web", "websecure"]);
+}
+
+#[test]
+fn overview_counts() {
+    let mut view = view();
+    view.faults.push(Fault {
+        kind: lb_config::Kind::Router,
+        name: "low@file".into(),
+        disabled: false,
+        message: "odd".into(),
+    });
+    let overview = api("/api/overview", &view);
+    assert_has(
+        &overview,
+        &[
+            // Four of the file, one of them twice, and six internal.
+            ("/http/routers", json!({"total": 11, "warnings": 2, "errors": 1})),
+            ("/http/services", json!({"total": 7, "warnings": 0, "errors": 0})),
+            ("/http/middlewares", json!({"total": 4, "warnings": 0, "errors": 0})),
+            ("/udp/services/total", json!(0)),
+            ("/features", json!({"tracing": "", "metrics": "Prometheus", "accessLog": true})),
+            ("/providers", json!(["File"])),
+        ],
+    );
+}
+
+#[test]
+fn raw_data_leaves_out_what_its_keys_say() {
+    let view = view();
+    let raw = api("/api/rawdata", &view);
+    assert_has(
+        &raw,
+        &[
+            ("/routers/app@file/status", json!("enabled")),
+            ("/services/app@file/serverStatus/http:~1~110.0.0.1:80", json!("UP")),
+            ("/middlewares/limit@file/rateLimit/burst", json!(50)),
+        ],
+    );
+    for (kind, name) in [("routers", "app@file"), ("services", "app@file"), ("middlewares", "auth@file")] {
+        for key in ["name", "provider", "type", "priorityStr"] {
+            assert_eq!(raw[kind][name].get(key), None, "{kind} {key}");
+        }
+    }
+    assert_eq!(raw.get("tcpRouters"), None);
+}
+
+#[test]
+fn lists_are_searched_filtered_sorted_and_paged() {
+    let view = view();
+    for (query, expected) in [
+        ("search=LOW", vec!["low@file", "websecure-low@file"]),
+        ("search=a.test", vec!["app@file"]),
+        ("status=DISABLED", vec!["broken@file"]),
+        ("serviceName=app@file", vec!["app@file", "low@file", "websecure-low@file"]),
+        ("serviceName=app", vec!["app@file", "low@file", "websecure-low@file"]),
+        ("middlewareName=auth@file", vec!["app@file"]),
+        (
+            "search=@file&sortBy=priority",
+            vec!["low@file", "websecure-low@file", "broken@file", "app@file", "ops@file"],
+        ),
+        (
+            "search=@file&direction=desc",
+            vec!["websecure-low@file", "ops@file", "low@file", "broken@file", "app@file"],
+        ),
+        ("search=@file&per_page=2&page=2", vec!["low@file", "ops@file"]),
+        ("search=nothing", vec![]),
+    ] {
+        assert_eq!(names(&api(&format!("/api/http/routers?{query}"), &view)), expected, "{query}");
+    }
+    let next = |query: &str| {
+        let response = ask(Internal::Api, &format!("/api/http/routers?search=@file&{query}"), &view);
+        header(&response, "X-Next-Page").map(str::to_owned)
+    };
+    assert_eq!([next("per_page=3"), next("per_page=3&page=2")], [Some("2".into()), Some("1".into())]);
+    assert_eq!(
+        names(&api("/api/http/services?sortBy=servers&direction=desc&per_page=1", &view)),
+        ["app@file"]
+    );
+    assert_eq!(api("/api/tcp/routers", &view), json!([]));
+}
+
+#[test]
+fn errors_are_traefiks() {
+    let view = view();
+    for (target, status, message) in [
+        ("/api/http/routers/x%2Fy@file", 404, "router not found: x/y@file"),
+        ("/api/http/services/x", 404, "service not found: x"),
+        ("/api/http/middlewares/x", 404, "middleware not found: x"),
+        ("/api/entrypoints/x", 404, "entry point not found: x"),
+        ("/api/http/routers?page=9", 400, "invalid request: page: 9, per_page: 100"),
+    ] {
+        let response = ask(Internal::Api, target, &view);
+        assert_eq!(response.status, status, "{target}");
+        assert_eq!(text(&response).trim_end(), json!({ "message": message }).to_string());
+        assert_eq!(header(&response, "Content-Type"), Some("text/plain; charset=utf-8"));
+    }
+    for target in ["/api", "/api/", "/api/nope", "/api/http/nope", "/apix"] {
+        let response = ask(Internal::Api, target, &view);
+        assert_eq!((response.status, text(&response)), (404, "404 page not found\n"), "{target}");
+    }
+    let metrics = lb_observe::metrics::Metrics::new(lb_observe::metrics::Settings::default(), 1);
+    let admin = Admin::new(metrics, "1", started());
+    assert_eq!(admin.respond(Internal::Api, "POST", "/api/version", "", &view).status, 405);
+    assert_eq!(admin.respond(Internal::Noop, "POST", "/", "", &view).status, 418);
+    let page = admin.respond(Internal::Prometheus, "GET", "/metrics", "", &view);
+    assert!(text(&page).contains("traefik_config_reloads_total 0"));
+    assert!(header(&page, "Content-Type").unwrap().starts_with("text/plain; version=0.0.4"));
+}
+
+#[test]
+fn the_base_path_moves_everything() {
+    let mut view = view();
+    let mut fixed = (*view.static_config).clone();
+    fixed.api.as_mut().unwrap().base_path = "/ops/".into();
+    view.static_config = Arc::new(fixed);
+    assert_eq!(api("/ops/api/version", &view)["Version"], "1.2.3");
+    for (path, status) in [("/api/version", 404), ("/opsx/api/version", 404), ("/ops/dashboard/", 200)] {
+        assert_eq!(ask(Internal::Api, path, &view).status, status, "{path}");
+    }
+    for path in ["/ops", "/ops/", "/ops/dashboard"] {
+        let response = ask(Internal::Dashboard, path, &view);
+        assert_eq!(
+            (response.status, header(&response, "Location")),
+            (302, Some("/ops/dashboard/")),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn the_dashboard_stands_alone() {
+    let view = view();
+    let response = ask(Internal::Dashboard, "/dashboard/", &view);
+    let policy = header(&response, "Content-Security-Policy").unwrap();
+    assert!(policy.contains("script-src 'sha256-") && policy.contains("style-src 'sha256-"), "{policy}");
+    let page = text(&response);
+    for foreign in ["http://", "https://", "src=", "<link", "@import", "innerHTML", " style=", " onclick="] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    assert_eq!(page.matches("<script>").count(), 1);
+    assert_eq!(ask(Internal::Dashboard, "/dashboard/other.js", &view).status, 404);
+}
