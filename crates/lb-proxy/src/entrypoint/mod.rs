@@ -1,0 +1,50 @@
+//! Entry points: listening sockets, and what happens to a connection before its first request.
+
+pub(crate) mod descriptors;
+pub(crate) mod greet;
+pub(crate) mod listen;
+pub(crate) mod proxy_protocol;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use lb_config::static_config::EntryPoint;
+use lb_observe::metrics::{LabelId, OpenConnection};
+
+use crate::http::forwarded::{ForwardedSettings, Peer};
+use crate::http::normalise::Policy;
+
+/// One entry point as the workers see it.
+pub(crate) struct Entry {
+    /// Its place in the static configuration, and in every snapshot.
+    pub(crate) index: usize,
+    pub(crate) config: EntryPoint,
+    pub(crate) label: LabelId,
+    pub(crate) policy: Policy,
+    pub(crate) forwarded: ForwardedSettings,
+}
+
+/// One client connection, for as long as it lasts.
+pub(crate) struct Connection {
+    pub(crate) entry: Arc<Entry>,
+    /// The TCP peer, or who the PROXY protocol says it is.
+    pub(crate) client: SocketAddr,
+    pub(crate) peer: Rc<Peer>,
+    /// Its `X-Forwarded-*` are believed.
+    pub(crate) trusted: bool,
+    pub(crate) tls: Option<TlsInfo>,
+    /// Counts it as open.
+    pub(crate) _open: OpenConnection,
+}
+
+/// What the handshake settled.
+pub(crate) struct TlsInfo {
+    /// Name of the TLS options it was accepted with.
+    pub(crate) options: Arc<str>,
+    pub(crate) label: LabelId,
+    /// `1.2` or `1.3`.
+    pub(crate) version: &'static str,
+    pub(crate) cipher: String,
+    pub(crate) client_subject: Option<String>,
+}

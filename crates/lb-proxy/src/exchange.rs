@@ -1,0 +1,96 @@
+//! One request and its answer, as everything on the way sees them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lb_core::in_flight::Permit;
+use lb_http1::Head;
+use smallvec::SmallVec;
+
+use crate::http::forwarded::Peer;
+use crate::middleware::NamedBreaker;
+
+/// Pooled by the worker: its heads keep their buffers from one request to the next.
+pub(crate) struct Exchange {
+    /// The request: as received, then as the middlewares leave it.
+    pub(crate) head: Head,
+    /// The answer on its way to the client.
+    pub(crate) response: Head,
+    pub(crate) peer: Rc<Peer>,
+    /// When the head was complete.
+    pub(crate) started: Instant,
+    /// The user basicAuth saw, for the access log, whether let in or not.
+    pub(crate) user: Option<String>,
+    /// Held until the exchange ends.
+    pub(crate) permits: SmallVec<[Permit; 1]>,
+    /// Breakers on the way, with the status that passed each; told when the exchange ends.
+    pub(crate) breakers: SmallVec<[(Arc<NamedBreaker>, u16); 1]>,
+    /// The client's target, host and `X-Forwarded-For`, kept for the access log because middlewares rewrite the head.
+    pub(crate) original_target: String,
+    pub(crate) original_host: String,
+    pub(crate) original_forwarded_for: String,
+    /// The query as it came, where normalising changed its `;`: a redirect gives it back to the client.
+    pub(crate) raw_query: Option<String>,
+    /// The client's `Origin`, for the CORS fields of the answer.
+    pub(crate) origin: String,
+    /// Servers asked so far.
+    pub(crate) tries: u32,
+    /// Off where the entry point or a middleware says that servers get no `X-Forwarded-For`.
+    pub(crate) append_forwarded_for: bool,
+}
+
+impl Exchange {
+    pub(crate) fn new(peer: Rc<Peer>, started: Instant) -> Self {
+        Self {
+            head: Head::new(),
+            response: Head::new(),
+            peer,
+            started,
+            user: None,
+            permits: SmallVec::new(),
+            breakers: SmallVec::new(),
+            original_target: String::new(),
+            original_host: String::new(),
+            original_forwarded_for: String::new(),
+            raw_query: None,
+            origin: String::new(),
+            tries: 0,
+            append_forwarded_for: true,
+        }
+    }
+
+    /// Makes a used one new, whoever it served before.
+    pub(crate) fn reset(&mut self, peer: &Rc<Peer>) {
+        self.head.clear();
+        self.response.clear();
+        if !Rc::ptr_eq(&self.peer, peer) {
+            self.peer = Rc::clone(peer);
+        }
+        self.user = None;
+        self.permits.clear();
+        self.breakers.clear();
+        self.original_target.clear();
+        self.original_host.clear();
+        self.original_forwarded_for.clear();
+        self.raw_query = None;
+        self.origin.clear();
+        self.tries = 0;
+        self.append_forwarded_for = true;
+    }
+
+    /// Tells every breaker on the way what came of it, and lets the next request in.
+    pub(crate) fn complete(&mut self, now: Instant) -> Duration {
+        self.settle((0, 0), now);
+        now.saturating_duration_since(self.started)
+    }
+
+    /// The same for the permits and breakers beyond the first ones: a try has ended that will be repeated.
+    pub(crate) fn settle(&mut self, (permits, breakers): (usize, usize), now: Instant) {
+        let duration = now.saturating_duration_since(self.started);
+        for (breaker, status) in self.breakers.drain(breakers..) {
+            breaker.record(status, duration, now);
+        }
+        self.permits.truncate(permits);
+    }
+}

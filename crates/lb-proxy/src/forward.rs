@@ -1,0 +1,622 @@
+//! Forwarding: one request to one of a service's servers, and its answer back.
+//!
+//! One task does everything: it writes the request on, copies its body while it waits for the
+//! answer, and copies the answer back, in both directions at once where both have something to say.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lb_core::balance::{CookieMatch, Pick, Picked};
+use lb_core::sticky;
+use lb_http1::{Framing, Head};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::deadline::Deadline;
+use crate::exchange::Exchange;
+use crate::http::body::{Fill, Pump, PumpError, Sink, Source};
+use crate::http::downstream::Downstream;
+use crate::http::forwarded;
+use crate::http::h1::{H1, ReadHead};
+use crate::snapshot::Service;
+use crate::upstream::Endpoint;
+use crate::upstream::connect::{self, Spoken};
+use crate::upstream::failure::{self, Cause, Failure};
+use crate::upstream::h2::{H2, Shared};
+use crate::worker::Worker;
+
+/// RFC 9110 section 10.1.1 lets a proxy answer 100 by itself; Traefik's backends get this long first.
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often, and how long, a request waits for a file descriptor: 2 s in all. Chosen.
+const SHORTAGE_WAITS: u32 = 40;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The server's side of an exchange.
+pub(crate) enum Up {
+    H1(H1),
+    H2(Box<H2>),
+}
+
+/// An answer whose head has arrived in [`Exchange::response`].
+pub(crate) struct Answer {
+    pub(crate) up: Up,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) picked: Picked,
+    pub(crate) framing: Framing,
+    /// The request's body, perhaps still on its way.
+    pub(crate) request: Pump,
+    request_dead: bool,
+    reusable: bool,
+}
+
+/// How one service answered: an answer, nothing to ask, or a failure.
+pub(crate) enum Called {
+    Answer(Box<Answer>),
+    NoServer,
+    Failed(Failure, Option<Arc<Endpoint>>),
+}
+
+/// Limits of the client's side that matter while forwarding.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    /// When the request's body must have arrived.
+    pub(crate) read_by: Option<Instant>,
+    /// When the answer must have been sent.
+    pub(crate) write_by: Option<Instant>,
+}
+
+/// Asks the service's servers until one answers or no further try is safe.
+pub(crate) async fn call<D: Downstream>(
+    worker: &Rc<Worker>,
+    x: &mut Exchange,
+    service: &Service,
+    down: &mut D,
+    framing: Framing,
+    patience: Patience,
+) -> Called {
+    let upgrade = lb_http1::wants_upgrade(&x.head).map(str::to_owned);
+    let cookie = service.sticky.as_ref().and_then(|cookie| {
+        x.head.get_all("cookie").find_map(|line| sticky::find_cookie(line, &cookie.name)).map(str::to_owned)
+    });
+    prepare(x, upgrade.as_deref(), framing);
+    let host = (!service.pass_host_header).then(|| x.head.get("host").map(<[u8]>::to_vec));
+    let target =
+        service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| x.head.target().to_owned());
+    let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
+    let mut last: Option<(Failure, Arc<Endpoint>)> = None;
+    loop {
+        let pick =
+            Pick { client: x.peer.ip, sticky: cookie.as_deref(), random: worker.random(), tried: &tried };
+        let Some(picked) = service.live.pick(&pick) else { return Called::NoServer };
+        let index = picked.index();
+        if tried.contains(&index)
+            && let Some((failure, endpoint)) = last
+        {
+            // Nobody else is eligible.
+            return Called::Failed(failure, Some(endpoint));
+        }
+        let endpoint = Arc::clone(&service.endpoints[index]);
+        if host.is_some() {
+            x.head.set("Host", endpoint.authority.as_bytes());
+        }
+        if let Some(target) = &target {
+            let prefix = endpoint.path_prefix.as_deref().unwrap_or_default();
+            x.head.set_target(&format!("{prefix}{target}"));
+        }
+        x.tries += 1;
+        let failed =
+            match attempt(worker, x, &endpoint, picked, down, framing, upgrade.is_some(), patience).await {
+                Ok(answer) => {
+                    observe(worker, service, index, &answer.picked, x);
+                    stick(x, service, &endpoint, answer.picked.by_cookie());
+                    return Called::Answer(Box::new(answer));
+                }
+                Err(failed) => failed,
+            };
+        let Failed { failure, untouched } = failed;
+        if failure.blames_server() {
+            worker.upstream_failed(service, &endpoint, failure);
+            if service.passive
+                && let Some(trip) = service.live.observe_response(index, true, worker.now())
+            {
+                worker.recover_later(&service.live, index, trip);
+            }
+        }
+        tried.push(index);
+        let more = tried.len() < service.endpoints.len();
+        // Not one byte of the client's body may be lost between two tries.
+        if !(more && untouched && failure.may_retry(is_idempotent(x.head.method()), untouched)) {
+            return Called::Failed(failure, Some(endpoint));
+        }
+        worker.retried(service);
+        last = Some((failure, endpoint));
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+pub(crate) fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+}
+
+/// Makes the client's head the one that servers get: RFC 9110 section 7.6.1.
+fn prepare(x: &mut Exchange, upgrade: Option<&str>, framing: Framing) {
+    let trailers = x
+        .head
+        .get_all("te")
+        .any(|line| line.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")));
+    lb_http1::remove_hop_by_hop(&mut x.head);
+    x.head.remove("http2-settings");
+    if trailers {
+        x.head.set("Te", b"trailers");
+    }
+    if let Some(protocol) = upgrade {
+        x.head.append("Connection", b"Upgrade");
+        x.head.append("Upgrade", protocol.as_bytes());
+    }
+    match framing {
+        Framing::Chunked => x.head.append("Transfer-Encoding", b"chunked"),
+        // RFC 9110 section 8.6: some servers answer 411 otherwise.
+        Framing::Empty if matches!(x.head.method(), "POST" | "PUT" | "PATCH") => {
+            x.head.set("Content-Length", b"0")
+        }
+        _ => {}
+    }
+    let peer = Rc::clone(&x.peer);
+    if x.append_forwarded_for {
+        forwarded::append_forwarded_for(&mut x.head, &peer);
+    }
+}
+
+fn observe(worker: &Rc<Worker>, service: &Service, index: usize, picked: &Picked, x: &Exchange) {
+    let now = worker.now();
+    picked.server().record_first_byte(now.saturating_duration_since(x.started));
+    if service.passive
+        && let Some(trip) = service.live.observe_response(index, x.response.status() >= 500, now)
+    {
+        worker.recover_later(&service.live, index, trip);
+    }
+}
+
+/// Sets the sticky cookie when the client was not already pinned to this server.
+fn stick(x: &mut Exchange, service: &Service, endpoint: &Endpoint, matched: CookieMatch) {
+    let Some(cookie) = &service.sticky else { return };
+    if matched != CookieMatch::Current {
+        let value =
+            crate::http::cookie::set_cookie(cookie).header_value(&sticky::cookie_value(&endpoint.url));
+        x.response.append("Set-Cookie", value.as_bytes());
+    }
+}
+
+struct Failed {
+    failure: Failure,
+    /// No byte of the client's body was taken and no interim answer seen: the request can be sent again.
+    untouched: bool,
+}
+
+/// One try on one server: connect or reuse, send, wait for the head of the answer.
+#[expect(clippy::too_many_arguments, reason = "a try needs all that a request is")]
+async fn attempt<D: Downstream>(
+    worker: &Rc<Worker>,
+    x: &mut Exchange,
+    endpoint: &Arc<Endpoint>,
+    picked: Picked,
+    down: &mut D,
+    framing: Framing,
+    upgrade: bool,
+    patience: Patience,
+) -> Result<Answer, Failed> {
+    let mut fresh = false;
+    let mut picked = Some(picked);
+    loop {
+        let reused = if fresh { None } else { reuse(worker, endpoint, upgrade).await };
+        let was_reused = reused.is_some();
+        let up = match reused {
+            Some(up) => up,
+            // Boxed: rare, and large beside everything else that a request keeps while it waits.
+            None => Box::pin(open(worker, endpoint, upgrade))
+                .await
+                .map_err(|failure| Failed { failure, untouched: true })?,
+        };
+        match converse(x, endpoint, up, down, framing, patience).await {
+            Ok(Conversed { up, framing, request, request_dead, reusable }) => {
+                let Some(picked) = picked.take() else {
+                    return Err(Failed { failure: Failure::sent(Cause::Closed), untouched: false });
+                };
+                let endpoint = Arc::clone(endpoint);
+                return Ok(Answer { up, endpoint, picked, framing, request, request_dead, reusable });
+            }
+            // A pooled connection that the server had already given up: the same server, a new one.
+            Err(failed)
+                if was_reused
+                    && failed.untouched
+                    && failed.failure.may_retry(is_idempotent(x.head.method()), true) =>
+            {
+                fresh = true;
+            }
+            Err(failed) => return Err(failed),
+        }
+    }
+}
+
+async fn reuse(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> Option<Up> {
+    if !upgrade && let Some(shared) = worker.pools.shared(endpoint) {
+        return shared.ready().await.map(|stream| Up::H2(Box::new(stream)));
+    }
+    worker.pools.take(endpoint, Instant::from_std(worker.recently())).map(Up::H1)
+}
+
+async fn open(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> Result<Up, Failure> {
+    let mut waits = 0;
+    let (stream, spoken) = loop {
+        match connect::connect(endpoint, upgrade).await {
+            Err(failure) if failure.cause == Cause::Shortage && waits < SHORTAGE_WAITS => {
+                waits += 1;
+                worker.shed_idle();
+                tokio::time::sleep(SHORTAGE_PAUSE).await;
+            }
+            connected => break connected?,
+        }
+    };
+    match spoken {
+        Spoken::Http1 => {
+            let mut connection = H1::new(stream, Rc::clone(&worker.buffers));
+            connection.counted = Some(worker.shard.connection(endpoint.service_label));
+            Ok(Up::H1(connection))
+        }
+        Spoken::Http2 => {
+            let shared = Shared::handshake(
+                stream,
+                &endpoint.transport.settings,
+                worker.shard.connection(endpoint.service_label),
+            )
+            .await?;
+            worker.pools.share(endpoint, shared.clone());
+            match shared.ready().await {
+                Some(stream) => Ok(Up::H2(Box::new(stream))),
+                None => Err(Failure::unsent(Cause::Closed)),
+            }
+        }
+    }
+}
+
+struct Conversed {
+    up: Up,
+    framing: Framing,
+    request: Pump,
+    request_dead: bool,
+    reusable: bool,
+}
+
+/// Sends the request and waits for the head of the final answer.
+async fn converse<D: Downstream>(
+    x: &mut Exchange,
+    endpoint: &Endpoint,
+    mut up: Up,
+    down: &mut D,
+    framing: Framing,
+    patience: Patience,
+) -> Result<Conversed, Failed> {
+    up.begin(&mut x.head, framing, endpoint)
+        .map_err(|cause| Failed { failure: Failure::unsent(cause), untouched: true })?;
+    let mut request = Pump::default();
+    let mut request_dead = false;
+    let mut deadline = Deadline::default();
+    let mut expects_continue = framing.has_body() && lb_http1::expects_continue(&x.head);
+    let header_timeout = endpoint.transport.settings.response_header_timeout;
+    let read_by = patience.read_by.filter(|_| framing.has_body());
+    if expects_continue {
+        deadline.set(Instant::now(), Some(CONTINUE_TIMEOUT));
+    } else {
+        deadline.set_at(read_by);
+    }
+    let mut waiting = false;
+    let mut interim_bytes = 0;
+    let status = poll_fn(|cx| {
+        loop {
+            if !request.is_done() && !request_dead {
+                match request.poll(cx, down, &mut up) {
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                    Poll::Ready(Err(PumpError::Source(error))) => {
+                        return Poll::Ready(Err(failure::client_body(&error)));
+                    }
+                    // The server may have answered before it closed; that answer counts.
+                    Poll::Ready(Err(PumpError::Sink)) => request_dead = true,
+                }
+            }
+            if expects_continue && request.bytes > 0 {
+                // The client did not wait.
+                expects_continue = false;
+                deadline.set_at(read_by);
+            }
+            if (request.is_done() || request_dead) && !waiting {
+                waiting = true;
+                deadline.clear();
+                deadline.set(Instant::now(), header_timeout);
+            }
+            match up.poll_head(cx, &mut x.response, &x.head) {
+                Poll::Ready(Ok(found)) => {
+                    let status = x.response.status();
+                    if status == 101 && !(request.is_done() && may_switch(&x.head, &x.response)) {
+                        tracing::warn!("a server switches protocols unasked");
+                        return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
+                    }
+                    if !(100..200).contains(&status) || status == 101 {
+                        return Poll::Ready(Ok(found));
+                    }
+                    interim_bytes += wire_size(&x.response);
+                    if interim_bytes > crate::http::RESPONSE_LIMITS.max_head_bytes {
+                        tracing::warn!("a server sends interim answers without end");
+                        return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
+                    }
+                    if status == 100 && expects_continue {
+                        expects_continue = false;
+                        deadline.set_at(read_by);
+                    }
+                    // RFC 9110 section 15.2: interim answers go on to the client.
+                    lb_http1::remove_hop_by_hop(&mut x.response);
+                    x.response.remove("content-length");
+                    let _ = down.inform(&x.response);
+                    x.response.clear();
+                    continue;
+                }
+                Poll::Ready(Err(failure)) => {
+                    let cause = if request_dead { Failure::sent(Cause::Closed) } else { failure };
+                    return Poll::Ready(Err(cause));
+                }
+                Poll::Pending => {}
+            }
+            if request.is_done() && down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::sent(Cause::ClientGone)));
+            }
+            if deadline.poll(cx).is_ready() {
+                if waiting {
+                    return Poll::Ready(Err(Failure::sent(Cause::HeadTimeout)));
+                }
+                if expects_continue {
+                    expects_continue = false;
+                    deadline.set_at(read_by);
+                    let mut head = Head::new();
+                    head.set_status(100);
+                    let _ = down.inform(&head);
+                    continue;
+                }
+                return Poll::Ready(Err(Failure::sent(Cause::ClientTimeout)));
+            }
+            return Poll::Pending;
+        }
+    })
+    .await;
+    match status {
+        Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable }),
+        Err(failure) => Err(Failed {
+            failure,
+            untouched: request.bytes == 0 && interim_bytes == 0 && (request.is_done() || !framing.has_body()),
+        }),
+    }
+}
+
+/// RFC 9110 section 7.8: a server may switch only to a protocol that the client has named.
+fn may_switch(request: &Head, response: &Head) -> bool {
+    let Some(chosen) = response.get_str("upgrade") else { return false };
+    lb_http1::list(request, "upgrade").any(|named| named.eq_ignore_ascii_case(chosen))
+}
+
+/// Bytes of an interim answer, about: all those before one final answer are limited as one head is.
+fn wire_size(head: &Head) -> usize {
+    const STATUS_LINE: usize = 32;
+    head.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + STATUS_LINE
+}
+
+impl Up {
+    /// Queues the request's head.
+    fn begin(&mut self, head: &mut Head, framing: Framing, endpoint: &Endpoint) -> Result<(), Cause> {
+        match self {
+            Self::H1(up) => {
+                up.queue_head(head, lb_http1::write_request, framing);
+                Ok(())
+            }
+            Self::H2(up) => up.begin(head, framing, endpoint),
+        }
+    }
+
+    /// Reads the head of an answer: how its body is framed, and whether the connection outlives it.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut Head,
+        request: &Head,
+    ) -> Poll<Result<(Framing, bool), Failure>> {
+        match self {
+            Self::H2(up) => up.poll_head(cx, head, request.method()).map_ok(|framing| (framing, false)),
+            Self::H1(up) => {
+                let read = std::task::ready!(up.poll_head(
+                    cx,
+                    head,
+                    &crate::http::RESPONSE_LIMITS,
+                    lb_http1::parse_response
+                ));
+                Poll::Ready(match read {
+                    Ok(true) => match lb_http1::response_framing(head, request.method()) {
+                        Ok(framing) => {
+                            let reusable = lb_http1::keep_alive(head) && framing != Framing::UntilClose;
+                            up.expect_body(framing);
+                            Ok((framing, reusable))
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "a server's answer cannot be framed");
+                            Err(Failure::sent(Cause::Malformed))
+                        }
+                    },
+                    Ok(false) => Err(Failure::sent(Cause::Closed)),
+                    Err(ReadHead::Malformed(error)) => {
+                        tracing::warn!(%error, "a server's answer is malformed");
+                        Err(Failure::sent(Cause::Malformed))
+                    }
+                    Err(ReadHead::Truncated) => Err(Failure::sent(Cause::Malformed)),
+                    // Reset inside a head: the server had begun to answer, which is no matter for a retry.
+                    Err(ReadHead::Io) if !up.buffered().is_empty() => Err(Failure::sent(Cause::Malformed)),
+                    Err(ReadHead::Io) => Err(Failure::sent(Cause::Closed)),
+                })
+            }
+        }
+    }
+}
+
+impl Source for Up {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        match self {
+            Self::H1(up) => up.poll_fill(cx),
+            Self::H2(up) => up.poll_fill(cx),
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        match self {
+            Self::H1(up) => up.data(),
+            Self::H2(up) => up.data(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match self {
+            Self::H1(up) => up.consume(count),
+            Self::H2(up) => up.consume(count),
+        }
+    }
+
+    fn trailers(&self) -> Option<&Head> {
+        match self {
+            Self::H1(up) => up.trailers(),
+            Self::H2(up) => up.trailers(),
+        }
+    }
+}
+
+impl Sink for Up {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::H1(up) => up.poll_send(cx, data),
+            Self::H2(up) => up.poll_send(cx, data),
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        match self {
+            Self::H1(up) => up.finish(trailers),
+            Self::H2(up) => up.finish(trailers),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::H1(up) => up.poll_flush(cx),
+            Self::H2(up) => up.poll_flush(cx),
+        }
+    }
+}
+
+/// How the copy of an answer's body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    Whole,
+    /// The server broke off.
+    Truncated,
+    ClientGone,
+    /// The entry point's `readTimeout` or `writeTimeout` is over.
+    ClientSlow,
+}
+
+impl Answer {
+    /// Copies the body of the answer to the client, and what is left of the request to the server.
+    /// Returns the bytes delivered as well.
+    pub(crate) async fn deliver<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        patience: Patience,
+    ) -> (Delivered, u64) {
+        let mut response = Pump::default();
+        let mut deadline = Deadline::default();
+        let Self { up, request, request_dead, .. } = self;
+        let delivered = poll_fn(|cx| {
+            if !request.is_done() && !*request_dead {
+                match request.poll(cx, down, up) {
+                    Poll::Ready(Err(PumpError::Source(_))) => return Poll::Ready(Delivered::ClientGone),
+                    Poll::Ready(Err(PumpError::Sink)) => *request_dead = true,
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+            }
+            match response.poll(cx, up, down) {
+                Poll::Ready(Ok(())) => Poll::Ready(Delivered::Whole),
+                Poll::Ready(Err(PumpError::Source(error))) => {
+                    tracing::debug!(%error, "the server broke its answer off");
+                    Poll::Ready(Delivered::Truncated)
+                }
+                Poll::Ready(Err(PumpError::Sink)) => Poll::Ready(Delivered::ClientGone),
+                Poll::Pending => {
+                    if request.is_done() && down.poll_gone(cx).is_ready() {
+                        return Poll::Ready(Delivered::ClientGone);
+                    }
+                    let read_by = patience.read_by.filter(|_| !request.is_done() && !*request_dead);
+                    deadline.set_at(patience.write_by.into_iter().chain(read_by).min());
+                    deadline.poll(cx).map(|()| Delivered::ClientSlow)
+                }
+            }
+        })
+        .await;
+        (delivered, response.bytes)
+    }
+
+    /// Gives the server's connection back for the next request, if nothing of this one is left on it.
+    pub(crate) fn release(self, worker: &Worker) {
+        let Self { up, endpoint, request, reusable, .. } = self;
+        if let Up::H1(connection) = up
+            && reusable
+            && request.is_done()
+            && connection.is_reusable()
+        {
+            worker.pools.give(&endpoint, connection, Instant::from_std(worker.recently()));
+        }
+    }
+
+    /// Trailers of the answer, once its body was read.
+    pub(crate) fn up_trailers(&self) -> Option<&Head> {
+        self.up.trailers()
+    }
+
+    /// The server's connection after a 101.
+    pub(crate) fn into_tunnel(self) -> Option<(H1, Picked)> {
+        match self.up {
+            Up::H1(connection) => Some((connection, self.picked)),
+            Up::H2(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_switches_only_to_what_the_client_has_named() {
+        for (asked, chosen, expected) in [
+            (Some("websocket"), Some("websocket"), true),
+            (Some("websocket"), Some("WebSocket"), true),
+            (Some("a, b"), Some("b"), true),
+            (Some("websocket"), Some("h2c"), false),
+            (Some("websocket"), None, false),
+            (None, Some("websocket"), false),
+        ] {
+            let head = |value: Option<&str>| {
+                let mut head = Head::new();
+                value.into_iter().for_each(|value| head.append("Upgrade", value.as_bytes()));
+                head
+            };
+            assert_eq!(may_switch(&head(asked), &head(chosen)), expected, "{asked:?} {chosen:?}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Between [`Head`] and the `http` types that the h2 crate speaks.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use lb_http1::Head;
+
+/// Fields that HTTP/2 has no place for: RFC 9113 section 8.2.2. `te` may only say `trailers`.
+fn is_connection_specific(name: &HeaderName, value: &[u8]) -> bool {
+    match name.as_str() {
+        "connection" | "proxy-connection" | "keep-alive" | "transfer-encoding" | "upgrade" => true,
+        "te" => value != b"trailers",
+        _ => false,
+    }
+}
+
+/// All fields, copied once: each value is a slice of one shared buffer.
+pub(crate) fn fields(head: &Head) -> HeaderMap {
+    let total = head.iter().map(|(_, value)| value.len()).sum();
+    let mut values = BytesMut::with_capacity(total);
+    for (_, value) in head.iter() {
+        values.extend_from_slice(value);
+    }
+    let mut values: Bytes = values.freeze();
+    let mut map = HeaderMap::with_capacity(head.len());
+    for (name, value) in head.iter() {
+        let value = values.split_to(value.len());
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
+        if is_connection_specific(&name, &value) {
+            continue;
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
+/// A request for a server: `host` becomes `:authority`.
+pub(crate) fn request(head: &Head, scheme: &str) -> Option<Request<()>> {
+    let authority = head.get_str("host").unwrap_or_default();
+    let uri =
+        Uri::builder().scheme(scheme).authority(authority).path_and_query(head.target()).build().ok()?;
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_2;
+    let mut map = fields(head);
+    map.remove(http::header::HOST);
+    *request.headers_mut() = map;
+    Some(request)
+}
+
+/// An answer for a client.
+pub(crate) fn response(head: &Head) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    *response.version_mut() = Version::HTTP_2;
+    *response.headers_mut() = fields(head);
+    response
+}
+
+/// A server's answer (interim or final) into `head`.
+pub(crate) fn response_head<B>(response: &Response<B>, head: &mut Head) {
+    head.clear();
+    head.set_version(lb_http1::Version::Http2);
+    head.set_status(response.status().as_u16());
+    for (name, value) in response.headers() {
+        head.append(name.as_str(), value.as_bytes());
+    }
+}
+
+/// RFC 9113 section 8.2.1; h2 has seen to the control characters.
+fn is_padded(value: &[u8]) -> bool {
+    matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
+}
+
+/// A client's request into `head`: `:authority` becomes `host`, several cookies one
+/// (RFC 9113 section 8.2.3). False when it cannot be said in HTTP/1.1.
+pub(crate) fn request_head<B>(request: &Request<B>, head: &mut Head) -> bool {
+    head.clear();
+    head.set_version(lb_http1::Version::Http2);
+    head.set_method(request.method().as_str());
+    let uri = request.uri();
+    match uri.path_and_query() {
+        // `set_target` would encode what is no target; it must be refused instead.
+        Some(target) if lb_http1::is_target(target.as_str()) => head.set_target(target.as_str()),
+        _ => return false,
+    }
+    if let Some(authority) = uri.authority() {
+        // Host beside :authority must say the same: RFC 9113 section 8.3.1.
+        let disagrees = request
+            .headers()
+            .get_all(http::header::HOST)
+            .iter()
+            .any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+        if disagrees {
+            return false;
+        }
+        head.append("Host", authority.as_str().as_bytes());
+    }
+    let mut cookies: Vec<u8> = Vec::new();
+    for (name, value) in request.headers() {
+        if is_padded(value.as_bytes()) {
+            return false;
+        }
+        if name == http::header::HOST && uri.authority().is_some() {
+            continue;
+        }
+        if name == http::header::COOKIE {
+            if !cookies.is_empty() {
+                cookies.extend_from_slice(b"; ");
+            }
+            cookies.extend_from_slice(value.as_bytes());
+            continue;
+        }
+        head.append(name.as_str(), value.as_bytes());
+    }
+    if !cookies.is_empty() {
+        head.append("cookie", &cookies);
+    }
+    true
+}
+
+/// Trailers, without what they must not carry (RFC 9110 section 6.5.1).
+pub(crate) fn trailers(fields: &HeaderMap) -> Head {
+    let mut head = Head::new();
+    for (name, value) in fields {
+        if lb_http1::is_allowed_trailer(name.as_str()) {
+            head.append(name.as_str(), value.as_bytes());
+        }
+    }
+    head
+}

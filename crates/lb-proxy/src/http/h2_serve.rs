@@ -1,0 +1,349 @@
+//! HTTP/2 from clients: one connection, a task for each stream.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::Request;
+use lb_http1::{Framing, Head};
+use tokio::time::Instant;
+
+use super::body::{Fill, Sink, Source};
+use super::downstream::Downstream;
+use super::h1::H1;
+use super::h2_convert;
+use super::h2_meter::{Meter, Metered};
+use super::h2_stream::{H2Sink, H2Source, to_io};
+use super::handle::handle;
+use super::local::Local;
+use crate::deadline::Deadline;
+use crate::entrypoint::Connection;
+use crate::stream::{Prefixed, Stream};
+use crate::worker::Worker;
+
+/// Bytes a client may send ahead of us, per stream and per connection. Chosen.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits in memory for a slow client, per stream. Chosen.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams a client opened and reset again before we looked (CVE-2023-44487). Chosen.
+const MAX_PENDING_RESETS: usize = 20;
+/// A whole preface must come in this time.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle client may take to agree to the end of its connection.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A stream that the client resets this soon was opened in vain. With the next two, as Envoy has them.
+const EARLY: Duration = Duration::from_secs(1);
+/// Once this many streams were opened ...
+const EARLY_RESETS_AFTER: u64 = 500;
+/// ... at most one in so many may have been reset early (CVE-2023-44487, for streams that we did begin to serve).
+const EARLY_RESETS_SHARE: u64 = 2;
+
+pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream: Prefixed<Stream>) {
+    let mut watch = worker.watch(connection.entry.config.grace_timeout);
+    let config = Rc::clone(&connection);
+    let config = &config.entry.config;
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(config.http2_max_concurrent_streams)
+        .max_header_list_size(u32::try_from(config.http.max_header_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
+    let meter = Rc::new(Meter::default());
+    let stream = Metered::new(stream, &meter);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, builder.handshake::<_, Bytes>(stream));
+    let mut h2 = match handshake.await {
+        Ok(Ok(h2)) => h2,
+        Ok(Err(error)) => {
+            worker.metrics.refused(connection.entry.label, "http2_preface");
+            tracing::debug!(%error, "HTTP/2 handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let mut deadline = Deadline::default();
+    deadline.set(Instant::now(), config.idle_timeout);
+    let tally = Rc::new(Tally::default());
+    let mut closing = false;
+    loop {
+        let accepted = poll_fn(|cx| {
+            watch.register(cx.waker());
+            if !closing && (worker.is_draining() || (tally.open.get() == 0 && worker.sheds_one())) {
+                closing = true;
+                // RFC 9113 section 6.8: GOAWAY, then the open streams finish.
+                h2.graceful_shutdown();
+                deadline.set(Instant::now(), Some(CLOSING_TIMEOUT));
+            }
+            let accepted = h2.poll_accept(cx);
+            let abuse = meter.flood().or_else(|| tally.is_abusive().then_some("http2_rapid_reset"));
+            if let Some(abuse) = abuse {
+                return Poll::Ready(Err(abuse));
+            }
+            if let Poll::Ready(accepted) = accepted {
+                return Poll::Ready(Ok(accepted));
+            }
+            if deadline.poll(cx).is_ready() {
+                let idle = tally.open.get() == 0;
+                if idle && closing {
+                    // It answers neither GOAWAY nor PING.
+                    return Poll::Ready(Ok(None));
+                }
+                if idle {
+                    closing = true;
+                    h2.graceful_shutdown();
+                }
+                deadline
+                    .set(Instant::now(), if closing { Some(CLOSING_TIMEOUT) } else { config.idle_timeout });
+                if deadline.poll(cx).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+                return h2.poll_accept(cx).map(Ok);
+            }
+            Poll::Pending
+        })
+        .await;
+        let (request, respond) = match accepted {
+            Ok(Some(Ok(stream))) => stream,
+            Ok(Some(Err(error))) => {
+                if !error.is_io() {
+                    worker.metrics.refused(connection.entry.label, "http2_protocol");
+                    tracing::info!(client = %connection.client, %error, "HTTP/2 connection ended by an error");
+                }
+                return;
+            }
+            Ok(None) => return,
+            Err(reason) => {
+                worker.metrics.refused(connection.entry.label, reason);
+                tracing::info!(client = %connection.client, reason, "HTTP/2 connection ended: it only causes work");
+                // RFC 9113 section 7: the peer generates excessive load.
+                h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                let farewell = poll_fn(|cx| h2.poll_closed(cx));
+                let _ = tokio::time::timeout(CLOSING_TIMEOUT, farewell).await;
+                return;
+            }
+        };
+        deadline.set(Instant::now(), config.idle_timeout);
+        let guard = Open::new(&tally);
+        let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
+        tokio::task::spawn_local(async move {
+            let opened = Instant::now();
+            let reset = serve_stream(&worker, &connection, request, respond).await;
+            guard.close(reset && opened.elapsed() < EARLY);
+        });
+    }
+}
+
+/// The streams of one connection.
+#[derive(Default)]
+struct Tally {
+    open: Cell<usize>,
+    opened: Cell<u64>,
+    reset_early: Cell<u64>,
+}
+
+impl Tally {
+    fn is_abusive(&self) -> bool {
+        let opened = self.opened.get();
+        opened >= EARLY_RESETS_AFTER && self.reset_early.get() > opened / EARLY_RESETS_SHARE
+    }
+}
+
+/// One stream that is being served.
+struct Open(Rc<Tally>);
+
+impl Open {
+    fn new(tally: &Rc<Tally>) -> Self {
+        tally.open.set(tally.open.get() + 1);
+        tally.opened.set(tally.opened.get() + 1);
+        Self(Rc::clone(tally))
+    }
+
+    fn close(self, reset_early: bool) {
+        self.0.reset_early.set(self.0.reset_early.get() + u64::from(reset_early));
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// Returns whether the client gave the stream up.
+async fn serve_stream(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    request: Request<h2::RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> bool {
+    let mut x = worker.exchange(&connection.peer);
+    let sayable = h2_convert::request_head(&request, &mut x.head);
+    let body = request.into_body();
+    let framing = framing(&x.head, body.is_end_stream());
+    let mut client = Client {
+        source: H2Source::new(body),
+        respond,
+        sink: None,
+        is_head: x.head.method() == "HEAD",
+        gone: false,
+    };
+    let malformed = |reason| (400, reason);
+    let admitted = match framing.map_err(malformed) {
+        _ if !sayable => Err(malformed("http2_malformed")),
+        _ if x.head.len() > super::MAX_REQUEST_FIELDS => {
+            let error = lb_http1::HeadError::TooManyFields;
+            Err((error.status(), error.label()))
+        }
+        framing => framing.and_then(|framing| {
+            lb_http1::validate_request(&x.head)
+                .map(|()| framing)
+                .map_err(|error| (error.status(), error.label()))
+        }),
+    };
+    match admitted {
+        Ok(framing) => {
+            handle(worker, connection, &mut x, &mut client, framing).await;
+            // A client that still sends is told to stop, once the answer is out: dropping the stream makes h2
+            // say NO_ERROR (RFC 9113 section 8.1), where a reset of our own would overtake the answer.
+        }
+        Err((status, reason)) => {
+            worker.metrics.refused(connection.entry.label, reason);
+            tracing::info!(client = %connection.client, status, reason, "request refused");
+            Local::bare(status).write_head(&mut x.response);
+            let _ = client.respond(&mut x.response, Framing::Empty);
+        }
+    }
+    worker.give_exchange(x);
+    client.gone
+}
+
+/// How the body is known to end. h2 itself checks that DATA agrees with a content-length
+/// (RFC 9113 section 8.1.1).
+fn framing(head: &Head, ends: bool) -> Result<Framing, &'static str> {
+    let mut lengths = head.get_all("content-length");
+    let length = match (lengths.next(), lengths.next()) {
+        (Some(_), Some(_)) => return Err("content_length"),
+        (Some(text), None) => Some(
+            std::str::from_utf8(text)
+                .ok()
+                .filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+                .and_then(|text| text.parse::<u64>().ok())
+                .ok_or("content_length")?,
+        ),
+        (None, _) => None,
+    };
+    match length {
+        Some(1..) if ends => Err("content_length"),
+        _ if ends => Ok(Framing::Empty),
+        Some(length) => Ok(Framing::Length(length)),
+        None => Ok(Framing::Chunked),
+    }
+}
+
+/// The client of one stream.
+struct Client {
+    source: H2Source,
+    respond: SendResponse<Bytes>,
+    sink: Option<H2Sink>,
+    is_head: bool,
+    /// The client has reset the stream, or is gone altogether.
+    gone: bool,
+}
+
+impl Source for Client {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        let filled = self.source.poll_fill(cx);
+        self.gone |= matches!(filled, Poll::Ready(Err(_)));
+        filled
+    }
+
+    fn data(&self) -> &[u8] {
+        self.source.data()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.source.consume(count);
+    }
+
+    fn trailers(&self) -> Option<&Head> {
+        self.source.trailers()
+    }
+}
+
+impl Sink for Client {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.sink {
+            Some(sink) => sink.poll_send(cx, data),
+            None => Poll::Ready(Err(io::Error::other("body longer than announced"))),
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        self.sink.as_mut().map_or(Ok(()), |sink| sink.finish(trailers))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Downstream for Client {
+    fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
+        let ends = self.is_head || framing == Framing::Empty;
+        let stream = self.respond.send_response(h2_convert::response(head), ends).map_err(to_io)?;
+        self.sink = (!ends).then(|| H2Sink::new(stream, framing));
+        Ok(())
+    }
+
+    fn inform(&mut self, head: &Head) -> io::Result<()> {
+        self.respond.send_informational(h2_convert::response(head)).map_err(to_io)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let reset = match &mut self.sink {
+            Some(sink) => sink.poll_reset(cx),
+            None => self.respond.poll_reset(cx).map(drop),
+        };
+        self.gone |= reset.is_ready();
+        reset
+    }
+
+    fn tunnel(&mut self) -> Option<&mut H1> {
+        None
+    }
+
+    fn abort(&mut self) {
+        match &mut self.sink {
+            Some(sink) => sink.reset(h2::Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a connection is abusive after so many streams, of which so many were reset early.
+    fn abusive(streams: u64, reset: u64) -> bool {
+        let tally = Rc::new(Tally::default());
+        (0..streams).for_each(|stream| Open::new(&tally).close(stream < reset));
+        assert_eq!(tally.open.get(), 0);
+        tally.is_abusive()
+    }
+
+    #[test]
+    fn streams_reset_early_are_abuse_when_they_are_many_and_most() {
+        assert!(!abusive(499, 499));
+        assert!(abusive(500, 251));
+        assert!(!abusive(500, 250));
+        assert!(!abusive(10_000, 5_000));
+    }
+}

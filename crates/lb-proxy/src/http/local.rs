@@ -1,0 +1,87 @@
+//! Answers Vigie gives by itself.
+
+use std::borrow::Cow;
+
+use lb_http1::Head;
+use smallvec::SmallVec;
+
+/// A whole small answer.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) status: u16,
+    pub(crate) headers: SmallVec<[(&'static str, Cow<'static, str>); 2]>,
+    pub(crate) body: Cow<'static, [u8]>,
+}
+
+impl Local {
+    /// Status without a body.
+    pub(crate) fn bare(status: u16) -> Self {
+        Self { status, headers: SmallVec::new(), body: Cow::Borrowed(b"") }
+    }
+
+    /// Status with its standard text as body and no content type, as Traefik's own errors are.
+    pub(crate) fn status_text(status: u16) -> Self {
+        let text = if status == 499 { "Client Closed Request" } else { lb_http1::standard_reason(status) };
+        Self { status, headers: SmallVec::new(), body: Cow::Borrowed(text.as_bytes()) }
+    }
+
+    /// Go's `http.Error`: text, line end, `nosniff`.
+    pub(crate) fn plain(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        let mut body = text.into().into_owned();
+        body.push('\n');
+        Self::bare(status)
+            .with("Content-Type", "text/plain; charset=utf-8")
+            .with("X-Content-Type-Options", "nosniff")
+            .body(body.into_bytes())
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The head of this answer, its length included.
+    pub(crate) fn write_head(&self, head: &mut Head) {
+        head.clear();
+        head.set_status(self.status);
+        for (name, value) in &self.headers {
+            head.append(name, value.as_bytes());
+        }
+        // RFC 9110 section 8.6: none in answers that never have a body.
+        if self.status >= 200 && self.status != 204 && self.status != 304 {
+            let mut digits = [0; 20];
+            head.append("Content-Length", decimal(self.body.len() as u64, &mut digits));
+        }
+    }
+}
+
+/// `number` in decimal, without allocating.
+pub(crate) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimal_writes_every_length() {
+        let mut digits = [0; 20];
+        assert_eq!(decimal(0, &mut digits), b"0");
+        assert_eq!(decimal(1024, &mut digits), b"1024");
+        assert_eq!(decimal(u64::MAX, &mut digits), b"18446744073709551615");
+    }
+}

@@ -1,0 +1,26 @@
+//! HTTP towards clients: one request from its head to the record of its end.
+
+pub(crate) mod body;
+pub(crate) mod cookie;
+pub(crate) mod downstream;
+pub(crate) mod forwarded;
+pub(crate) mod h1;
+pub(crate) mod h1_serve;
+pub(crate) mod h2_convert;
+pub(crate) mod h2_meter;
+pub(crate) mod h2_serve;
+pub(crate) mod h2_stream;
+pub(crate) mod handle;
+pub(crate) mod local;
+pub(crate) mod normalise;
+pub(crate) mod record;
+pub(crate) mod replay;
+pub(crate) mod tunnel;
+
+use lb_http1::Limits;
+
+/// What a server may send as one head. Go's client, and so Traefik, stops at 10 MiB; 1 MiB is chosen.
+pub(crate) const RESPONSE_LIMITS: Limits = Limits { max_head_bytes: 1024 * 1024, max_fields: 1024 };
+
+/// Fields in one request's head; chosen, Traefik has no such limit.
+pub(crate) const MAX_REQUEST_FIELDS: usize = 256;

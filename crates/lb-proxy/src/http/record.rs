@@ -1,0 +1,180 @@
+//! What is kept of a finished request: metrics, access log, breakers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use lb_http1::Head;
+use lb_observe::access_log;
+use lb_observe::metrics::{Method, Protocol, Sample};
+
+use crate::entrypoint::Connection;
+use crate::exchange::Exchange;
+use crate::snapshot::{Route, Target};
+use crate::upstream::Endpoint;
+use crate::worker::Worker;
+
+/// What is found out about a request while it is served.
+pub(crate) struct Outcome {
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// When the service was asked first.
+    pub(crate) asked: Option<Instant>,
+    /// What the client got; 499 when it went away.
+    pub(crate) status: u16,
+    pub(crate) origin_status: u16,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) is_grpc: bool,
+    method: Method,
+    protocol: Protocol,
+    grpc_status: Option<u8>,
+}
+
+impl Outcome {
+    /// Looks at the request before middlewares change it.
+    pub(crate) fn new(worker: &Worker, x: &mut Exchange) -> Self {
+        let protocol = protocol(&x.head);
+        if worker.access_log.is_some() {
+            x.original_target.push_str(x.head.target());
+            x.original_host.push_str(x.head.get_str("host").unwrap_or_default());
+            for line in x.head.get_all("x-forwarded-for").filter_map(|line| std::str::from_utf8(line).ok()) {
+                let comma = if x.original_forwarded_for.is_empty() { "" } else { ", " };
+                x.original_forwarded_for.push_str(comma);
+                x.original_forwarded_for.push_str(line);
+            }
+        }
+        Self {
+            route: None,
+            endpoint: None,
+            asked: None,
+            status: 0,
+            origin_status: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            is_grpc: matches!(protocol, Protocol::Grpc | Protocol::GrpcWeb),
+            method: Method::of(x.head.method()),
+            protocol,
+            grpc_status: matches!(protocol, Protocol::Grpc | Protocol::GrpcWeb).then_some(2),
+        }
+    }
+
+    /// gRPC says its status in the trailers, or in the head when there is nothing else.
+    pub(crate) fn note_grpc(&mut self, x: &Exchange, trailers: Option<&Head>) {
+        let status = |head: &Head| head.get_str("grpc-status").and_then(|text| text.parse().ok());
+        if let Some(code) = trailers.and_then(status).or_else(|| status(&x.response)) {
+            self.grpc_status = Some(code);
+        }
+    }
+}
+
+/// Traefik's `protocol` label.
+fn protocol(head: &Head) -> Protocol {
+    if lb_http1::wants_upgrade(head).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
+        return Protocol::WebSocket;
+    }
+    if let Some(kind) = head.get("content-type") {
+        if kind.starts_with(b"application/grpc-web") {
+            return Protocol::GrpcWeb;
+        }
+        if kind.starts_with(b"application/grpc") {
+            return Protocol::Grpc;
+        }
+    }
+    match head.get("accept") {
+        Some(accept) if accept == b"text/event-stream" => Protocol::Sse,
+        _ => Protocol::Http,
+    }
+}
+
+/// Counts and logs the request, and tells its breakers.
+pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange, outcome: &Outcome) {
+    let now = worker.now();
+    let duration = x.complete(now);
+    let service_duration = outcome.asked.map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
+    let route = outcome.route.as_deref();
+    let service = route.and_then(|route| match &route.target {
+        Target::Service(service) => Some(service),
+        Target::Internal(_) => None,
+    });
+    if route.is_none_or(|route| route.metrics) {
+        worker.shard.record(&Sample {
+            entry_point: connection.entry.label,
+            router: route.map(|route| route.label),
+            service: service.map(|service| service.label),
+            reached_service: outcome.asked.is_some(),
+            server: outcome.endpoint.as_ref().map(|endpoint| endpoint.label),
+            method: outcome.method,
+            protocol: outcome.protocol,
+            status: outcome.status,
+            grpc_status: outcome.grpc_status,
+            tls: connection.tls.as_ref().map(|tls| tls.label),
+            duration,
+            service_duration,
+            request_bytes: outcome.request_bytes,
+            response_bytes: outcome.response_bytes,
+        });
+    }
+    if let Some(log) = &worker.access_log
+        && route.is_none_or(|route| route.access_log)
+    {
+        write_line(log, connection, x, outcome, duration, service_duration);
+    }
+}
+
+fn write_line(
+    log: &access_log::Shard,
+    connection: &Connection,
+    x: &Exchange,
+    outcome: &Outcome,
+    duration: Duration,
+    service_duration: Duration,
+) {
+    let route = outcome.route.as_deref();
+    // As by Traefik, a service that a middleware kept the request from is not named.
+    let service = route.and_then(|route| match &route.target {
+        Target::Service(service) => outcome.asked.map(|_| &*service.name),
+        Target::Internal(internal) => Some(internal.name()),
+    });
+    let scheme = if connection.tls.is_some() { "https" } else { "http" };
+    let address = outcome.endpoint.as_ref().map(|endpoint| endpoint.address_text.as_str());
+    log.write(&access_log::Entry {
+        start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+        duration,
+        entry_point: &connection.entry.config.name,
+        router: route.map(|route| &*route.name),
+        service,
+        service_url: outcome.endpoint.as_ref().map(|endpoint| &*endpoint.url),
+        service_addr: address,
+        client: connection.client,
+        client_host: Some(&*x.original_forwarded_for).filter(|list| connection.trusted && !list.is_empty()),
+        client_username: x.user.as_deref(),
+        host: &x.original_host,
+        method: x.head.method(),
+        path: &x.original_target,
+        protocol: x.head.version().as_str(),
+        scheme,
+        request_bytes: outcome.request_bytes,
+        origin: outcome.asked.map(|_| access_log::Origin {
+            status: outcome.origin_status,
+            bytes: outcome.response_bytes,
+            duration: service_duration,
+        }),
+        status: outcome.status,
+        response_bytes: outcome.response_bytes,
+        retry_attempts: x.tries.saturating_sub(1),
+        tls: connection.tls.as_ref().map(|tls| access_log::Tls {
+            version: tls.version,
+            cipher: &tls.cipher,
+            client_subject: tls.client_subject.as_deref(),
+        }),
+        request_headers: log
+            .keeps_request_headers()
+            .then_some(&|each| x.head.iter().for_each(|(n, v)| each(n, v))),
+        origin_headers: log
+            .keeps_response_headers()
+            .then_some(&|each| x.response.iter().for_each(|(n, v)| each(n, v))),
+        downstream_headers: log
+            .keeps_response_headers()
+            .then_some(&|each| x.response.iter().for_each(|(n, v)| each(n, v))),
+    });
+}

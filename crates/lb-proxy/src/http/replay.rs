@@ -1,0 +1,112 @@
+//! A request's body kept in memory, so that a retry can send it again.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use lb_http1::{Framing, Head};
+
+use super::body::{Fill, Sink, Source};
+use super::downstream::Downstream;
+use super::h1::H1;
+use crate::upstream::failure::{self, Cause};
+
+/// The client, with the beginning of its body read ahead.
+pub(crate) struct Replay<'a, D> {
+    down: &'a mut D,
+    kept: Vec<u8>,
+    at: usize,
+    /// All of the body is in `kept`.
+    whole: bool,
+}
+
+impl<'a, D: Downstream> Replay<'a, D> {
+    /// Reads the body, as far as it fits into `most` bytes.
+    ///
+    /// # Errors
+    /// The client broke its body off.
+    pub(crate) async fn read(down: &'a mut D, most: usize) -> Result<Self, Cause> {
+        let mut kept = Vec::new();
+        let whole = poll_fn(|cx| {
+            loop {
+                let fill =
+                    std::task::ready!(down.poll_fill(cx)).map_err(|error| failure::client_body(&error).cause);
+                match fill? {
+                    Fill::End => return Poll::Ready(Ok(true)),
+                    Fill::Data => {
+                        let count = down.data().len();
+                        if count > most - kept.len() {
+                            return Poll::Ready(Ok(false));
+                        }
+                        kept.extend_from_slice(down.data());
+                        down.consume(count);
+                    }
+                }
+            }
+        })
+        .await?;
+        Ok(Self { down, kept, at: 0, whole })
+    }
+}
+
+impl<D: Downstream> Source for Replay<'_, D> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        if self.at < self.kept.len() {
+            return Poll::Ready(Ok(Fill::Data));
+        }
+        if self.whole { Poll::Ready(Ok(Fill::End)) } else { self.down.poll_fill(cx) }
+    }
+
+    fn data(&self) -> &[u8] {
+        if self.at < self.kept.len() { &self.kept[self.at..] } else { self.down.data() }
+    }
+
+    fn consume(&mut self, count: usize) {
+        if self.at < self.kept.len() { self.at += count } else { self.down.consume(count) }
+    }
+
+    fn trailers(&self) -> Option<&Head> {
+        self.down.trailers()
+    }
+}
+
+impl<D: Downstream> Sink for Replay<'_, D> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.down.poll_send(cx, data)
+    }
+
+    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        self.down.finish(trailers)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.down.poll_flush(cx)
+    }
+}
+
+impl<D: Downstream> Downstream for Replay<'_, D> {
+    fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
+        self.down.respond(head, framing)
+    }
+
+    fn inform(&mut self, head: &Head) -> io::Result<()> {
+        self.down.inform(head)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.down.poll_gone(cx)
+    }
+
+    fn tunnel(&mut self) -> Option<&mut H1> {
+        self.down.tunnel()
+    }
+
+    fn abort(&mut self) {
+        self.down.abort();
+    }
+
+    fn rewind(&mut self) -> bool {
+        self.at = 0;
+        self.whole
+    }
+}

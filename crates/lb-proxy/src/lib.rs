@@ -1,0 +1,23 @@
+//! The data plane: entry points, TLS, HTTP, middlewares, upstream connections.
+//!
+//! One single-threaded runtime per worker, each with its own listening sockets, buffers and upstream
+//! connections; nothing on a request's way takes a contended lock. What is served is a [`Snapshot`],
+//! compiled by [`Publisher::publish`] and replaced as a whole.
+
+mod buffers;
+mod deadline;
+mod entrypoint;
+mod exchange;
+mod forward;
+mod http;
+mod middleware;
+mod proxy;
+mod snapshot;
+mod stream;
+mod tls;
+mod upstream;
+mod worker;
+
+pub use proxy::{BindError, Compiled, Proxy, Publisher, Settings, check};
+pub use snapshot::{Failure, Internal, Snapshot};
+pub use worker::{InternalRequest, InternalResponse, Internals};

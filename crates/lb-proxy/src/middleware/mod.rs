@@ -1,0 +1,158 @@
+//! Middlewares: what happens to a request between its router and its service, and to the answer
+//! on the way back. Each is written once, against [`Exchange`], whatever protocol is spoken.
+
+mod allow_list;
+mod auth;
+mod circuit_breaker;
+mod headers;
+mod limits;
+mod path;
+mod redirect;
+mod source;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lb_config::dynamic::Middleware as Config;
+use lb_config::dynamic::Retry;
+use lb_config::static_config::EncodedCharacters;
+use lb_observe::metrics::{LabelId, Metrics};
+
+pub(crate) use allow_list::AllowList;
+pub(crate) use auth::{BasicAuth, Check};
+pub(crate) use circuit_breaker::{CircuitBreaker, NamedBreaker};
+pub(crate) use headers::Headers;
+pub(crate) use limits::{InFlight, RateLimit};
+pub(crate) use redirect::RedirectScheme;
+
+use crate::exchange::Exchange;
+use crate::http::local::Local;
+
+/// One compiled middleware of one router.
+pub(crate) enum Middleware {
+    /// The entry point's policy on percent-encoded characters; not a middleware in YAML.
+    EncodedCharacters(EncodedCharacters),
+    RedirectScheme(RedirectScheme),
+    Headers(Box<Headers>),
+    StripPrefix {
+        prefixes: Vec<String>,
+    },
+    AddPrefix {
+        prefix: String,
+    },
+    ReplacePath {
+        path: String,
+    },
+    RateLimit(RateLimit),
+    InFlight(InFlight),
+    AllowList(AllowList),
+    BasicAuth(Box<BasicAuth>),
+    CircuitBreaker(CircuitBreaker),
+    /// Carried out by whoever runs the chain: everything behind it may run again.
+    Retry(Retry),
+}
+
+/// What comes after a middleware has seen the request.
+pub(crate) enum Step {
+    Next,
+    /// The chain ends here; the middlewares before see this answer.
+    Respond(Local),
+    /// The same, with the head in [`Exchange::response`] already, and this body.
+    Answered(Cow<'static, [u8]>),
+    /// A rate limit lets the request through after this time.
+    Wait(Duration),
+    /// A password has to be checked, which takes long enough to do it elsewhere.
+    Check(Box<Check>),
+}
+
+/// What a middleware is compiled from besides its own options.
+pub(crate) struct Build<'a> {
+    /// Qualified name of the middleware.
+    pub(crate) name: &'a str,
+    /// The same middleware of the same router in the snapshot before: its live state is taken over
+    /// where its options did not change.
+    pub(crate) previous: Option<&'a Middleware>,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) now: Instant,
+}
+
+impl Middleware {
+    /// Compiles one middleware. `Chain` is none: its members stand in its place.
+    ///
+    /// # Errors
+    /// A text for the operator when an option passed the configuration's checks but cannot run.
+    pub(crate) fn compile(config: &Config, build: &Build<'_>) -> Result<Self, String> {
+        Ok(match config {
+            Config::RedirectScheme(options) => Self::RedirectScheme(RedirectScheme::new(options)),
+            Config::Headers(options) => Self::Headers(Box::new(Headers::new(options)?)),
+            Config::StripPrefix { prefixes } => Self::StripPrefix { prefixes: prefixes.clone() },
+            Config::AddPrefix { prefix } => Self::AddPrefix { prefix: prefix.clone() },
+            Config::ReplacePath { path } => Self::ReplacePath { path: path.clone() },
+            Config::RateLimit(options) => Self::RateLimit(RateLimit::new(options, build)),
+            Config::InFlightReq(options) => Self::InFlight(InFlight::new(options, build)),
+            Config::IpAllowList(options) => Self::AllowList(AllowList::new(options)),
+            Config::BasicAuth(options) => Self::BasicAuth(Box::new(BasicAuth::new(options, build))),
+            Config::CircuitBreaker(options) => Self::CircuitBreaker(CircuitBreaker::new(options, build)),
+            Config::Retry(options) => Self::Retry(options.clone()),
+            Config::Chain { .. } => return Err("a chain has no instance of its own".to_owned()),
+        })
+    }
+
+    /// The metric label it counts under.
+    pub(crate) fn label(&self) -> Option<LabelId> {
+        match self {
+            Self::RateLimit(limit) => Some(limit.label),
+            Self::InFlight(limit) => Some(limit.label),
+            Self::CircuitBreaker(breaker) => Some(breaker.label()),
+            _ => None,
+        }
+    }
+
+    /// Sees, changes or answers the request.
+    pub(crate) fn on_request(&self, x: &mut Exchange) -> Step {
+        match self {
+            Self::EncodedCharacters(allowed) => path::check_encoded(x, allowed),
+            Self::RedirectScheme(redirect) => redirect.on_request(x),
+            Self::Headers(headers) => headers.on_request(x),
+            Self::StripPrefix { prefixes } => path::strip_prefix(x, prefixes),
+            Self::AddPrefix { prefix } => path::add_prefix(x, prefix),
+            Self::ReplacePath { path } => path::replace_path(x, path),
+            Self::RateLimit(limit) => limit.on_request(x),
+            Self::InFlight(limit) => limit.on_request(x),
+            Self::AllowList(list) => list.on_request(x),
+            Self::BasicAuth(auth) => auth.on_request(x),
+            Self::CircuitBreaker(breaker) => breaker.on_request(x),
+            Self::Retry(_) => Step::Next,
+        }
+    }
+
+    /// Sees and changes the head of the answer; runs in reverse order.
+    pub(crate) fn on_response(&self, x: &mut Exchange) {
+        match self {
+            Self::Headers(headers) => headers.on_response(x),
+            Self::CircuitBreaker(breaker) => breaker.on_response(x),
+            _ => {}
+        }
+    }
+
+    /// What [`Step::Check`] asked for has been found out.
+    pub(crate) fn on_checked(&self, x: &mut Exchange, check: &Check, passed: bool) -> Step {
+        match self {
+            Self::BasicAuth(auth) => auth.on_checked(x, check, passed),
+            _ => Step::Next,
+        }
+    }
+}
+
+/// Live state behind `Arc`, kept while the options that made it stay the same.
+pub(crate) fn kept<T, O: PartialEq>(
+    previous: Option<(&Arc<T>, &O)>,
+    options: &O,
+    new: impl FnOnce() -> T,
+) -> Arc<T> {
+    match previous {
+        Some((state, before)) if before == options => Arc::clone(state),
+        _ => Arc::new(new()),
+    }
+}

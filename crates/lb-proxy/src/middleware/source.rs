@@ -1,0 +1,98 @@
+//! Whom a request comes from: the key that limits count by.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_config::dynamic::{IpStrategy, SourceCriterion};
+
+use crate::exchange::Exchange;
+
+/// The client's address as `ipStrategy` finds it; `None` where the field holds none.
+pub(super) fn client_ip(x: &Exchange, strategy: &IpStrategy) -> Option<IpAddr> {
+    let ip = if strategy.depth > 0 {
+        // From the right; what stands there was added by the proxy before us.
+        address(forwarded_for(x)?.rsplit(',').nth(strategy.depth - 1)?.trim())?
+    } else if !strategy.excluded_ips.is_empty() {
+        let known = |ip: &IpAddr| strategy.excluded_ips.iter().any(|net| net.contains(ip));
+        let entries = forwarded_for(x)?.rsplit(',').map(str::trim).filter(|entry| !entry.is_empty());
+        entries.map(address).find_map(|ip| match ip {
+            Some(ip) if known(&ip) => None,
+            // An entry that is no address cannot be excluded: it ends the search.
+            other => Some(other),
+        })??
+    } else {
+        x.peer.ip
+    };
+    Some(match (ip, strategy.ipv6_subnet) {
+        (IpAddr::V6(ip), Some(bits)) if strategy.excluded_ips.is_empty() || strategy.depth > 0 => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(ip) & mask).into())
+        }
+        (ip, _) => ip,
+    })
+}
+
+/// An entry of `X-Forwarded-For`; some proxies write the port as well. An IPv4 address in IPv6 notation counts as what
+/// it is.
+fn address(entry: &str) -> Option<IpAddr> {
+    let ip = entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
+    Some(ip.to_canonical())
+}
+
+fn forwarded_for(x: &Exchange) -> Option<&str> {
+    x.head.get_str("x-forwarded-for")
+}
+
+/// The key of a limit. `None`: the source cannot be told.
+pub(super) fn key<'a>(x: &'a Exchange, criterion: &SourceCriterion) -> Option<Cow<'a, str>> {
+    match criterion {
+        SourceCriterion::Ip(strategy) if *strategy == IpStrategy::default() => {
+            Some(Cow::Borrowed(&x.peer.ip_text))
+        }
+        SourceCriterion::Ip(strategy) => client_ip(x, strategy).map(|ip| Cow::Owned(ip.to_string())),
+        SourceCriterion::Header(name) => Some(Cow::Borrowed(x.head.get_str(name).unwrap_or_default())),
+        SourceCriterion::Host => Some(Cow::Borrowed(x.head.get_str("host").unwrap_or_default())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::http::forwarded::Peer;
+
+    fn found(forwarded: &str, strategy: IpStrategy) -> String {
+        let peer = Peer::new("192.0.2.1".parse().unwrap(), false);
+        let now = tokio::time::Instant::now().into_std();
+        let mut x = Exchange::new(Rc::new(peer), now);
+        if !forwarded.is_empty() {
+            x.head.append("X-Forwarded-For", forwarded.as_bytes());
+        }
+        client_ip(&x, &strategy).map_or_else(|| "-".to_owned(), |ip| ip.to_string())
+    }
+
+    #[test]
+    fn the_strategy_finds_the_client() {
+        let depth = |depth| IpStrategy { depth, ..IpStrategy::default() };
+        let list = "10.0.0.1, 11.0.0.1,12.0.0.1";
+        assert_eq!(found(list, IpStrategy::default()), "192.0.2.1");
+        assert_eq!(found(list, depth(1)), "12.0.0.1");
+        assert_eq!(found(list, depth(3)), "10.0.0.1");
+        assert_eq!(found(list, depth(4)), "-");
+        assert_eq!(found("", depth(1)), "-");
+        let excluded = |nets: &[&str]| IpStrategy {
+            excluded_ips: nets.iter().map(|net| net.parse().unwrap()).collect(),
+            ..IpStrategy::default()
+        };
+        assert_eq!(found(list, excluded(&["12.0.0.0/8"])), "11.0.0.1");
+        assert_eq!(found(list, excluded(&["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8"])), "-");
+        assert_eq!(found("10.0.0.1, x, 12.0.0.1", excluded(&["12.0.0.0/8"])), "-");
+        assert_eq!(found("10.0.0.1, 12.0.0.1,", excluded(&["12.0.0.0/8"])), "10.0.0.1");
+        assert_eq!(found("10.0.0.1:80", depth(1)), "10.0.0.1");
+        assert_eq!(found("::ffff:10.0.0.1", depth(1)), "10.0.0.1");
+        assert_eq!(found("[2001:db8::1]:80", depth(1)), "2001:db8::1");
+        let subnet = IpStrategy { depth: 1, ipv6_subnet: Some(64), ..IpStrategy::default() };
+        assert_eq!(found("2001:db8:1:2:3:4:5:6", subnet), "2001:db8:1:2::");
+    }
+}

@@ -1,0 +1,288 @@
+//! The data plane as a whole: bind, publish, run, drain.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use lb_config::dynamic::Config;
+use lb_config::static_config::StaticConfig;
+use lb_core::balance::Service as LiveService;
+use lb_observe::access_log::AccessLog;
+use lb_observe::metrics::{Certificate, Kind, Metrics};
+use tokio::sync::watch;
+
+use crate::entrypoint::{Entry, listen};
+use crate::http::forwarded::ForwardedSettings;
+use crate::http::normalise::Policy;
+use crate::snapshot::{Failure, Fixed, Snapshot};
+use crate::worker::{Internals, Worker};
+
+/// How often idle connections to servers are looked over.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a draining worker looks whether it is done.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// What the data plane is made of besides its configuration.
+pub struct Settings {
+    pub config: Arc<StaticConfig>,
+    pub metrics: Metrics,
+    pub access_log: Option<Arc<AccessLog>>,
+    pub internals: Arc<dyn Internals>,
+    /// Threads; at least one.
+    pub workers: usize,
+    /// Name of this machine, for `X-Forwarded-Server`.
+    pub host_name: String,
+}
+
+/// An entry point whose address cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("entry point {name:?} cannot listen on {address}")]
+pub struct BindError {
+    pub name: String,
+    pub address: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Serve,
+    /// Accept no more, finish what is open, at most for each entry point's `graceTimeOut`.
+    Drain,
+}
+
+/// A configuration that could come into force.
+pub struct Compiled {
+    snapshot: Snapshot,
+    failures: Vec<Failure>,
+}
+
+impl Compiled {
+    /// What could not be compiled, and is left out.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+}
+
+/// The data plane. Listening sockets are bound when it is made; nothing is accepted before [`Proxy::start`].
+pub struct Proxy {
+    settings: Settings,
+    entries: Vec<Arc<Entry>>,
+    listeners: Vec<Vec<TcpListener>>,
+    store: Arc<ArcSwap<Snapshot>>,
+    phase: watch::Sender<Phase>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Compiles configurations and puts them in force. The control plane has the only one.
+pub struct Publisher {
+    fixed: Fixed,
+    store: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Publisher {
+    /// Compiles `config` beside the snapshot in force, which stays in force.
+    pub fn compile(&self, config: &Config, live: &HashMap<String, Arc<LiveService>>) -> Compiled {
+        let now = tokio::time::Instant::now().into_std();
+        let (snapshot, failures) = Snapshot::build(&self.fixed, config, live, Some(&self.store.load()), now);
+        Compiled { snapshot, failures }
+    }
+
+    /// Puts a compiled configuration in force with one store.
+    pub fn publish(&self, compiled: Compiled) {
+        let Compiled { snapshot, .. } = compiled;
+        self.fixed.metrics.retain(&snapshot.labels());
+        self.fixed.metrics.set_certificates(certificates(&snapshot));
+        self.store.store(Arc::new(snapshot));
+    }
+}
+
+/// What [`Publisher::compile`] would find, for a configuration that nobody is going to run.
+pub fn check(
+    config: &Arc<StaticConfig>,
+    dynamic: &Config,
+    live: &HashMap<String, Arc<LiveService>>,
+) -> Vec<Failure> {
+    let metrics = Metrics::new(lb_observe::metrics::Settings::default(), 1);
+    let fixed = Fixed { config: Arc::clone(config), metrics };
+    Snapshot::build(&fixed, dynamic, live, None, tokio::time::Instant::now().into_std()).1
+}
+
+/// The certificates in use, for `traefik_tls_certs_not_after`.
+fn certificates(snapshot: &Snapshot) -> Vec<Certificate> {
+    let infos = snapshot.tls.certificates_not_after().into_iter();
+    infos
+        .map(|info| Certificate {
+            common_name: info.cn,
+            serial: info.serial,
+            sans: info.sans,
+            not_after: UNIX_EPOCH + Duration::from_secs(info.not_after_unix.max(0).unsigned_abs()),
+        })
+        .collect()
+}
+
+impl Proxy {
+    /// Binds every entry point.
+    ///
+    /// # Errors
+    /// The first address that cannot be had.
+    pub fn bind(settings: Settings) -> Result<Self, BindError> {
+        let mut entries = Vec::new();
+        let mut listeners: Vec<Vec<TcpListener>> = (0..settings.workers).map(|_| Vec::new()).collect();
+        for (index, config) in settings.config.entry_points.iter().enumerate() {
+            let bound =
+                listen::bind(config.address, config.reuse_port, settings.workers, config.idle_timeout)
+                    .map_err(|source| BindError {
+                        name: config.name.clone(),
+                        address: config.address,
+                        source,
+                    })?;
+            for (worker, listener) in bound.into_iter().enumerate() {
+                listeners[worker].push(listener);
+            }
+            entries.push(Arc::new(Entry {
+                index,
+                label: settings.metrics.label(Kind::EntryPoint, &config.name),
+                policy: Policy {
+                    sanitize_path: config.http.sanitize_path,
+                    encode_query_semicolons: config.http.encode_query_semicolons,
+                },
+                forwarded: ForwardedSettings::new(
+                    config.forwarded_connection.clone(),
+                    settings.host_name.clone(),
+                ),
+                config: config.clone(),
+            }));
+        }
+        let fixed = Fixed { config: Arc::clone(&settings.config), metrics: settings.metrics.clone() };
+        let now = tokio::time::Instant::now().into_std();
+        let (empty, _) = Snapshot::build(&fixed, &Config::default(), &HashMap::new(), None, now);
+        Ok(Self {
+            settings,
+            entries,
+            listeners,
+            store: Arc::new(ArcSwap::from_pointee(empty)),
+            phase: watch::Sender::new(Phase::Serve),
+            threads: Vec::new(),
+        })
+    }
+
+    pub fn publisher(&self) -> Publisher {
+        let config = Arc::clone(&self.settings.config);
+        let fixed = Fixed { config, metrics: self.settings.metrics.clone() };
+        Publisher { fixed, store: Arc::clone(&self.store) }
+    }
+
+    /// Name and bound address of each entry point, the port that was given where 0 was asked for.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let first = self.listeners.first().map(Vec::as_slice).unwrap_or_default();
+        let names = self.entries.iter().map(|entry| entry.config.name.clone());
+        names.zip(first).filter_map(|(name, listener)| Some((name, listener.local_addr().ok()?))).collect()
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub fn start(&mut self) -> std::io::Result<()> {
+        for (index, listeners) in self.listeners.iter_mut().enumerate() {
+            // Kept as well: `addresses` stays true, and nothing is refused between here and there.
+            let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+            let seed = Seed {
+                index,
+                listeners,
+                entries: self.entries.clone(),
+                store: Arc::clone(&self.store),
+                metrics: self.settings.metrics.clone(),
+                access_log: self.settings.access_log.as_ref().map(|log| log.shard(index)),
+                internals: Arc::clone(&self.settings.internals),
+                phase: self.phase.subscribe(),
+            };
+            let thread = std::thread::Builder::new().name(format!("vigie-worker-{index}"));
+            self.threads.push(thread.spawn(move || seed.run())?);
+        }
+        Ok(())
+    }
+
+    /// Stops accepting, lets open requests finish within `graceTimeOut`, and returns when all is quiet.
+    pub fn drain(mut self) {
+        self.listeners.clear();
+        let _ = self.phase.send(Phase::Drain);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+    }
+}
+
+/// What a worker's thread starts with.
+struct Seed {
+    index: usize,
+    listeners: Vec<TcpListener>,
+    entries: Vec<Arc<Entry>>,
+    store: Arc<ArcSwap<Snapshot>>,
+    metrics: Metrics,
+    access_log: Option<lb_observe::access_log::Shard>,
+    internals: Arc<dyn Internals>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Seed {
+    fn run(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                runtime.block_on(self.serve());
+                runtime.shutdown_background();
+            }
+            Err(error) => tracing::error!(%error, "a worker cannot start"),
+        }
+    }
+
+    async fn serve(self) {
+        let Self { index, listeners, entries, store, metrics, access_log, internals, mut phase } = self;
+        let worker = Rc::new(Worker::new(index, &store, &metrics, access_log, internals));
+        let mut acceptors = Vec::new();
+        for (entry, listener) in entries.into_iter().zip(listeners) {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let stop = Rc::new(tokio::sync::Notify::new());
+                    let accept = listen::accept(Rc::clone(&worker), entry, listener, Rc::clone(&stop));
+                    acceptors.push((stop, tokio::task::spawn_local(accept)));
+                }
+                Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
+            }
+        }
+        let sweeper = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                let snapshot = sweeper.snapshot();
+                sweeper.pools.sweep(tokio::time::Instant::now(), |id| snapshot.endpoints.contains(&id));
+            }
+        });
+        // The sender lives as long as the proxy; without it there is nothing left to serve for.
+        let _ = phase.wait_for(|phase| matches!(phase, Phase::Drain)).await;
+        for (stop, acceptor) in acceptors {
+            // Kept for an acceptor that has not run yet: the process may be stopped as it starts.
+            stop.notify_one();
+            let _ = acceptor.await;
+        }
+        worker.drain();
+        let began = tokio::time::Instant::now();
+        while worker.waits_after(began.elapsed()) {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        if worker.connections() > 0 {
+            tracing::warn!(connections = worker.connections(), "graceTimeOut is over, closing what is left");
+        }
+    }
+}

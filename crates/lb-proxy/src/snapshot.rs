@@ -1,0 +1,115 @@
+//! What the data plane runs: one immutable compilation of the configuration.
+//!
+//! A request loads it once and keeps it to its end. Live state (health, limiters, breakers,
+//! connection pools) sits behind `Arc` or is keyed by identity and lives on in the next snapshot.
+
+mod build;
+mod internal;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use lb_config::dynamic::{ServersTransport, StickyCookie};
+use lb_core::balance::Service as LiveService;
+use lb_core::route::RouteIndex;
+use lb_observe::metrics::LabelId;
+
+pub use build::Failure;
+pub(crate) use build::Fixed;
+pub use internal::Internal;
+
+use crate::middleware::Middleware;
+use crate::tls::{TlsProfile, TlsTable};
+use crate::upstream::{Endpoint, Transport};
+
+/// Everything a request is decided by.
+pub struct Snapshot {
+    /// One for each entry point, in the order of the static configuration.
+    pub(crate) entry_points: Vec<EntryRoutes>,
+    pub(crate) tls: Arc<TlsTable>,
+    /// By `(router instance, position)`: where the next snapshot finds the state to keep.
+    routes: HashMap<RouteKey, Arc<Route>>,
+    services: HashMap<String, Arc<Service>>,
+    transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
+    /// Ids of the endpoints in use; pools of others are closed.
+    pub(crate) endpoints: HashSet<u64>,
+}
+
+/// Name of the router and of the entry point it is attached to: instances are not shared.
+type RouteKey = (String, usize);
+
+/// What one entry point routes.
+pub(crate) struct EntryRoutes {
+    /// Routers without TLS answer plain connections, those with TLS answer encrypted ones.
+    pub(crate) plain: RouteIndex<Arc<Route>>,
+    pub(crate) secure: RouteIndex<Arc<Route>>,
+    /// TLS options by host (lower case), from the `Host` matchers of TLS routers.
+    /// `None`: the options are broken, and nobody is let in under laxer ones.
+    pub(crate) profiles: HashMap<String, Option<Arc<TlsProfile>>>,
+    pub(crate) default_profile: Arc<TlsProfile>,
+}
+
+/// One router on one entry point.
+pub(crate) struct Route {
+    pub(crate) name: Arc<str>,
+    pub(crate) label: LabelId,
+    pub(crate) middlewares: Box<[Middleware]>,
+    pub(crate) target: Target,
+    /// Name of the TLS options a connection must have been accepted with (421 otherwise).
+    pub(crate) tls_options: Option<Arc<str>>,
+    pub(crate) access_log: bool,
+    pub(crate) metrics: bool,
+    names: Vec<String>,
+}
+
+pub(crate) enum Target {
+    Service(Arc<Service>),
+    Internal(Internal),
+}
+
+/// One service as the data plane uses it.
+pub(crate) struct Service {
+    pub(crate) name: Arc<str>,
+    pub(crate) label: LabelId,
+    pub(crate) live: Arc<LiveService>,
+    /// In the order of the service's servers: what a pick's index points into.
+    pub(crate) endpoints: Box<[Arc<Endpoint>]>,
+    pub(crate) sticky: Option<StickyCookie>,
+    pub(crate) pass_host_header: bool,
+    pub(crate) passive: bool,
+}
+
+impl Snapshot {
+    /// Every metric label this snapshot counts under.
+    pub(crate) fn labels(&self) -> HashSet<LabelId> {
+        let mut labels = HashSet::new();
+        for entry in &self.entry_points {
+            for route in entry.plain.routes().iter().chain(entry.secure.routes()) {
+                labels.insert(route.value.label);
+                labels.extend(route.value.middlewares.iter().filter_map(Middleware::label));
+                if let Target::Service(service) = &route.value.target {
+                    labels.insert(service.label);
+                    labels.extend(service.endpoints.iter().map(|endpoint| endpoint.label));
+                }
+            }
+        }
+        labels
+    }
+}
+
+impl EntryRoutes {
+    /// TLS options for a handshake: by SNI, else the default ones. `None` refuses it.
+    pub(crate) fn profile(&self, server_name: Option<&str>) -> Option<&Arc<TlsProfile>> {
+        let known = server_name.filter(|_| !self.profiles.is_empty()).and_then(|name| {
+            self.profiles.get(name).or_else(|| {
+                // As rules do: a wildcard stands for exactly one label.
+                let (_, parent) = name.split_once('.')?;
+                self.profiles.get(&format!("*.{parent}"))
+            })
+        });
+        match known {
+            Some(profile) => profile.as_ref(),
+            None => Some(&self.default_profile),
+        }
+    }
+}

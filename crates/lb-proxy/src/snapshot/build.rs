@@ -1,0 +1,471 @@
+//! From a checked configuration to a snapshot, taking over what lives on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use lb_config::Kind;
+use lb_config::dynamic::{self, Config, RouterTls, ServersTransport};
+use lb_config::static_config::{EntryPoint, Redirection, StaticConfig};
+use lb_core::balance::Service as LiveService;
+use lb_core::route;
+use lb_observe::metrics::{self, Metrics};
+
+use super::internal::{self, Internal};
+use super::{EntryRoutes, Route, RouteKey, Service, Snapshot, Target};
+use crate::middleware::{self, Middleware, RedirectScheme};
+use crate::tls::{TlsTable, client_config};
+use crate::upstream::{Endpoint, Transport};
+
+/// One object that could not be compiled. Everything else of the configuration is not touched by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: lb_config::Kind,
+    /// Qualified name.
+    pub name: String,
+    pub message: String,
+}
+
+/// What stays the same over all snapshots of a process.
+pub(crate) struct Fixed {
+    pub(crate) config: Arc<StaticConfig>,
+    pub(crate) metrics: Metrics,
+}
+
+const DEFAULT_TRANSPORT: &str = "default@internal";
+const DEFAULT_OPTIONS: &str = "default";
+
+static NEXT_ENDPOINT: AtomicU64 = AtomicU64::new(1);
+
+impl Snapshot {
+    /// Compiles `config`. A broken object is left out and named; the rest works.
+    pub(crate) fn build(
+        fixed: &Fixed,
+        config: &Config,
+        live: &HashMap<String, Arc<LiveService>>,
+        previous: Option<&Self>,
+        now: Instant,
+    ) -> (Self, Vec<Failure>) {
+        let mut failures = Vec::new();
+        let (tls, problems) = TlsTable::build(&config.tls, previous.map(|snapshot| &*snapshot.tls));
+        for problem in problems {
+            let message = problem.to_string();
+            if problem.is_broken() {
+                failures.push(Failure { kind: Kind::Certificate, name: "tls".to_owned(), message });
+            } else {
+                tracing::warn!("{message}");
+            }
+        }
+        let mut builder = Builder {
+            fixed,
+            config,
+            live,
+            previous,
+            now,
+            failures,
+            tls: Arc::new(tls),
+            routes: HashMap::new(),
+            services: HashMap::new(),
+            transports: HashMap::new(),
+            endpoints: HashSet::new(),
+        };
+        builder.transports();
+        let mut entry_points = Vec::with_capacity(fixed.config.entry_points.len());
+        let attached = builder.attached();
+        for (index, (entry, routers)) in fixed.config.entry_points.iter().zip(attached).enumerate() {
+            entry_points.push(builder.entry_point(index, entry, routers));
+        }
+        let Builder { failures, tls, routes, services, transports, endpoints, .. } = builder;
+        (Self { entry_points, tls, routes, services, transports, endpoints }, failures)
+    }
+}
+
+struct Builder<'a> {
+    fixed: &'a Fixed,
+    config: &'a Config,
+    live: &'a HashMap<String, Arc<LiveService>>,
+    previous: Option<&'a Snapshot>,
+    now: Instant,
+    failures: Vec<Failure>,
+    tls: Arc<TlsTable>,
+    routes: HashMap<RouteKey, Arc<Route>>,
+    services: HashMap<String, Arc<Service>>,
+    transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
+    endpoints: HashSet<u64>,
+}
+
+type Attached<'a> = Vec<(&'a String, &'a dynamic::Router)>;
+
+impl<'a> Builder<'a> {
+    fn fail(&mut self, kind: Kind, name: &str, message: impl Into<String>) {
+        let failure = Failure { kind, name: name.to_owned(), message: message.into() };
+        if !self.failures.contains(&failure) {
+            self.failures.push(failure);
+        }
+    }
+
+    /// Every transport a service may name, unchanged ones taken over with their TLS sessions.
+    fn transports(&mut self) {
+        let default = (DEFAULT_TRANSPORT, &self.fixed.config.servers_transport);
+        let named = self.config.servers_transports.iter().map(|(name, settings)| (name.as_str(), settings));
+        for (name, settings) in std::iter::once(default).chain(named) {
+            let kept = self.previous.and_then(|snapshot| snapshot.transports.get(name));
+            let transport = match kept {
+                Some((before, transport)) if before == settings => Arc::clone(transport),
+                _ => {
+                    let compile = |h2| client_config(settings, h2).map_err(|error| error.to_string());
+                    Arc::new(Transport {
+                        settings: settings.clone(),
+                        tls_http1: compile(false),
+                        tls_any: compile(!settings.disable_http2),
+                    })
+                }
+            };
+            if let Err(error) = &transport.tls_any {
+                let message = error.clone();
+                self.failures.push(Failure { kind: Kind::ServersTransport, name: name.to_owned(), message });
+            }
+            self.transports.insert(name.to_owned(), (settings.clone(), transport));
+        }
+    }
+
+    /// Which routers each entry point gets.
+    fn attached(&mut self) -> Vec<Attached<'a>> {
+        let entries = &self.fixed.config.entry_points;
+        let explicit = entries.iter().any(|entry| entry.as_default);
+        let index: HashMap<&str, usize> =
+            entries.iter().enumerate().map(|(at, entry)| (entry.name.as_str(), at)).collect();
+        let defaults: Vec<usize> = entries
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| if explicit { entry.as_default } else { entry.name != "traefik" })
+            .map(|(at, _)| at)
+            .collect();
+        let mut attached: Vec<Attached<'a>> = vec![Vec::new(); entries.len()];
+        let config = self.config;
+        for (name, router) in &config.routers {
+            if router.entry_points.is_empty() {
+                for at in &defaults {
+                    attached[*at].push((name, router));
+                }
+                continue;
+            }
+            for entry in &router.entry_points {
+                match index.get(entry.as_str()) {
+                    Some(at) => attached[*at].push((name, router)),
+                    None => self.fail(Kind::Router, name, format!("entryPoint {entry:?} doesn't exist")),
+                }
+            }
+        }
+        attached
+    }
+
+    fn entry_point(&mut self, index: usize, entry: &EntryPoint, routers: Attached<'a>) -> EntryRoutes {
+        let mut plain = Vec::new();
+        let mut secure = Vec::new();
+        // Host to options name; `None` where two routers disagree.
+        let mut options: HashMap<String, Option<String>> = HashMap::new();
+        let mut built = Vec::with_capacity(routers.len());
+        for (name, router) in routers {
+            let tls = router.tls.as_ref().or(entry.http.tls.as_ref());
+            if let Some(tls) = tls {
+                let wanted = options_name(tls);
+                for host in router.rule.hosts() {
+                    options
+                        .entry(host)
+                        .and_modify(|known| {
+                            if known.as_deref() != Some(wanted) {
+                                *known = None;
+                            }
+                        })
+                        .or_insert_with(|| Some(wanted.to_owned()));
+                }
+            }
+            if let Some(route) = self.router(index, entry, name, router, tls) {
+                built.push((route, router, tls));
+            }
+        }
+        for (route, router, tls) in built {
+            let mut route = route;
+            if self.fixed.config.core.strict_tls_options
+                && tls.is_some()
+                && router.rule.hosts().iter().any(|host| options.get(host).is_some_and(Option::is_none))
+            {
+                let message = "router's TLSOptions configuration is conflicting with other routers on the same \
+                               entrypoint and host";
+                self.fail(Kind::Router, &route.name, message);
+                continue;
+            }
+            if let (Some(tls), Some(this)) = (tls, Arc::get_mut(&mut route)) {
+                this.tls_options = Some(self.effective_options(&router.rule.hosts(), tls, &options).into());
+            }
+            self.routes.insert((route.name.to_string(), index), Arc::clone(&route));
+            let rank = self.rank(&route.name);
+            let entry = route::Route {
+                rule: Arc::clone(&router.rule),
+                priority: router.priority,
+                rank,
+                value: route,
+            };
+            if tls.is_some() { secure.push(entry) } else { plain.push(entry) }
+        }
+        self.internal_routes(entry, &mut plain);
+        if let Some(redirection) = &entry.http.redirection {
+            plain.extend(self.redirection(entry, redirection));
+        }
+        let default_profile = Arc::clone(self.tls.fallback());
+        let profiles = options
+            .into_iter()
+            .filter_map(|(host, name)| {
+                let name = name.unwrap_or_else(|| DEFAULT_OPTIONS.to_owned());
+                (name != DEFAULT_OPTIONS).then(|| (host, self.tls.options(&name)))
+            })
+            .collect();
+        EntryRoutes {
+            plain: route::RouteIndex::build(plain),
+            secure: route::RouteIndex::build(secure),
+            profiles,
+            default_profile,
+        }
+    }
+
+    /// The options a router's connections really get: its own, unless its hosts are disputed or it
+    /// names none (reference: both fall back to the default options).
+    fn effective_options(
+        &self,
+        hosts: &[String],
+        tls: &RouterTls,
+        options: &HashMap<String, Option<String>>,
+    ) -> String {
+        let own = options_name(tls);
+        let agreed =
+            !hosts.is_empty() && hosts.iter().all(|host| options.get(host).is_some_and(Option::is_some));
+        if agreed { own.to_owned() } else { DEFAULT_OPTIONS.to_owned() }
+    }
+
+    fn router(
+        &mut self,
+        index: usize,
+        entry: &EntryPoint,
+        name: &str,
+        router: &dynamic::Router,
+        tls: Option<&RouterTls>,
+    ) -> Option<Arc<Route>> {
+        if let Some(tls) = tls
+            && self.tls.options(options_name(tls)).is_none()
+        {
+            self.fail(Kind::Router, name, format!("unknown TLS options: {}", options_name(tls)));
+            return None;
+        }
+        let target = match Internal::find(&router.service, &self.fixed.config) {
+            Some(internal) => Target::Internal(internal),
+            None => Target::Service(self.service(name, &router.service)?),
+        };
+        let merged = self.is_model(entry) && router.entry_points.len() > 1;
+        let shown = if merged { format!("{}-{name}", entry.name) } else { name.to_owned() };
+        let mut names = Vec::new();
+        for middleware in entry.http.middlewares.iter().chain(&router.middlewares) {
+            let qualified = qualify(middleware, name);
+            if let Err(message) = self.flatten(&qualified, &mut names, 0) {
+                self.fail(Kind::Router, name, message);
+                return None;
+            }
+        }
+        let key = (shown, index);
+        let before = self.previous.and_then(|snapshot| snapshot.routes.get(&key));
+        let mut middlewares = Vec::with_capacity(names.len() + 1);
+        let policy = entry.http.encoded_characters.map(Middleware::EncodedCharacters);
+        let offset = usize::from(policy.is_some());
+        middlewares.extend(policy);
+        for (at, middleware) in names.iter().enumerate() {
+            let kept = before
+                .filter(|route| route.names.get(at) == Some(middleware))
+                .and_then(|route| route.middlewares.get(at + offset));
+            let build = middleware::Build {
+                name: middleware,
+                previous: kept,
+                metrics: &self.fixed.metrics,
+                now: self.now,
+            };
+            match Middleware::compile(&self.config.middlewares[middleware], &build) {
+                Ok(compiled) => middlewares.push(compiled),
+                Err(message) => {
+                    self.fail(Kind::Middleware, middleware, message.clone());
+                    self.fail(Kind::Router, name, format!("middleware {middleware}: {message}"));
+                    return None;
+                }
+            }
+        }
+        Some(Arc::new(Route {
+            name: key.0.as_str().into(),
+            label: self.fixed.metrics.label(metrics::Kind::Router, &key.0),
+            middlewares: middlewares.into(),
+            access_log: router.observability.access_logs.or(entry.observability.access_logs).unwrap_or(true)
+                && (!matches!(target, Target::Internal(_)) || self.logs_internals()),
+            metrics: router.observability.metrics.or(entry.observability.metrics).unwrap_or(true)
+                && (!matches!(target, Target::Internal(_)) || self.counts_internals()),
+            target,
+            tls_options: None,
+            names,
+        }))
+    }
+
+    fn logs_internals(&self) -> bool {
+        self.fixed.config.access_log.as_ref().is_some_and(|log| log.add_internals)
+    }
+
+    fn counts_internals(&self) -> bool {
+        self.fixed.config.metrics.as_ref().is_some_and(|metrics| metrics.add_internals)
+    }
+
+    /// Entry point settings that are merged into its routers make copies of those on several.
+    fn is_model(&self, entry: &EntryPoint) -> bool {
+        !entry.http.middlewares.is_empty()
+            || entry.http.tls.is_some()
+            || entry.http.encoded_characters.is_some()
+    }
+
+    /// Names in order, chains replaced by their members.
+    fn flatten(&self, name: &str, into: &mut Vec<String>, depth: usize) -> Result<(), String> {
+        const DEEPEST: usize = 32;
+        if depth > DEEPEST {
+            return Err(format!("middleware {name:?} contains itself"));
+        }
+        match self.config.middlewares.get(name) {
+            None => Err(format!("middleware {name:?} does not exist")),
+            Some(dynamic::Middleware::Chain { middlewares }) => middlewares
+                .iter()
+                .try_for_each(|member| self.flatten(&qualify(member, name), into, depth + 1)),
+            Some(_) => {
+                into.push(name.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    fn service(&mut self, router: &str, name: &str) -> Option<Arc<Service>> {
+        if let Some(service) = self.services.get(name) {
+            return Some(Arc::clone(service));
+        }
+        let (Some(config), Some(live)) = (self.config.services.get(name), self.live.get(name)) else {
+            self.fail(Kind::Router, router, format!("the service {name:?} does not exist"));
+            return None;
+        };
+        let Some((_, transport)) = self.transports.get(&config.servers_transport) else {
+            let message = format!("serversTransport {:?} does not exist", config.servers_transport);
+            self.fail(Kind::Service, name, message.clone());
+            self.fail(Kind::Router, router, message);
+            return None;
+        };
+        let transport = Arc::clone(transport);
+        let before = self.previous.and_then(|snapshot| snapshot.services.get(name));
+        let service_label = self.fixed.metrics.label(metrics::Kind::Service, name);
+        // Service::new keeps the order of its members, so an index means the same in both.
+        let endpoints: Box<[Arc<Endpoint>]> = config
+            .servers
+            .iter()
+            .map(|server| {
+                let kept = before.and_then(|service| {
+                    service.endpoints.iter().find(|endpoint| endpoint.is_same(server, &transport))
+                });
+                kept.map(Arc::clone).unwrap_or_else(|| {
+                    let id = NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed);
+                    let label = self.fixed.metrics.label(metrics::Kind::Server, &server.url);
+                    Arc::new(Endpoint::new(id, server, label, service_label, Arc::clone(&transport)))
+                })
+            })
+            .collect();
+        self.endpoints.extend(endpoints.iter().map(|endpoint| endpoint.id));
+        let service = Arc::new(Service {
+            name: name.into(),
+            label: service_label,
+            live: Arc::clone(live),
+            endpoints,
+            sticky: config.sticky.clone(),
+            pass_host_header: config.pass_host_header,
+            passive: config.passive_health_check.is_some(),
+        });
+        self.services.insert(name.to_owned(), Arc::clone(&service));
+        Some(service)
+    }
+
+    fn internal_routes(&mut self, entry: &EntryPoint, plain: &mut Vec<route::Route<Arc<Route>>>) {
+        for router in internal::routers(&self.fixed.config) {
+            if router.entry_point != entry.name {
+                continue;
+            }
+            let Some(rule) = internal::rule(router.rule) else { continue };
+            let value = Arc::new(self.internal_route(router.name, Box::new([]), router.service));
+            plain.push(route::Route { rule, priority: router.priority, rank: u32::MAX, value });
+        }
+    }
+
+    fn internal_route(&self, name: &str, middlewares: Box<[Middleware]>, service: Internal) -> Route {
+        Route {
+            name: name.into(),
+            label: self.fixed.metrics.label(metrics::Kind::Router, name),
+            middlewares,
+            target: Target::Internal(service),
+            tls_options: None,
+            access_log: self.logs_internals(),
+            metrics: self.counts_internals(),
+            names: Vec::new(),
+        }
+    }
+
+    /// The router of `http.redirections.entryPoint`: everything on this entry point moves to another.
+    fn redirection(
+        &mut self,
+        entry: &EntryPoint,
+        redirection: &Redirection,
+    ) -> Option<route::Route<Arc<Route>>> {
+        let port = match redirection.to.strip_prefix(':') {
+            Some(port) => port.to_owned(),
+            None => {
+                let target =
+                    self.fixed.config.entry_points.iter().find(|other| other.name == redirection.to)?;
+                target.address.port().to_string()
+            }
+        };
+        let to = redirection.to.trim_start_matches(':');
+        let options = dynamic::RedirectScheme {
+            scheme: redirection.scheme.clone(),
+            port: Some(port),
+            permanent: redirection.permanent,
+        };
+        let middleware = Middleware::RedirectScheme(RedirectScheme::new(&options));
+        let name = format!("{}-to-{to}@internal", entry.name);
+        let mut route = self.internal_route(&name, Box::new([middleware]), Internal::Noop);
+        // The users' traffic, unlike the other internal routers': logged and counted.
+        (route.access_log, route.metrics) = (true, true);
+        Some(route::Route {
+            rule: internal::rule("HostRegexp(`^.+$`)")?,
+            priority: redirection.priority,
+            rank: u32::MAX,
+            value: Arc::new(route),
+        })
+    }
+
+    /// Place of a router's provider among equal priorities.
+    fn rank(&self, name: &str) -> u32 {
+        let provider = name.rsplit_once('@').map_or("", |(_, provider)| provider);
+        let precedence = &self.fixed.config.providers.precedence;
+        precedence.iter().position(|known| known == provider).map_or(u32::MAX - 1, |at| at as u32)
+    }
+}
+
+fn options_name(tls: &RouterTls) -> &str {
+    if tls.options.is_empty() { DEFAULT_OPTIONS } else { &tls.options }
+}
+
+/// `name@provider` as it stands, else in the provider of whoever refers to it.
+fn qualify(name: &str, referrer: &str) -> String {
+    if name.contains('@') {
+        return name.to_owned();
+    }
+    match referrer.rsplit_once('@') {
+        Some((_, provider)) => format!("{name}@{provider}"),
+        None => name.to_owned(),
+    }
+}

@@ -1,0 +1,83 @@
+//! The routers and services Vigie brings along: `ping@internal`, `api@internal` and the like.
+
+use std::sync::Arc;
+
+use lb_config::static_config::StaticConfig;
+use lb_core::route::Rule;
+
+/// A service answered by Vigie itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Internal {
+    Api,
+    Dashboard,
+    Ping,
+    Prometheus,
+    Noop,
+}
+
+/// Above every router a user can write.
+const TOP: i64 = i64::MAX;
+
+/// A router of the provider `internal`.
+pub(super) struct InternalRouter {
+    pub(super) name: &'static str,
+    pub(super) entry_point: String,
+    pub(super) rule: &'static str,
+    pub(super) priority: i64,
+    pub(super) service: Internal,
+}
+
+impl Internal {
+    /// The service a qualified name stands for, when its feature is on.
+    pub(super) fn find(name: &str, fixed: &StaticConfig) -> Option<Self> {
+        match name {
+            "noop@internal" => Some(Self::Noop),
+            "api@internal" if fixed.api.is_some() => Some(Self::Api),
+            "dashboard@internal" if fixed.api.as_ref().is_some_and(|api| api.dashboard) => {
+                Some(Self::Dashboard)
+            }
+            "ping@internal" if fixed.ping.is_some() => Some(Self::Ping),
+            "prometheus@internal" if fixed.metrics.is_some() => Some(Self::Prometheus),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api@internal",
+            Self::Dashboard => "dashboard@internal",
+            Self::Ping => "ping@internal",
+            Self::Prometheus => "prometheus@internal",
+            Self::Noop => "noop@internal",
+        }
+    }
+}
+
+/// The routers that the static configuration asks for.
+pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
+    let mut routers = Vec::new();
+    let mut add = |name, entry_point: &str, rule, priority, service| {
+        routers.push(InternalRouter { name, entry_point: entry_point.to_owned(), rule, priority, service });
+    };
+    if let Some(ping) = fixed.ping.as_ref().filter(|ping| !ping.manual_routing) {
+        add("ping@internal", &ping.entry_point, "PathPrefix(`/ping`)", TOP, Internal::Ping);
+        // Beyond Traefik: the endpoints orchestrators expect, beside /ping.
+        let rule = "Path(`/live`) || Path(`/ready`) || Path(`/health`)";
+        add("health@internal", &ping.entry_point, rule, TOP, Internal::Ping);
+    }
+    if let Some(metrics) = fixed.metrics.as_ref().filter(|metrics| !metrics.manual_routing) {
+        add("prometheus@internal", &metrics.entry_point, "PathPrefix(`/metrics`)", TOP, Internal::Prometheus);
+    }
+    if let Some(api) = fixed.api.as_ref().filter(|api| api.insecure) {
+        add("api@internal", "traefik", "PathPrefix(`/api`)", TOP - 1, Internal::Api);
+        if api.dashboard {
+            add("dashboard@internal", "traefik", "PathPrefix(`/`)", TOP - 2, Internal::Dashboard);
+        }
+    }
+    routers
+}
+
+/// The rule of a router written in this file.
+pub(super) fn rule(text: &str) -> Option<Arc<Rule>> {
+    Rule::parse(text).ok().map(Arc::new)
+}

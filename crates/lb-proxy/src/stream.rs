@@ -1,0 +1,196 @@
+//! One byte stream, whatever carries it: plain TCP or TLS, from a client or towards a server.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connected socket. An enum rather than a type parameter: the forwarding code exists once.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Client(Box<tokio_rustls::server::TlsStream<Prefixed>>),
+    Server(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Reads into `buf`; `Ok(0)` is the end of the stream.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        ready!(match self {
+            Self::Plain(s) => Pin::new(s).poll_read(cx, &mut buf),
+            Self::Client(s) => Pin::new(s).poll_read(cx, &mut buf),
+            Self::Server(s) => Pin::new(s).poll_read(cx, &mut buf),
+        })?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Ready when a read would find something, as far as that is known without a buffer.
+    ///
+    /// Over TLS the socket says it: what rustls has already decrypted was handed out before.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp().poll_read_ready(cx)
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Self::Client(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Self::Server(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Client(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Server(s) => Pin::new(s).poll_write(cx, bytes),
+        }
+    }
+
+    /// Pushes what TLS has encrypted but not yet sent; nothing to do for plain TCP.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Client(s) => Pin::new(s).poll_flush(cx),
+            Self::Server(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    /// Ends our side: `close_notify` over TLS, then FIN.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Client(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Server(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+
+    /// Makes dropping it a reset, which no peer takes for an orderly end.
+    pub(crate) fn reset_on_drop(&self) {
+        // Fails on dead sockets only, which end by no orderly end anyway.
+        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(s) => s,
+            Self::Client(s) => &s.get_ref().0.inner,
+            Self::Server(s) => s.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Client(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Server(s) => Pin::new(s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Stream::poll_write(&mut self, cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Stream::poll_write_vectored(&mut self, cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Stream::poll_flush(&mut self, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Stream::poll_shutdown(&mut self, cx)
+    }
+}
+
+/// A stream of which some bytes were already read, to find out what is spoken on it.
+pub(crate) struct Prefixed<S = TcpStream> {
+    prefix: Vec<u8>,
+    taken: usize,
+    inner: S,
+}
+
+impl<S> Prefixed<S> {
+    pub(crate) fn new(prefix: Vec<u8>, inner: S) -> Self {
+        Self { prefix, taken: 0, inner }
+    }
+}
+
+impl Prefixed<TcpStream> {
+    /// The address the client connected to.
+    pub(crate) fn local_ip(&self) -> io::Result<IpAddr> {
+        Ok(self.inner.local_addr()?.ip().to_canonical())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.taken < this.prefix.len() {
+            let left = &this.prefix[this.taken..];
+            let n = left.len().min(buf.remaining());
+            buf.put_slice(&left[..n]);
+            this.taken += n;
+            if this.taken == this.prefix.len() {
+                this.prefix = Vec::new();
+                this.taken = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,521 @@
+//! The certificates clients may be shown, and the choice among them.
+//!
+//! By server name in lower case: an exact name before a wildcard for one label, then the default certificate
+//! (reference 2.14). Where several certificates cover a name, Traefik's order decides, that of their
+//! sorted names read backwards; but unlike Traefik one certificate per key type is kept for each name, so an ECDSA
+//! and an RSA certificate serve side by side, whichever the client can verify, ECDSA first for its cost.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+
+use lb_config::dynamic::{KeyPair, Tls};
+use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use smallvec::SmallVec;
+use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::algorithms::provider;
+
+/// What metrics and the dashboard say about a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CertInfo {
+    /// Subject common name, possibly empty.
+    pub(crate) cn: String,
+    /// DNS names, sorted and joined with commas.
+    pub(crate) sans: String,
+    /// Decimal.
+    pub(crate) serial: String,
+    /// Seconds since 1970.
+    pub(crate) not_after_unix: i64,
+}
+
+/// Why a certificate and its key cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum CertificateError {
+    #[error("the certificate file contains no certificate")]
+    NoCertificate,
+    #[error("the key file contains no unencrypted private key")]
+    NoKey,
+    #[error("not valid PEM: {0}")]
+    Pem(String),
+    #[error("the private key does not belong to the certificate")]
+    Mismatch,
+    #[error("not a usable certificate and key: {0}")]
+    Unusable(rustls::Error),
+    #[error("the certificate cannot be read: {0}")]
+    X509(String),
+}
+
+/// A usable certificate with its names.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) info: CertInfo,
+    /// Lower case: common name, DNS names, addresses.
+    names: Vec<String>,
+}
+
+impl Certificate {
+    pub(super) fn load(pair: &KeyPair) -> Result<Self, CertificateError> {
+        let key = certified_key(pair)?;
+        Self::new(key)
+    }
+
+    fn new(key: CertifiedKey) -> Result<Self, CertificateError> {
+        let leaf = key.cert.first().ok_or(CertificateError::NoCertificate)?;
+        let (_, leaf) =
+            X509Certificate::from_der(leaf).map_err(|error| CertificateError::X509(error.to_string()))?;
+        let cn = leaf.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default();
+        let cn = cn.to_owned();
+        let mut dns_names = Vec::new();
+        let mut names = vec![cn.to_ascii_lowercase()];
+        let alternatives =
+            leaf.subject_alternative_name().map_err(|error| CertificateError::X509(error.to_string()))?;
+        for name in alternatives.iter().flat_map(|extension| &extension.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => {
+                    dns_names.push((*name).to_owned());
+                    names.push(name.to_ascii_lowercase());
+                }
+                GeneralName::IPAddress(bytes) => names.extend(address(bytes).map(|ip| ip.to_string())),
+                _ => {}
+            }
+        }
+        names.retain(|name| !name.is_empty());
+        names.sort();
+        names.dedup();
+        dns_names.sort();
+        let info = CertInfo {
+            cn,
+            sans: dns_names.join(","),
+            serial: leaf.tbs_certificate.serial.to_string(),
+            not_after_unix: leaf.validity().not_after.timestamp(),
+        };
+        Ok(Self { key: Arc::new(key), info, names })
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4().or_else(|_| v6()).ok()
+}
+
+/// The certificates of one PEM text, in order.
+pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = chain.map_err(|error| CertificateError::Pem(error.to_string()))?;
+    if chain.is_empty() { Err(CertificateError::NoCertificate) } else { Ok(chain) }
+}
+
+pub(super) fn certified_key(pair: &KeyPair) -> Result<CertifiedKey, CertificateError> {
+    let chain = chain(&pair.cert.0)?;
+    let key = PrivateKeyDer::from_pem_slice(&pair.key.0).map_err(|error| match error {
+        rustls_pki_types::pem::Error::NoItemsFound => CertificateError::NoKey,
+        error => CertificateError::Pem(error.to_string()),
+    })?;
+    CertifiedKey::from_der(chain, key, provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch,
+        error => CertificateError::Unusable(error),
+    })
+}
+
+/// Subject of the first certificate of a client, as access logs show it: the attributes in Go's order, escaped by
+/// RFC 4514 section 2.4. Attributes that Go has no name for are left out.
+pub(crate) fn subject(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+    let attributes = [
+        ("SERIALNUMBER", oid_registry::OID_X509_SERIALNUMBER),
+        ("CN", oid_registry::OID_X509_COMMON_NAME),
+        ("POSTALCODE", oid_registry::OID_X509_POSTAL_CODE),
+        ("STREET", oid_registry::OID_X509_STREET_ADDRESS),
+        ("ST", oid_registry::OID_X509_STATE_OR_PROVINCE_NAME),
+        ("L", oid_registry::OID_X509_LOCALITY_NAME),
+        ("OU", oid_registry::OID_X509_ORGANIZATIONAL_UNIT),
+        ("O", oid_registry::OID_X509_ORGANIZATION_NAME),
+        ("C", oid_registry::OID_X509_COUNTRY_NAME),
+    ];
+    let mut text = String::new();
+    for (name, oid) in attributes {
+        let values = certificate.subject().iter_by_oid(&oid).filter_map(|value| value.as_str().ok());
+        for (index, value) in values.enumerate() {
+            if !text.is_empty() {
+                text.push(if index == 0 { ',' } else { '+' });
+            }
+            text.push_str(name);
+            text.push('=');
+            push_escaped(&mut text, value);
+        }
+    }
+    Some(text)
+}
+
+fn push_escaped(text: &mut String, value: &str) {
+    let last = value.len().saturating_sub(1);
+    for (at, character) in value.char_indices() {
+        let special = match character {
+            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => true,
+            '#' => at == 0,
+            ' ' => at == 0 || at == last,
+            _ => false,
+        };
+        if special {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+}
+
+/// Certificates for one name: at most one per key type, the preferred first.
+type Candidates = SmallVec<[Arc<CertifiedKey>; 1]>;
+
+/// All certificates of a snapshot, indexed.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
+    /// As configured, to find out what a reload has changed.
+    loaded: Vec<Loaded>,
+    default_loaded: Option<Loaded>,
+    exact: HashMap<String, Candidates>,
+    /// Keyed by what follows `*.`.
+    wildcard: HashMap<String, Candidates>,
+    by_address: HashMap<IpAddr, Candidates>,
+    default: Option<Arc<Certificate>>,
+}
+
+#[derive(Clone, Debug)]
+struct Loaded {
+    pair: KeyPair,
+    outcome: Result<Arc<Certificate>, CertificateError>,
+}
+
+impl Certificates {
+    /// Loads and indexes the certificates of `tls`. `previous` itself comes back if nothing has changed, and each
+    /// pair that has not is not parsed again.
+    pub(super) fn build(tls: &Tls, previous: Option<&Arc<Self>>) -> Arc<Self> {
+        if let Some(previous) = previous
+            && previous.loaded.iter().map(|loaded| &loaded.pair).eq(&tls.certificates)
+            && previous.default_loaded.as_ref().map(|loaded| &loaded.pair) == tls.default_certificate.as_ref()
+        {
+            return Arc::clone(previous);
+        }
+        let known: HashMap<_, _> = previous
+            .into_iter()
+            .flat_map(|previous| previous.loaded.iter().chain(&previous.default_loaded))
+            .map(|loaded| ((&loaded.pair.cert.0, &loaded.pair.key.0), &loaded.outcome))
+            .collect();
+        let load = |pair: &KeyPair| {
+            let outcome = match known.get(&(&pair.cert.0, &pair.key.0)) {
+                Some(&outcome) => outcome.clone(),
+                None => Certificate::load(pair).map(Arc::new),
+            };
+            Loaded { pair: pair.clone(), outcome }
+        };
+        let loaded: Vec<_> = tls.certificates.iter().map(load).collect();
+        let default_loaded = tls.default_certificate.as_ref().map(load);
+        let configured_default =
+            default_loaded.as_ref().and_then(|loaded| loaded.outcome.as_ref().ok()).map(Arc::clone);
+        let mut certificates = Self {
+            default: configured_default.or_else(self_signed),
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            by_address: HashMap::new(),
+            loaded,
+            default_loaded,
+        };
+        certificates.index();
+        Arc::new(certificates)
+    }
+
+    fn index(&mut self) {
+        let mut usable: Vec<_> =
+            self.loaded.iter().filter_map(|loaded| loaded.outcome.as_ref().ok()).collect();
+        // Traefik's order. Stable: of two with the same names the first one counts.
+        usable.sort_by_cached_key(|certificate| std::cmp::Reverse(certificate.names.join(",")));
+        for certificate in usable {
+            for name in &certificate.names {
+                let candidates = if let Ok(address) = name.parse::<IpAddr>() {
+                    self.by_address.entry(address).or_default()
+                } else if let Some(parent) = name.strip_prefix("*.") {
+                    self.wildcard.entry(parent.to_owned()).or_default()
+                } else {
+                    self.exact.entry(name.clone()).or_default()
+                };
+                add(candidates, &certificate.key);
+            }
+        }
+    }
+
+    /// The certificate for a server name; `None` if only the default one is left.
+    pub(super) fn for_name(&self, name: &str, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let lower;
+        let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            lower = name.to_ascii_lowercase();
+            lower.as_str()
+        } else {
+            name
+        };
+        let exact = self.exact.get(name);
+        let wildcard = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        let verifiable = |candidates: &Candidates| {
+            candidates.iter().find(|key| key.key.choose_scheme(schemes).is_some()).cloned()
+        };
+        // A client that can verify none of them is shown one all the same: the handshake must fail for the right
+        // reason.
+        exact
+            .and_then(verifiable)
+            .or_else(|| wildcard().and_then(verifiable))
+            .or_else(|| exact.or_else(wildcard)?.first().cloned())
+    }
+
+    /// The certificate for a client that names no server and has connected to `address`.
+    pub(super) fn for_address(&self, address: IpAddr) -> Option<&[Arc<CertifiedKey>]> {
+        self.by_address.get(&address.to_canonical()).map(SmallVec::as_slice)
+    }
+
+    /// Whether a certificate other than the default one covers this name.
+    pub(super) fn covers_name(&self, name: &str) -> bool {
+        self.for_name(name, &[]).is_some()
+    }
+
+    /// Whether the local address can decide which certificate is shown.
+    pub(super) fn knows_addresses(&self) -> bool {
+        !self.by_address.is_empty()
+    }
+
+    /// Absent only if the system can make no key.
+    pub(super) fn default_key(&self) -> Option<Arc<CertifiedKey>> {
+        self.default.as_ref().map(|certificate| Arc::clone(&certificate.key))
+    }
+
+    /// What could not be loaded and why; the default certificate last.
+    pub(super) fn failures(&self) -> impl Iterator<Item = (&KeyPair, &CertificateError, IsDefault)> {
+        let listed = self.loaded.iter().map(|loaded| (loaded, IsDefault(false)));
+        let default = self.default_loaded.iter().map(|loaded| (loaded, IsDefault(true)));
+        listed.chain(default).filter_map(|(loaded, is_default)| {
+            Some((&loaded.pair, loaded.outcome.as_ref().err()?, is_default))
+        })
+    }
+
+    /// All certificates in use, the default one included.
+    pub(super) fn infos(&self) -> Vec<CertInfo> {
+        let listed = self.loaded.iter().filter_map(|loaded| loaded.outcome.as_ref().ok());
+        listed.chain(&self.default).map(|certificate| certificate.info.clone()).collect()
+    }
+}
+
+/// Whether a pair is the default certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IsDefault(pub(super) bool);
+
+fn add(candidates: &mut Candidates, key: &Arc<CertifiedKey>) {
+    let algorithm = key.key.algorithm();
+    if candidates.iter().any(|other| other.key.algorithm() == algorithm) {
+        return;
+    }
+    let at = candidates.iter().take_while(|other| cost(other.key.algorithm()) <= cost(algorithm)).count();
+    candidates.insert(at, Arc::clone(key));
+}
+
+/// How dear a signature is: an RSA-2048 one costs some ten times an ECDSA P-256 one.
+fn cost(algorithm: SignatureAlgorithm) -> u8 {
+    match algorithm {
+        SignatureAlgorithm::ECDSA => 0,
+        SignatureAlgorithm::ED25519 | SignatureAlgorithm::ED448 => 1,
+        _ => 2,
+    }
+}
+
+/// Shown while no other certificate fits. Made once per process, so a reload changes nothing for clients that have
+/// accepted it.
+fn self_signed() -> Option<Arc<Certificate>> {
+    static CERTIFICATE: LazyLock<Option<Arc<Certificate>>> = LazyLock::new(|| {
+        let mut random = [0; 16];
+        provider().secure_random.fill(&mut random).ok()?;
+        let label = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut parameters = rcgen::CertificateParams::new([format!("{label}.vigie.default")]).ok()?;
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "VIGIE DEFAULT CERT");
+        let key = rcgen::KeyPair::generate().ok()?;
+        let certificate = parameters.self_signed(&key).ok()?;
+        let key = PrivateKeyDer::try_from(key.serialize_der()).ok()?;
+        let key = CertifiedKey::from_der(vec![certificate.der().clone()], key, provider()).ok()?;
+        Certificate::new(key).ok().map(Arc::new)
+    });
+    CERTIFICATE.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Key, pair};
+    use super::*;
+
+    const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+    const RSA: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256];
+    const BOTH: &[SignatureScheme] =
+        &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256];
+
+    fn tls(certificates: Vec<KeyPair>) -> Tls {
+        Tls { certificates, ..Tls::default() }
+    }
+
+    /// Position in the configuration of what is chosen for `name`.
+    fn chosen(certificates: &Certificates, name: &str, schemes: &[SignatureScheme]) -> Option<usize> {
+        let key = certificates.for_name(name, schemes)?;
+        certificates.loaded.iter().position(|loaded| {
+            loaded.outcome.as_ref().is_ok_and(|certificate| Arc::ptr_eq(&certificate.key, &key))
+        })
+    }
+
+    #[test]
+    fn exact_names_come_before_wildcards_for_one_label() {
+        let certificates = Certificates::build(
+            &tls(vec![
+                pair(&["*.example.com"], Key::Ecdsa),
+                pair(&["a.example.com", "other.test"], Key::Ecdsa),
+                pair(&["*.a.example.com"], Key::Ecdsa),
+                pair(&["a.example.com"], Key::Ecdsa),
+            ]),
+            None,
+        );
+        let rows = [
+            ("a.example.com", Some(1)), // "a.example.com,other.test" sorts after "a.example.com"
+            ("A.Example.COM", Some(1)),
+            ("a.example.com.", Some(1)),
+            ("b.example.com", Some(0)),
+            ("x.a.example.com", Some(2)),
+            ("x.b.example.com", None),
+            ("example.com", None),
+            ("other.test", Some(1)),
+            ("com", None),
+            ("", None),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(chosen(&certificates, name, BOTH), expected, "{name}");
+            assert_eq!(certificates.covers_name(name), expected.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_client_decides_between_ecdsa_and_rsa() {
+        let certificates = Certificates::build(
+            &tls(vec![
+                pair(&["a.test"], Key::Rsa),
+                pair(&["a.test"], Key::Ecdsa),
+                pair(&["a.test"], Key::Ecdsa),
+                pair(&["*.test"], Key::Rsa),
+                pair(&["b.test"], Key::Ecdsa),
+            ]),
+            None,
+        );
+        let rows = [
+            ("a.test", BOTH, Some(1)),
+            ("a.test", ECDSA, Some(1)),
+            ("a.test", RSA, Some(0)),
+            ("b.test", BOTH, Some(4)),
+            ("b.test", RSA, Some(3)),   // the wildcard has what the exact name has not
+            ("c.test", ECDSA, Some(3)), // nothing fits: shown all the same
+        ];
+        for (name, schemes, expected) in rows {
+            assert_eq!(chosen(&certificates, name, schemes), expected, "{name} {schemes:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_matched_without_their_mapping() {
+        let certificates =
+            Certificates::build(&tls(vec![pair(&["192.0.2.1", "2001:db8::1"], Key::Ecdsa)]), None);
+        for (address, expected) in
+            [("192.0.2.1", true), ("::ffff:192.0.2.1", true), ("2001:db8::1", true), ("192.0.2.2", false)]
+        {
+            assert_eq!(certificates.for_address(address.parse().unwrap()).is_some(), expected, "{address}");
+        }
+        assert!(certificates.knows_addresses());
+    }
+
+    #[test]
+    fn unusable_pairs_are_named_and_skipped() {
+        let good = pair(&["a.test"], Key::Ecdsa);
+        let other = pair(&["a.test"], Key::Ecdsa);
+        let mismatch = KeyPair { key: other.key.clone(), ..good.clone() };
+        let no_key = KeyPair { key: good.cert.clone(), ..good.clone() };
+        let no_certificate = KeyPair { cert: testing::pem("nothing"), ..good.clone() };
+        let broken = KeyPair {
+            cert: testing::pem("-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n"),
+            ..good.clone()
+        };
+        let certificates = Certificates::build(
+            &Tls {
+                certificates: vec![mismatch.clone(), no_key, no_certificate, broken, good],
+                default_certificate: Some(mismatch),
+                ..Tls::default()
+            },
+            None,
+        );
+        let failures: Vec<_> =
+            certificates.failures().map(|(_, error, is_default)| (error.to_string(), is_default.0)).collect();
+        assert_eq!(failures[0], ("the private key does not belong to the certificate".into(), false));
+        assert_eq!(failures[1], ("the key file contains no unencrypted private key".into(), false));
+        assert_eq!(failures[2], ("the certificate file contains no certificate".into(), false));
+        assert!(failures[3].0.starts_with("not valid PEM"), "{failures:?}");
+        assert_eq!(failures[4], ("the private key does not belong to the certificate".into(), true));
+        assert_eq!(failures.len(), 5);
+        assert_eq!(chosen(&certificates, "a.test", BOTH), Some(4));
+        assert_eq!(certificates.infos().last().unwrap().cn, "VIGIE DEFAULT CERT");
+    }
+
+    #[test]
+    fn what_has_not_changed_is_kept() {
+        let first = tls(vec![pair(&["a.test"], Key::Ecdsa)]);
+        let before = Certificates::build(&first, None);
+        assert!(Arc::ptr_eq(&before, &Certificates::build(&first.clone(), Some(&before))));
+
+        let mut second = first.clone();
+        second.certificates.insert(0, pair(&["b.test"], Key::Ecdsa));
+        let after = Certificates::build(&second, Some(&before));
+        assert!(!Arc::ptr_eq(&before, &after));
+        let key = |certificates: &Certificates| certificates.for_name("a.test", BOTH).unwrap();
+        assert!(Arc::ptr_eq(&key(&before), &key(&after)));
+        assert!(Arc::ptr_eq(&before.default_key().unwrap(), &after.default_key().unwrap()));
+    }
+
+    #[test]
+    fn infos_describe_each_certificate() {
+        let certificates = Certificates::build(&tls(vec![pair(&["b.test", "*.a.test"], Key::Ecdsa)]), None);
+        let infos = certificates.infos();
+        let expected = CertInfo {
+            cn: "b.test".into(),
+            sans: "*.a.test,b.test".into(),
+            serial: "66051".into(),
+            not_after_unix: 1_893_456_000, // 2030-01-01
+        };
+        assert_eq!(infos.first(), Some(&expected));
+        assert_eq!(infos.len(), 2);
+    }
+
+    #[test]
+    fn subjects_are_written_as_go_does() {
+        use rcgen::DnType;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in [
+            (DnType::CountryName, "FR"),
+            (DnType::OrganizationName, "Vigie, SA"),
+            (DnType::OrganizationalUnitName, "#1 \"ops\" "),
+            (DnType::CommonName, "a+b"),
+        ] {
+            params.distinguished_name.push(kind, value);
+        }
+        let certificate = params.self_signed(&key).unwrap();
+        let expected = r#"CN=a\+b,OU=\#1 \"ops\"\ ,O=Vigie\, SA,C=FR"#;
+        assert_eq!(subject(&[certificate.der().clone()]).as_deref(), Some(expected));
+        assert_eq!(subject(&[]), None);
+        assert_eq!(subject(&[CertificateDer::from(&b"nonsense"[..])]), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! TLS on both sides: which certificate and options a client gets, and how servers are verified.
+//!
+//! Everything is built with the snapshot and shared by all workers; what has not changed keeps its identity over a
+//! reload, so sessions stay resumable. The module opens no socket.
+
+pub(crate) mod algorithms;
+pub(crate) mod certificates;
+pub(crate) mod client;
+pub(crate) mod server;
+mod tickets;
+
+pub(crate) use certificates::subject;
+pub(crate) use client::client_config;
+pub(crate) use server::{TlsProfile, TlsTable, UNRECOGNIZED_NAME};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,127 @@
+//! What went wrong between us and a server, whose fault it is, and whether another try is safe.
+
+use std::io;
+
+/// Why no (complete) answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Refused, unreachable, or its name did not resolve.
+    Connect,
+    ConnectTimeout,
+    /// No descriptor or memory was left for a connection.
+    Shortage,
+    /// Certificate not accepted, or not TLS at all.
+    Tls,
+    /// Closed or reset before the first byte of an answer.
+    Closed,
+    /// `responseHeaderTimeout` passed.
+    HeadTimeout,
+    /// Bytes that are no HTTP, or that two parsers could read differently.
+    Malformed,
+    /// The client went away, or its body broke off.
+    ClientGone,
+    /// The client's body is no valid HTTP.
+    ClientBody,
+    /// The client was slower than the entry point's `readTimeout`.
+    ClientTimeout,
+}
+
+/// A failed try.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    /// Not one byte of the request can have reached a server.
+    pub(crate) unsent: bool,
+}
+
+impl Failure {
+    pub(crate) fn unsent(cause: Cause) -> Self {
+        Self { cause, unsent: true }
+    }
+
+    pub(crate) fn sent(cause: Cause) -> Self {
+        Self { cause, unsent: false }
+    }
+
+    /// Status for the client, where one can still be sent. As Traefik chooses them, but for
+    /// malformed answers: those are 502 (RFC 9110 section 15.6.3), not 500.
+    pub(crate) fn status(self) -> u16 {
+        match self.cause {
+            Cause::Connect | Cause::Closed | Cause::Malformed => 502,
+            Cause::ConnectTimeout | Cause::HeadTimeout => 504,
+            Cause::Shortage => 503,
+            Cause::Tls => 500,
+            Cause::ClientGone => 499,
+            Cause::ClientBody => 400,
+            Cause::ClientTimeout => 408,
+        }
+    }
+
+    /// The label of metrics and logs.
+    pub(crate) fn reason(self) -> &'static str {
+        match self.cause {
+            Cause::Connect => "connect",
+            Cause::ConnectTimeout => "connect_timeout",
+            Cause::Shortage => "no_descriptor",
+            Cause::Tls => "tls",
+            Cause::Closed => "closed",
+            Cause::HeadTimeout => "header_timeout",
+            Cause::Malformed => "malformed",
+            Cause::ClientGone => "client_gone",
+            Cause::ClientBody => "client_body",
+            Cause::ClientTimeout => "client_timeout",
+        }
+    }
+
+    /// Whether the server is to blame, rather than the client or ourselves.
+    pub(crate) fn blames_server(self) -> bool {
+        use Cause::{ClientBody, ClientGone, ClientTimeout, Shortage};
+        !matches!(self.cause, ClientGone | ClientBody | ClientTimeout | Shortage)
+    }
+
+    /// Whether another server may be asked: nothing was sent, or the method may be repeated
+    /// (RFC 9110 section 9.2.2) and no byte of an answer or of a body was seen.
+    pub(crate) fn may_retry(self, idempotent: bool, body_untouched: bool) -> bool {
+        match self.cause {
+            Cause::Connect | Cause::ConnectTimeout => true,
+            Cause::Closed => self.unsent || (idempotent && body_untouched),
+            _ => false,
+        }
+    }
+}
+
+/// A read of the client's body that failed.
+pub(crate) fn client_body(error: &io::Error) -> Failure {
+    Failure::sent(if error.kind() == io::ErrorKind::InvalidData {
+        Cause::ClientBody
+    } else {
+        Cause::ClientGone
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_try_is_safe_only_when_nothing_was_begun() {
+        // Per cause: blamed on the server; then another try for an idempotent request, and for another one.
+        for (failure, blamed, idempotent, other) in [
+            (Failure::unsent(Cause::Connect), true, true, true),
+            (Failure::unsent(Cause::ConnectTimeout), true, true, true),
+            (Failure::unsent(Cause::Closed), true, true, true),
+            (Failure::sent(Cause::Closed), true, true, false),
+            (Failure::sent(Cause::Malformed), true, false, false),
+            (Failure::sent(Cause::HeadTimeout), true, false, false),
+            (Failure::unsent(Cause::Shortage), false, false, false),
+            (Failure::sent(Cause::ClientGone), false, false, false),
+            (Failure::sent(Cause::ClientTimeout), false, false, false),
+        ] {
+            assert_eq!(failure.blames_server(), blamed, "{failure:?}");
+            assert_eq!(failure.may_retry(true, true), idempotent, "{failure:?}");
+            assert_eq!(failure.may_retry(false, true), other, "{failure:?}");
+        }
+        // A body that was begun cannot be sent again.
+        assert!(!Failure::sent(Cause::Closed).may_retry(true, false));
+    }
+}

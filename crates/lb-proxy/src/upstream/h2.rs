@@ -1,0 +1,221 @@
+//! HTTP/2 towards servers: one shared connection per worker and server, one stream per request.
+
+use std::future::Future;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::Request;
+use lb_config::dynamic::{Scheme, ServersTransport};
+use lb_http1::{Framing, Head};
+use lb_observe::metrics::OpenConnection;
+
+use super::Endpoint;
+use super::failure::{Cause, Failure};
+use crate::http::body::{Fill, Sink, Source};
+use crate::http::h2_convert;
+use crate::http::h2_stream::{H2Sink, H2Source};
+use crate::stream::Stream;
+
+/// Bytes a server may send ahead of us, per stream and per connection. Chosen: a 1 MiB answer
+/// needs no more than a few window updates.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// A connection that several requests share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    sender: SendRequest<Bytes>,
+    closed: std::rc::Rc<std::cell::Cell<bool>>,
+}
+
+impl Shared {
+    /// `counted` lasts as long as the connection.
+    pub(crate) async fn handshake(
+        stream: Stream,
+        settings: &ServersTransport,
+        counted: OpenConnection,
+    ) -> Result<Self, Failure> {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(crate::http::RESPONSE_LIMITS.max_head_bytes as u32);
+        let (sender, mut connection) =
+            builder.handshake::<_, Bytes>(stream).await.map_err(|_| Failure::unsent(Cause::Closed))?;
+        let closed = std::rc::Rc::new(std::cell::Cell::new(false));
+        let ping =
+            settings.read_idle_timeout.and_then(|idle| connection.ping_pong().map(|pings| (pings, idle)));
+        let ping_timeout = settings.ping_timeout;
+        let flag = std::rc::Rc::clone(&closed);
+        tokio::task::spawn_local(async move {
+            let pings = async {
+                match ping {
+                    Some((pings, idle)) => keep_alive(pings, idle, ping_timeout).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "HTTP/2 connection to a server ended");
+                },
+                () = pings => tracing::debug!("HTTP/2 connection to a server does not answer pings"),
+            }
+            flag.set(true);
+            drop(counted);
+        });
+        Ok(Self { sender, closed })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// A place for one more stream; `None` when the connection takes no more.
+    pub(crate) async fn ready(self) -> Option<H2> {
+        let Self { sender, closed } = self;
+        match sender.ready().await {
+            Ok(sender) => {
+                Some(H2 { sender, response: None, sink: None, source: None, framing: Framing::Empty })
+            }
+            Err(_) => {
+                closed.set(true);
+                None
+            }
+        }
+    }
+}
+
+/// Ends when a ping was not answered in time.
+async fn keep_alive(mut pings: h2::PingPong, idle: Duration, timeout: Option<Duration>) {
+    loop {
+        tokio::time::sleep(idle).await;
+        let answered = pings.ping(h2::Ping::opaque());
+        match timeout {
+            Some(timeout) => match tokio::time::timeout(timeout, answered).await {
+                Ok(Ok(_)) => {}
+                _ => return,
+            },
+            None => {
+                if answered.await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// One stream.
+pub(crate) struct H2 {
+    sender: SendRequest<Bytes>,
+    response: Option<ResponseFuture>,
+    sink: Option<H2Sink>,
+    source: Option<H2Source>,
+    framing: Framing,
+}
+
+impl H2 {
+    pub(crate) fn begin(
+        &mut self,
+        head: &mut Head,
+        framing: Framing,
+        endpoint: &Endpoint,
+    ) -> Result<(), Cause> {
+        let scheme = if endpoint.scheme == Scheme::Https { "https" } else { "http" };
+        let request: Request<()> = h2_convert::request(head, scheme).ok_or(Cause::Malformed)?;
+        let (response, stream): (ResponseFuture, SendStream<Bytes>) =
+            self.sender.send_request(request, !framing.has_body()).map_err(|_| Cause::Closed)?;
+        self.response = Some(response);
+        self.sink = framing.has_body().then(|| H2Sink::new(stream, framing));
+        Ok(())
+    }
+
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut Head,
+        method: &str,
+    ) -> Poll<Result<Framing, Failure>> {
+        let Some(response) = &mut self.response else {
+            return Poll::Ready(Err(Failure::sent(Cause::Closed)));
+        };
+        if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            h2_convert::response_head(&interim, head);
+            return Poll::Ready(Ok(Framing::Empty));
+        }
+        match ready!(std::pin::Pin::new(response).poll(cx)) {
+            Ok(answer) => {
+                let (parts, body): (_, RecvStream) = answer.into_parts();
+                h2_convert::response_head(&http::Response::from_parts(parts, ()), head);
+                // HTTP/1.1 clients get what this says: it must be as certain as from an HTTP/1.1 server.
+                self.framing = match lb_http1::response_framing(head, method) {
+                    Ok(Framing::Length(1..)) if body.is_end_stream() => {
+                        return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
+                    }
+                    Ok(_) if body.is_end_stream() => Framing::Empty,
+                    Ok(Framing::UntilClose) => Framing::Chunked,
+                    Ok(framing) => framing,
+                    Err(error) => {
+                        tracing::warn!(%error, "a server's answer cannot be framed");
+                        return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
+                    }
+                };
+                self.source = (self.framing != Framing::Empty).then(|| H2Source::new(body));
+                self.response = None;
+                Poll::Ready(Ok(self.framing))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "HTTP/2 server gave no answer");
+                // RFC 9113 section 8.7: a stream that the server refused, or did not take before its
+                // GOAWAY, was not processed, and may be sent again.
+                let unsent = error.is_remote()
+                    && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away());
+                Poll::Ready(Err(Failure { cause: Cause::Closed, unsent }))
+            }
+        }
+    }
+}
+
+impl Source for H2 {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        match &mut self.source {
+            Some(source) => source.poll_fill(cx),
+            None => Poll::Ready(Ok(Fill::End)),
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        self.source.as_ref().map_or(&[], Source::data)
+    }
+
+    fn consume(&mut self, count: usize) {
+        if let Some(source) = &mut self.source {
+            source.consume(count);
+        }
+    }
+
+    fn trailers(&self) -> Option<&Head> {
+        self.source.as_ref().and_then(Source::trailers)
+    }
+}
+
+impl Sink for H2 {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.sink {
+            Some(sink) => sink.poll_send(cx, data),
+            None => Poll::Ready(Err(io::Error::other("body longer than announced"))),
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        self.sink.as_mut().map_or(Ok(()), |sink| sink.finish(trailers))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

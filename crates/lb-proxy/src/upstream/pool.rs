@@ -1,0 +1,84 @@
+//! The connections one worker keeps open to servers between requests.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use tokio::time::Instant;
+
+use super::Endpoint;
+use super::h2::Shared;
+use crate::http::h1::H1;
+
+#[derive(Default)]
+pub(crate) struct Pools {
+    by_endpoint: RefCell<FxHashMap<u64, Pool>>,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// The longest idle first: the next one is taken from the end, where connections are warm.
+    idle: Vec<(H1, Instant)>,
+    idle_timeout: Option<Duration>,
+    shared: Option<Shared>,
+}
+
+impl Pools {
+    /// An idle HTTP/1.1 connection that looks alive.
+    pub(crate) fn take(&self, endpoint: &Endpoint, now: Instant) -> Option<H1> {
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.get_mut(&endpoint.id)?;
+        while let Some((connection, since)) = pool.idle.pop() {
+            let expired = pool.idle_timeout.is_some_and(|timeout| now.duration_since(since) > timeout);
+            if !expired && connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a clean connection for later, up to `maxIdleConnsPerHost`.
+    pub(crate) fn give(&self, endpoint: &Endpoint, mut connection: H1, now: Instant) {
+        let settings = &endpoint.transport.settings;
+        let Some(most) = settings.max_idle_conns_per_host else { return };
+        connection.release();
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.entry(endpoint.id).or_default();
+        pool.idle_timeout = settings.idle_conn_timeout;
+        if pool.idle.len() < most {
+            pool.idle.push((connection, now));
+        }
+    }
+
+    /// The shared HTTP/2 connection, while it takes new streams.
+    pub(crate) fn shared(&self, endpoint: &Endpoint) -> Option<Shared> {
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.get_mut(&endpoint.id)?;
+        pool.shared.take_if(|shared| shared.is_closed());
+        pool.shared.clone()
+    }
+
+    pub(crate) fn share(&self, endpoint: &Endpoint, shared: Shared) {
+        self.by_endpoint.borrow_mut().entry(endpoint.id).or_default().shared = Some(shared);
+    }
+
+    /// Drops every idle connection: their descriptors are needed elsewhere.
+    pub(crate) fn drop_idle(&self) {
+        self.by_endpoint.borrow_mut().values_mut().for_each(|pool| pool.idle.clear());
+    }
+
+    /// Drops what has idled too long or died, and pools of servers that are gone.
+    pub(crate) fn sweep(&self, now: Instant, is_current: impl Fn(u64) -> bool) {
+        self.by_endpoint.borrow_mut().retain(|id, pool| {
+            if !is_current(*id) {
+                return false;
+            }
+            let timeout = pool.idle_timeout;
+            pool.idle.retain(|(connection, since)| {
+                timeout.is_none_or(|timeout| now.duration_since(*since) <= timeout) && connection.is_quiet()
+            });
+            pool.shared.take_if(|shared| shared.is_closed());
+            true
+        });
+    }
+}

@@ -1,0 +1,268 @@
+//! One data-plane thread and what its connections share: snapshot, pools, buffers, counters.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use lb_core::balance::{PassiveTrip, Service as LiveService};
+use lb_observe::access_log;
+use lb_observe::metrics::{Metrics, Shard};
+use slab::Slab;
+
+use crate::buffers::Buffers;
+use crate::exchange::Exchange;
+use crate::http::forwarded::Peer;
+use crate::snapshot::{Internal, Service, Snapshot};
+use crate::upstream::Endpoint;
+use crate::upstream::failure::Failure;
+use crate::upstream::pool::Pools;
+
+/// Exchanges a worker keeps for later, with the buffers of their heads.
+const KEEP_EXCHANGES: usize = 256;
+/// Idle connections that are closed at a time when descriptors run out. Chosen.
+const SHED: usize = 32;
+/// Heads larger than this give their memory back.
+const KEEP_HEAD_BYTES: usize = 16 * 1024;
+
+/// A request for one of Vigie's own services.
+#[derive(Clone, Debug)]
+pub struct InternalRequest {
+    pub service: Internal,
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    /// `X-Forwarded-Prefix`, which the dashboard's redirect honours.
+    pub forwarded_prefix: Option<String>,
+}
+
+/// What it answers.
+#[derive(Clone, Debug)]
+pub struct InternalResponse {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+}
+
+/// Whoever answers for `api@internal` and the like; runs elsewhere, not on the data plane.
+pub trait Internals: Send + Sync {
+    fn respond(&self, request: InternalRequest) -> Pin<Box<dyn Future<Output = InternalResponse> + Send>>;
+}
+
+pub(crate) struct Worker {
+    snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    pub(crate) buffers: Rc<Buffers>,
+    pub(crate) pools: Pools,
+    pub(crate) metrics: Metrics,
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) access_log: Option<access_log::Shard>,
+    pub(crate) internals: Arc<dyn Internals>,
+    #[expect(clippy::vec_box, reason = "an exchange is handed around while it is used, and 500 bytes large")]
+    exchanges: RefCell<Vec<Box<Exchange>>>,
+    random: RefCell<fastrand::Rng>,
+    /// Connections to wake when draining begins.
+    watchers: RefCell<Slab<Waker>>,
+    draining: Cell<bool>,
+    /// How many idle connections are to close.
+    shed: Cell<usize>,
+    /// Open connections by the grace that their entry points give them: a handful of rows.
+    connections: RefCell<Vec<(Duration, usize)>>,
+    /// The last time anybody asked what time it is.
+    clock: Cell<Instant>,
+    date: RefCell<Date>,
+}
+
+/// The `Date` of answers, formatted once a second.
+struct Date {
+    text: String,
+    until: Instant,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        index: usize,
+        store: &Arc<ArcSwap<Snapshot>>,
+        metrics: &Metrics,
+        access_log: Option<access_log::Shard>,
+        internals: Arc<dyn Internals>,
+    ) -> Self {
+        let now = tokio::time::Instant::now().into_std();
+        Self {
+            snapshot: RefCell::new(arc_swap::Cache::new(Arc::clone(store))),
+            buffers: Rc::default(),
+            pools: Pools::default(),
+            metrics: metrics.clone(),
+            shard: metrics.shard(index),
+            access_log,
+            internals,
+            exchanges: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            watchers: RefCell::default(),
+            draining: Cell::new(false),
+            shed: Cell::new(0),
+            connections: RefCell::default(),
+            clock: Cell::new(now),
+            date: RefCell::new(Date { text: String::new(), until: now }),
+        }
+    }
+
+    /// The snapshot in force; a request keeps it to its end.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshot.borrow_mut().load())
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        let now = tokio::time::Instant::now().into_std();
+        self.clock.set(now);
+        now
+    }
+
+    /// The time as of the last [`Worker::now`]: good enough where a request has just asked, and free.
+    pub(crate) fn recently(&self) -> Instant {
+        self.clock.get()
+    }
+
+    pub(crate) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    pub(crate) fn exchange(&self, peer: &Rc<Peer>) -> Box<Exchange> {
+        match self.exchanges.borrow_mut().pop() {
+            Some(mut exchange) => {
+                exchange.reset(peer);
+                exchange
+            }
+            None => Box::new(Exchange::new(Rc::clone(peer), self.now())),
+        }
+    }
+
+    pub(crate) fn give_exchange(&self, mut exchange: Box<Exchange>) {
+        exchange.head.shrink_to(KEEP_HEAD_BYTES);
+        exchange.response.shrink_to(KEEP_HEAD_BYTES);
+        let mut pool = self.exchanges.borrow_mut();
+        if pool.len() < KEEP_EXCHANGES {
+            pool.push(exchange);
+        }
+    }
+
+    /// The `Date` of this second: RFC 9110 section 6.6.1.
+    pub(crate) fn with_date<R>(&self, use_it: impl FnOnce(&str) -> R) -> R {
+        let now = self.recently();
+        let mut date = self.date.borrow_mut();
+        if now >= date.until || date.text.is_empty() {
+            let wall = SystemTime::now();
+            let passed = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            date.text = httpdate::fmt_http_date(wall);
+            date.until = now + Duration::from_nanos(1_000_000_000 - u64::from(passed));
+        }
+        use_it(&date.text)
+    }
+
+    pub(crate) fn upstream_failed(&self, service: &Service, endpoint: &Endpoint, failure: Failure) {
+        self.metrics.upstream_error(service.label, failure.reason());
+        tracing::warn!(serviceName = %service.name, url = %endpoint.url, reason = failure.reason(),
+            "server failed a request");
+    }
+
+    pub(crate) fn retried(&self, service: &Service) {
+        self.metrics.retried(service.label);
+    }
+
+    /// Lets the server of a passive health check back in when its time is over.
+    pub(crate) fn recover_later(&self, service: &Arc<LiveService>, index: usize, trip: PassiveTrip) {
+        tracing::warn!(service = service.name(), index, "passive health check takes a server out");
+        let Some(after) = trip.recover_after else { return };
+        let service = Arc::clone(service);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(after).await;
+            service.passive_recover(index, tokio::time::Instant::now().into_std());
+        });
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Tells every connection to finish what it does and close.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        for (_, waker) in self.watchers.borrow().iter() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Closes the idle connections to servers, and asks some of the clients' to close if they are idle.
+    pub(crate) fn shed_idle(&self) {
+        self.pools.drop_idle();
+        self.shed.set(SHED);
+        let watchers = self.watchers.borrow();
+        // From anywhere: the first could all be busy.
+        let skipped = self.random() as usize % watchers.len().max(1);
+        for (_, waker) in watchers.iter().skip(skipped).chain(watchers.iter().take(skipped)).take(SHED) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Idle connections may stay.
+    pub(crate) fn keep_idle(&self) {
+        self.shed.set(0);
+    }
+
+    /// Whether the idle connection that asks is to close.
+    pub(crate) fn sheds_one(&self) -> bool {
+        let left = self.shed.get();
+        self.shed.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.borrow().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Whether a connection is open that has not used up its entry point's `graceTimeOut`.
+    pub(crate) fn waits_after(&self, elapsed: Duration) -> bool {
+        self.connections.borrow().iter().any(|(grace, count)| *count > 0 && elapsed < *grace)
+    }
+
+    /// Counts a connection and lets draining wake it.
+    pub(crate) fn watch(self: &Rc<Self>, grace: Duration) -> Watch {
+        let mut connections = self.connections.borrow_mut();
+        match connections.iter_mut().find(|(known, _)| *known == grace) {
+            Some((_, count)) => *count += 1,
+            None => connections.push((grace, 1)),
+        }
+        Watch { worker: Rc::clone(self), slot: None, grace }
+    }
+}
+
+/// One connection's place among those that draining wakes.
+pub(crate) struct Watch {
+    worker: Rc<Worker>,
+    slot: Option<usize>,
+    grace: Duration,
+}
+
+impl Watch {
+    /// Called from the task to be woken; a task keeps its waker, so the first call is enough.
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        if self.slot.is_none() {
+            self.slot = Some(self.worker.watchers.borrow_mut().insert(waker.clone()));
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut connections = self.worker.connections.borrow_mut();
+        if let Some((_, count)) = connections.iter_mut().find(|(grace, _)| *grace == self.grace) {
+            *count -= 1;
+        }
+        if let Some(slot) = self.slot {
+            self.worker.watchers.borrow_mut().remove(slot);
+        }
+    }
+}
