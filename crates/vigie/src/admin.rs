@@ -1,0 +1,119 @@
+//! `api@internal` and the like: lb-admin's answers, given on the control plane's thread.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use lb_admin::{Admin, Fault, LoadError, View};
+use lb_config::StaticConfig;
+use lb_control::StateWatch;
+use lb_observe::metrics::Metrics;
+use lb_proxy::{Internal, InternalRequest, InternalResponse, Internals};
+use tokio::runtime::Handle;
+
+use crate::publish::LeftOut;
+
+/// Gathers the view of each request and answers it away from the data plane.
+pub(crate) struct AdminService {
+    admin: Arc<Admin>,
+    static_config: Arc<StaticConfig>,
+    state: OnceLock<StateWatch>,
+    started_at: SystemTime,
+    left_out: LeftOut,
+    draining: AtomicBool,
+    control: Handle,
+}
+
+impl AdminService {
+    pub(crate) fn new(static_config: Arc<StaticConfig>, metrics: Metrics, control: Handle) -> Self {
+        let started_at = SystemTime::now();
+        let admin = Arc::new(Admin::new(metrics, crate::VERSION, started_at));
+        let draining = AtomicBool::new(false);
+        let (state, left_out) = (OnceLock::new(), LeftOut::default());
+        Self { admin, static_config, state, started_at, left_out, draining, control }
+    }
+
+    /// Where the state is read from; said once, when the control plane exists.
+    pub(crate) fn follow(&self, state: StateWatch) {
+        let _ = self.state.set(state);
+    }
+
+    /// Where whoever publishes notes what does not compile.
+    pub(crate) fn left_out(&self) -> LeftOut {
+        self.left_out.clone()
+    }
+
+    /// `/ping` and `/ready` say from now on that this instance is going away.
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn view(&self) -> View {
+        let state = self.state.get().map(StateWatch::load_full).unwrap_or_default();
+        let fault = |kind, name: &String, message: &String| Fault {
+            kind,
+            name: name.clone(),
+            disabled: true,
+            message: message.clone(),
+        };
+        let mut faults = Vec::new();
+        for ((kind, name), messages) in
+            state.providers.values().flat_map(|provider| &provider.warnings.disabled)
+        {
+            faults.extend(messages.iter().map(|message| fault(*kind, name, message)));
+        }
+        for failure in self.left_out.load() {
+            faults.push(fault(failure.kind, &failure.name, &failure.message));
+        }
+        // Without any provider there is nothing to wait for.
+        let alone = self.static_config.providers.file.is_none();
+        let loaded_at = state.loaded_at.or_else(|| alone.then_some(self.started_at));
+        let stale = state.stale().map(|(provider, refusal)| LoadError {
+            provider: provider.to_owned(),
+            at: refusal.at,
+            message: refusal.problems.to_string(),
+        });
+        View {
+            static_config: Arc::clone(&self.static_config),
+            config: Arc::clone(&state.config),
+            services: Arc::clone(&state.services),
+            faults,
+            loaded_at,
+            stale: stale.collect(),
+            draining: self.draining.load(Ordering::Relaxed),
+            now: SystemTime::now(),
+        }
+    }
+}
+
+/// The handle that the data plane gets.
+pub(crate) struct Answers(pub(crate) Arc<AdminService>);
+
+impl Internals for Answers {
+    fn respond(&self, request: InternalRequest) -> Pin<Box<dyn Future<Output = InternalResponse> + Send>> {
+        let service = Arc::clone(&self.0);
+        let control = service.control.clone();
+        Box::pin(async move {
+            let answered = control.spawn_blocking(move || {
+                let internal = match request.service {
+                    Internal::Api => lb_admin::Internal::Api,
+                    Internal::Dashboard => lb_admin::Internal::Dashboard,
+                    Internal::Ping => lb_admin::Internal::Ping,
+                    Internal::Prometheus => lb_admin::Internal::Prometheus,
+                    Internal::Noop => lb_admin::Internal::Noop,
+                };
+                let view = service.view();
+                let response =
+                    service.admin.respond(internal, &request.method, &request.path, &request.query, &view);
+                InternalResponse { status: response.status, headers: response.headers, body: response.body }
+            });
+            answered.await.unwrap_or_else(|_| InternalResponse {
+                status: 500,
+                headers: Vec::new(),
+                body: Vec::new(),
+            })
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! `vigie check` and `vigie healthcheck`: commands that look without serving.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use lb_config::{
+    Context, Problem, Problems, StaticConfig, find_dynamic, find_static, load_dynamic, load_static,
+};
+
+use crate::print::{complain, say};
+
+/// How long `/ping` may take, as in Traefik.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Validates everything that can be validated without starting, all problems in one go.
+pub(crate) fn check(config_file: Option<&Path>) -> ExitCode {
+    let path = match find_static(config_file) {
+        Ok(Some(path)) => path,
+        Ok(None) => {
+            complain("vigie: no configuration file found\n  hint: name one with --configFile=FILE");
+            return ExitCode::FAILURE;
+        }
+        Err(problem) => return report(&[problem]),
+    };
+    let Findings { problems, read } = findings(&path);
+    if problems.is_empty() {
+        say(&format!("{}: no problems found", read.join(", ")));
+        return ExitCode::SUCCESS;
+    }
+    report(&problems)
+}
+
+/// What a check found, and in which files.
+struct Findings {
+    problems: Vec<Problem>,
+    read: Vec<String>,
+}
+
+fn findings(path: &Path) -> Findings {
+    let (config, mut problems) = match load_static(path) {
+        Ok((config, warnings)) => (Some(config), warnings),
+        Err(Problems(problems)) => (None, problems),
+    };
+    let mut read = vec![path.display().to_string()];
+    let (source, context) = match &config {
+        Some(config) => {
+            (config.providers.file.as_ref().map(|file| file.source.clone()), Context::from(config))
+        }
+        // Which entry points and services there will be is not known: every name that may exist is taken.
+        None => (find_dynamic(path), Context::default()),
+    };
+    match source.map(|source| load_dynamic(&source, &context)) {
+        None => {}
+        Some(Err(Problems(found))) => problems.extend(found),
+        Some(Ok(loaded)) => {
+            read.extend(loaded.files.iter().map(|file| file.display().to_string()));
+            problems.extend(loaded.problems);
+            if let Some(config) = &config {
+                problems.extend(crate::publish::compile_problems(config, &loaded.config));
+            }
+        }
+    }
+    Findings { problems, read }
+}
+
+fn report(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        complain(&problem.to_string());
+    }
+    let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let warnings = problems.len() - errors;
+    let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    complain(&match (errors, warnings) {
+        (errors, 0) => format!("{} found", plural(errors, "problem")),
+        (0, warnings) => format!("{}, no errors", plural(warnings, "warning")),
+        (errors, warnings) => {
+            format!("{} and {} found", plural(errors, "problem"), plural(warnings, "warning"))
+        }
+    });
+    if errors > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Loads the static configuration as the server does and asks its `/ping`.
+pub(crate) fn healthcheck(config_file: Option<&Path>) -> anyhow::Result<()> {
+    let config = static_config(config_file)?.0;
+    let ping = config.ping.as_ref().context("please enable `ping` to use health check")?;
+    let entry = config.entry_points.iter().find(|entry| entry.name == ping.entry_point);
+    let mut address =
+        entry.with_context(|| format!("ping: missing {:?} entry point", ping.entry_point))?.address;
+    if address.ip().is_unspecified() {
+        address = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    }
+    let url = format!("http://{address}/ping");
+    let status = ask(address).with_context(|| format!("Error calling healthcheck: {url}"))?;
+    if status != 200 {
+        bail!("Bad healthcheck status: {status}");
+    }
+    say(&format!("OK: {url}"));
+    Ok(())
+}
+
+fn ask(address: SocketAddr) -> anyhow::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&address, PING_TIMEOUT)?;
+    stream.set_read_timeout(Some(PING_TIMEOUT))?;
+    stream.write_all(
+        format!("HEAD /ping HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.take(4096).read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.context("the answer is no HTTP")
+}
+
+/// The static configuration, or every reason why there is none.
+pub(crate) fn static_config(config_file: Option<&Path>) -> anyhow::Result<(StaticConfig, Vec<Problem>)> {
+    let path = find_static(config_file).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+    let path = path.context("no configuration file found; name one with --configFile=FILE")?;
+    load_static(&path).map_err(|problems| anyhow::anyhow!("the static configuration is refused\n{problems}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `key: message` of what is wrong with `vigie.yml` and the `dynamic.yml` that it names.
+    fn problems(static_text: &str, dynamic: &str) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let provider = format!("providers: {{file: {{filename: '{}'}}}}\n", at("dynamic.yml").display());
+        std::fs::write(at("vigie.yml"), provider + static_text).unwrap();
+        std::fs::write(at("dynamic.yml"), dynamic).unwrap();
+        let findings = findings(&at("vigie.yml"));
+        findings.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect()
+    }
+
+    #[test]
+    fn errors_of_the_static_file_hide_none_of_the_dynamic_ones() {
+        let dynamic = "http: {services: {s: {loadBalancer: {servers: []}}}, \
+                       routers: {r: {rule: 'Path(`/`)', service: t, entryPoints: [wbe]}}}";
+        let service = "http.routers.r.service: no service is called `t`";
+        for (static_text, static_problem) in [
+            ("entryPoints: {web: {adress: ':80'}}", "entryPoints.web.adress: there is no key `adress` here"),
+            ("ping: {entryPoint: nope}", "ping.entryPoint: no entry point is called `nope`"),
+        ] {
+            let problems = problems(static_text, dynamic);
+            for expected in [static_problem, service] {
+                assert!(problems.iter().any(|problem| problem == expected), "{problems:?}");
+            }
+            // The entry point may be one that only its own mistake hides.
+            assert!(!problems.iter().any(|problem| problem.contains("wbe")), "{problems:?}");
+        }
+        let right = problems("entryPoints: {web: {address: ':80'}}", dynamic);
+        assert!(right.iter().any(|problem| problem.contains("no entry point is called `wbe`")), "{right:?}");
+    }
+
+    #[test]
+    fn a_middleware_that_an_entry_point_misses_is_told_once() {
+        let dynamic = "http: {services: {s: {loadBalancer: {servers: []}}}, \
+                       routers: {a: {rule: 'Path(`/a`)', service: s}, b: {rule: 'Path(`/b`)', service: s}}}";
+        assert_eq!(
+            problems("entryPoints: {web: {address: ':80', http: {middlewares: [auth@file]}}}", dynamic),
+            ["entryPoints.web.http.middlewares: no middleware is called `auth`"]
+        );
+    }
+}

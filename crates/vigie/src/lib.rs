@@ -1,0 +1,52 @@
+//! Vigie, a Layer-7 high-availability load balancer: the wiring of its crates, and the command line.
+
+mod admin;
+mod check;
+mod cli;
+mod demo;
+mod observe;
+mod print;
+mod publish;
+pub mod replica;
+
+mod run;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::print::say;
+
+/// Version as `vigie version` and the API give it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs the program with these arguments (without its own name).
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(cli::normalised(arguments)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let config_file = cli.config_file.as_deref();
+    let done = match cli.command {
+        None => run::run(config_file),
+        Some(Command::Check) => return check::check(config_file),
+        Some(Command::Demo { port }) => demo::run(port),
+        Some(Command::Healthcheck) => check::healthcheck(config_file),
+        Some(Command::Version) => {
+            say(&cli::version());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print::complain(&format!("vigie: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! How well a replica is: one status per check, and the one they add up to.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    Healthy,
+    Degraded,
+    Unhealthy,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// What losing a dependency means for the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Importance {
+    /// Without it nothing works: the replica is as unwell as the dependency.
+    Essential,
+    /// Without it the replica works, only worse: never more than degraded.
+    Helpful,
+}
+
+/// Something the replica needs, simulated in memory.
+#[derive(Clone, Debug)]
+pub struct Dependency {
+    pub name: String,
+    pub importance: Importance,
+    /// Above this latency the check is degraded.
+    pub slow: Duration,
+    /// Above this latency it is unhealthy.
+    pub too_slow: Duration,
+    pub(super) failing: bool,
+    pub(super) latency: Duration,
+}
+
+impl Dependency {
+    pub fn new(name: &str, importance: Importance, slow: Duration, too_slow: Duration) -> Self {
+        let latency = Duration::from_millis(1);
+        Self { name: name.to_owned(), importance, slow, too_slow, failing: false, latency }
+    }
+
+    /// The thresholds of the reference system: 100 and 500 ms.
+    pub fn database() -> Self {
+        Self::new("database", Importance::Essential, Duration::from_millis(100), Duration::from_millis(500))
+    }
+
+    /// The thresholds of the reference system: 50 and 200 ms.
+    pub fn redis() -> Self {
+        Self::new("redis", Importance::Helpful, Duration::from_millis(50), Duration::from_millis(200))
+    }
+
+    /// Takes as long as the dependency would.
+    pub(super) async fn check(&self) -> Check {
+        tokio::time::sleep(self.latency).await;
+        let outcome = if self.failing { Err("connection refused") } else { Ok(self.latency) };
+        let own = match outcome {
+            Err(_) => Status::Unhealthy,
+            Ok(latency) => graded(&latency, &self.slow, &self.too_slow),
+        };
+        let status = match self.importance {
+            Importance::Essential => own,
+            Importance::Helpful => own.min(Status::Degraded),
+        };
+        Check { name: self.name.clone(), status, reading: Reading::Dependency(outcome) }
+    }
+}
+
+fn graded<T: PartialOrd>(value: &T, degraded: &T, unhealthy: &T) -> Status {
+    if value > unhealthy {
+        Status::Unhealthy
+    } else if value > degraded {
+        Status::Degraded
+    } else {
+        Status::Healthy
+    }
+}
+
+/// Memory and processor in percent. Simulated: a busy test machine must not make replicas ill.
+#[derive(Clone, Debug)]
+pub(super) struct Vitals {
+    pub(super) memory_percent: u8,
+    pub(super) cpu_percent: u8,
+}
+
+impl Default for Vitals {
+    fn default() -> Self {
+        Self { memory_percent: 40, cpu_percent: 10 }
+    }
+}
+
+impl Vitals {
+    /// The thresholds of the reference system: memory 85 and 95 %, processor 80 and 95 %.
+    pub(super) fn checks(&self) -> [Check; 2] {
+        [("memory", self.memory_percent, 85), ("cpu", self.cpu_percent, 80)].map(
+            |(name, percent, degraded)| Check {
+                name: name.to_owned(),
+                status: graded(&percent, &degraded, &95),
+                reading: Reading::Percent(percent),
+            },
+        )
+    }
+}
+
+/// One line of `/health`.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) name: String,
+    pub(super) status: Status,
+    reading: Reading,
+}
+
+#[derive(Clone, Debug)]
+enum Reading {
+    /// Its latency, or why it could not be reached.
+    Dependency(Result<Duration, &'static str>),
+    Percent(u8),
+}
+
+impl Check {
+    /// Whether `/ready` must refuse: an unreachable dependency, or memory all but gone. A slow
+    /// dependency is a matter of health, not of readiness.
+    pub(super) fn forbids_traffic(&self) -> bool {
+        match self.reading {
+            Reading::Dependency(outcome) => outcome.is_err(),
+            Reading::Percent(_) => self.name == "memory" && self.status == Status::Unhealthy,
+        }
+    }
+
+    pub(super) fn reason(&self) -> String {
+        let name = &self.name;
+        match self.reading {
+            Reading::Dependency(Err(why)) => format!("{name}: {why}"),
+            Reading::Dependency(Ok(latency)) => format!("{name}: answers after {} ms", latency.as_millis()),
+            Reading::Percent(percent) => format!("{name}: {percent} % in use"),
+        }
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let status = self.status.as_str();
+        match self.reading {
+            Reading::Dependency(Ok(latency)) => {
+                json!({"status": status, "latency_ms": latency.as_secs_f64() * 1e3})
+            }
+            Reading::Dependency(Err(why)) => json!({"status": status, "error": why}),
+            Reading::Percent(percent) => json!({"status": status, "percent": percent}),
+        }
+    }
+}
+
+/// A replica is as well as the worst of its checks.
+pub(super) fn overall(checks: &[Check]) -> Status {
+    checks.iter().map(|check| check.status).max().unwrap_or(Status::Healthy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn thresholds_belong_to_the_better_side() {
+        for (dependency, latency, status) in [
+            (Dependency::database(), 100, Status::Healthy),
+            (Dependency::database(), 101, Status::Degraded),
+            (Dependency::database(), 500, Status::Degraded),
+            (Dependency::database(), 501, Status::Unhealthy),
+            (Dependency::redis(), 50, Status::Healthy),
+            (Dependency::redis(), 51, Status::Degraded),
+            (Dependency::redis(), 201, Status::Degraded), // helpful, not essential
+        ] {
+            let dependency = Dependency { latency: Duration::from_millis(latency), ..dependency };
+            assert_eq!(dependency.check().await.status, status, "{} {latency}", dependency.name);
+        }
+        for (memory_percent, cpu_percent, status) in [
+            (85, 80, Status::Healthy),
+            (86, 80, Status::Degraded),
+            (85, 81, Status::Degraded),
+            (85, 96, Status::Unhealthy),
+        ] {
+            assert_eq!(overall(&Vitals { memory_percent, cpu_percent }.checks()), status);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The server: everything is made, wired, started, and stopped in order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lb_config::{Context, StaticConfig};
+use lb_control::{Control, Partial};
+use lb_observe::access_log::AccessLog;
+use lb_observe::diagnostics;
+use lb_provider::FileProvider;
+use lb_proxy::{Proxy, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{AdminService, Answers};
+use crate::print::complain;
+use crate::publish::publish;
+use crate::{check, observe};
+
+/// How long the last lines may take to be written.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Serves until a signal says to stop.
+pub(crate) fn run(config_file: Option<&Path>) -> anyhow::Result<()> {
+    let (config, warnings) = check::static_config(config_file)?;
+    for warning in warnings {
+        complain(&warning.to_string());
+    }
+    serve(config, |_| {})
+}
+
+/// Serves `config`; `started` is called once, when connections are accepted.
+pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyhow::Result<()> {
+    let log = diagnostics::init(observe::diagnostics(&config.log))?;
+    // What libraries and rustls may not find by themselves.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    raise_descriptor_limit();
+    let config = Arc::new(config);
+    let workers = config.core.workers.unwrap_or_else(processors);
+    let metrics = observe::metrics(&config, workers);
+    let access_log = match &config.access_log {
+        Some(log) => {
+            let opened = AccessLog::open(observe::access_log(log), workers, metrics.access_log_dropped());
+            Some(Arc::new(opened.context("the access log's writer cannot be started")?))
+        }
+        None => None,
+    };
+    let control_runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("vigie-control")
+        .enable_all()
+        .build()?;
+    let admin =
+        Arc::new(AdminService::new(Arc::clone(&config), metrics.clone(), control_runtime.handle().clone()));
+    let mut proxy = Proxy::bind(Settings {
+        config: Arc::clone(&config),
+        metrics: metrics.clone(),
+        access_log: access_log.clone(),
+        internals: Arc::new(Answers(Arc::clone(&admin))),
+        workers,
+        host_name: host_name(),
+    })?;
+    let publisher = proxy.publisher();
+    let left_out = admin.left_out();
+    let mut control =
+        Control::new((&*config).into(), metrics, move |candidate| publish(&publisher, &left_out, candidate))
+            .complaining(complain);
+    admin.follow(control.state());
+    let file = match &config.providers.file {
+        Some(file) => {
+            let started = FileProvider::start(file.source.clone(), file.watch, Context::from(&*config))
+                .context("the file provider cannot be started")?;
+            if !file.watch
+                && let Err(problems) = &started.first
+            {
+                anyhow::bail!(
+                    "the dynamic configuration is refused, and nothing watches it for a better one\n{problems}"
+                );
+            }
+            control.attach("file", Partial::Refuse, Some(started.first), started.readings);
+            Some(started.provider)
+        }
+        None => None,
+    };
+    let control = control_runtime.spawn(control.run());
+    proxy.start()?;
+    report(&proxy, &config, workers);
+    started(&proxy);
+    control_runtime.block_on(wait(&config, &admin, access_log.as_deref(), &log, file.as_ref()))?;
+    proxy.drain();
+    control.abort();
+    drop(file);
+    control_runtime.shutdown_background();
+    if let Some(access_log) = &access_log {
+        access_log.flush(FLUSH);
+    }
+    tracing::info!("stopped");
+    log.flush(FLUSH);
+    Ok(())
+}
+
+/// Takes all the file descriptors that the system grants: the soft limit, often 1024, is for programs that
+/// use `select`. Go, and so Traefik, does the same.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of file descriptors stays as it is");
+    }
+}
+
+/// Handles signals until one says to stop.
+async fn wait(
+    config: &StaticConfig,
+    admin: &AdminService,
+    access_log: Option<&AccessLog>,
+    log: &diagnostics::Diagnostics,
+    file: Option<&FileProvider>,
+) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut reopen = signal(SignalKind::user_defined1())?;
+    let mut reread = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = reopen.recv() => {
+                if let Some(access_log) = access_log {
+                    access_log.reopen();
+                }
+                log.reopen();
+            }
+            _ = reread.recv() => {
+                if let Some(file) = file {
+                    file.reread();
+                }
+            }
+        }
+    }
+    admin.set_draining();
+    let patience =
+        config.entry_points.iter().map(|entry| entry.request_accept_grace_timeout).max().unwrap_or_default();
+    tracing::info!(?patience, "stopping: requests are finished first");
+    if !patience.is_zero() {
+        // A second signal does not wait.
+        tokio::select! {
+            () = tokio::time::sleep(patience) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    Ok(())
+}
+
+/// What listens where: the first thing to look at when something cannot be reached.
+fn report(proxy: &Proxy, config: &StaticConfig, workers: usize) {
+    let plural = if workers == 1 { "" } else { "s" };
+    let mut text = format!("vigie {} with {workers} worker{plural}", crate::VERSION);
+    for (name, address) in proxy.addresses() {
+        let scope = match address.ip() {
+            ip if ip.is_loopback() => "this machine only",
+            ip if ip.is_unspecified() => "every address of this machine",
+            _ => "this address only",
+        };
+        text.push_str(&format!("\n  {name:<12} {address}  ({scope})"));
+        if config.ping.as_ref().is_some_and(|ping| ping.entry_point == name) {
+            text.push_str("  /ping /live /ready /health");
+        }
+        if config.metrics.as_ref().is_some_and(|metrics| metrics.entry_point == name) {
+            text.push_str("  /metrics");
+        }
+        if name == "traefik" && config.api.as_ref().is_some_and(|api| api.insecure) {
+            text.push_str("  /api /dashboard/");
+        }
+    }
+    complain(&text);
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// For `X-Forwarded-Server`.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
