@@ -1,0 +1,167 @@
+//! What orchestrators and dashboards ask: probes and the read-only API.
+
+use lb_testkit::{Origin, get};
+use serde_json::{Value, json};
+
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with};
+
+async fn ready() -> (Vigie, Origin) {
+    let server = Origin::start("api").await;
+    let dynamic = format!(
+        "{}  middlewares:\n    strip: {{stripPrefix: {{prefixes: [/api]}}}}\n",
+        app_with(
+            "middlewares: [strip]",
+            "healthCheck: {path: /health, interval: 100ms, timeout: 2s}",
+            &[server.url()]
+        )
+    );
+    (Vigie::start(&dynamic).await, server)
+}
+
+#[tokio::test]
+async fn orchestrators_get_their_answers() {
+    let (vigie, server) = ready().await;
+    vigie.until_metric("instance_health", &[("instance", &server.url())], 1.0).await;
+    let ask = async |path: &str| get(vigie.admin(), "localhost", path).await.unwrap();
+    let ping = ask("/ping").await;
+    assert_eq!((ping.status, ping.text(), ping.get("content-type")), (200, "OK", None));
+    for (path, status) in [("/live", "alive"), ("/ready", "ready"), ("/health", "healthy")] {
+        let response = ask(path).await;
+        assert_eq!((response.status, &response.json()["status"]), (200, &Value::from(status)), "{path}");
+        assert!(response.get("content-type").unwrap().starts_with("application/json"), "{path}");
+    }
+    let health = ask("/health").await.json();
+    assert_eq!(health["reasons"], json!([]), "{health}");
+    assert_eq!(
+        health["services"]["app@file"],
+        json!({"servers": 1, "healthy": 1, "degraded": 0, "unhealthy": 0, "available": true})
+    );
+    assert!(
+        health["version"].is_string()
+            && health["uptimeSeconds"].is_u64()
+            && health["configuration"]["loadedAt"].is_string()
+    );
+    // None of it is reachable where the traffic enters.
+    for path in ["/ping", "/metrics", "/api/version", "/ready"] {
+        assert_eq!(vigie.get(path).await.json()["origin"], "api", "{path}");
+    }
+    // HTTP/2 and other methods.
+    assert_eq!(Protocol::Http2.get(vigie.admin(), "/ping").await.text(), "OK");
+    let mut connection = Protocol::Http1.connect(vigie.admin()).await;
+    assert_eq!(connection.request("HEAD", "/ping", &[], None).await.status, 200);
+    assert_eq!(connection.request("POST", "/api/version", &[], None).await.status, 405);
+}
+
+#[tokio::test]
+async fn the_api_shows_what_runs_in_traefiks_shapes() {
+    let (vigie, server) = ready().await;
+    let version = vigie.json("/api/version").await;
+    assert!(
+        version["Version"].is_string() && version["Codename"].is_string() && version["startDate"].is_string(),
+        "{version}"
+    );
+
+    let overview = vigie.json("/api/overview").await;
+    for kind in ["routers", "services", "middlewares"] {
+        let part = &overview["http"][kind];
+        assert!(part["total"].as_u64().unwrap() >= 1, "{overview}");
+        assert_eq!((&part["warnings"], &part["errors"]), (&json!(0), &json!(0)), "{overview}");
+    }
+    assert_eq!(overview["features"], json!({"tracing": "", "metrics": "Prometheus", "accessLog": false}));
+    assert_eq!(overview["providers"], json!(["File"]));
+
+    let router = vigie.json("/api/http/routers/app@file").await;
+    assert_eq!(
+        router,
+        json!({"entryPoints": router["entryPoints"], "middlewares": ["strip@file"], "service": "app",
+            "rule": "PathPrefix(`/`)", "priority": 15, "priorityStr": "15", "observability": router["observability"],
+            "status": "enabled", "using": router["using"], "name": "app@file", "provider": "file"})
+    );
+    let service = vigie.json("/api/http/services/app@file").await;
+    assert_eq!(service["loadBalancer"]["servers"], json!([{"url": server.url()}]), "{service}");
+    assert_eq!(service["loadBalancer"]["healthCheck"]["interval"], "100ms", "{service}");
+    assert_eq!(service["serverStatus"], json!({server.url(): "UP"}));
+    assert_eq!((&service["usedBy"], &service["type"]), (&json!(["app@file"]), &json!("loadbalancer")));
+    let middleware = vigie.json("/api/http/middlewares/strip@file").await;
+    assert_eq!(middleware["stripPrefix"], json!({"prefixes": ["/api"]}), "{middleware}");
+    assert_eq!((&middleware["usedBy"], &middleware["type"]), (&json!(["app@file"]), &json!("stripprefix")));
+
+    let entry_points = vigie.json("/api/entrypoints").await;
+    let names: Vec<_> = entry_points.as_array().unwrap().iter().map(|entry| &entry["name"]).collect();
+    assert_eq!(names, ["traefik", "web"]);
+    assert_eq!(vigie.json("/api/entrypoints/web").await["address"], "127.0.0.1:0");
+    let raw = vigie.json("/api/rawdata").await;
+    assert!(raw["routers"]["app@file"].is_object() && raw["services"]["app@file"].is_object(), "{raw}");
+    assert!(raw["middlewares"]["strip@file"].is_object(), "{raw}");
+
+    let missing = get(vigie.admin(), "localhost", "/api/http/routers/x@file").await.unwrap();
+    assert_eq!((missing.status, missing.json()), (404, json!({"message": "router not found: x@file"})));
+    let bad = get(vigie.admin(), "localhost", "/api/http/routers?page=99").await.unwrap();
+    assert_eq!(bad.status, 400);
+}
+
+#[tokio::test]
+async fn lists_are_paged_and_searched() {
+    let server = Origin::start("api").await;
+    let routers: String = (0..25)
+        .map(|n| format!("    r{n:02}: {{rule: 'Host(`h{n:02}.example.com`)', service: app}}\n"))
+        .collect();
+    let vigie =
+        Vigie::start(&app("", &[server.url()]).replace("  routers:\n", &format!("  routers:\n{routers}")))
+            .await;
+    let page = get(vigie.admin(), "localhost", "/api/http/routers?per_page=10&search=example").await.unwrap();
+    assert_eq!((page.get("x-next-page"), page.json().as_array().unwrap().len()), (Some("2"), 10));
+    let last =
+        get(vigie.admin(), "localhost", "/api/http/routers?per_page=10&search=example&page=3").await.unwrap();
+    assert_eq!((last.get("x-next-page"), last.json().as_array().unwrap().len()), (Some("1"), 5));
+    let found = vigie.json("/api/http/routers?search=h07.example").await;
+    assert_eq!(found[0]["name"], "r07@file");
+    let reversed = vigie.json("/api/http/routers?sortBy=name&direction=desc&search=example").await;
+    assert_eq!(reversed[0]["name"], "r24@file");
+}
+
+/// The API and the dashboard are off unless asked for, as in Traefik.
+#[tokio::test]
+async fn nothing_is_shown_unless_configured() {
+    let server = Origin::start("api").await;
+    let text = STATIC
+        .replace("api: {insecure: true}\nping: {}\nmetrics: {prometheus: {addRoutersLabels: true}}\n", "");
+    assert!(!text.contains("insecure"));
+    let vigie = Vigie::with(&text, &app("", &[server.url()])).await;
+    for path in ["/api/version", "/dashboard/", "/ping", "/metrics", "/health"] {
+        let response = get(vigie.admin(), HOST, path).await.unwrap();
+        // Only the router for everybody answers there, if it is bound to this entry point at all.
+        assert!(response.status == 404 || response.json()["origin"] == "api", "{path}: {}", response.status);
+    }
+    // `api@internal` behind a router of one's own, with a password.
+    let text = STATIC.replace("api: {insecure: true}", "api: {}");
+    let router =
+        "    admin: {rule: 'Host(`admin.example.com`)', service: api@internal, middlewares: [auth]}\n";
+    let users = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
+    let dynamic = app("", &[server.url()]).replace("  routers:\n", &format!("  routers:\n{router}"));
+    let dynamic =
+        format!("{dynamic}  middlewares:\n    auth: {{basicAuth: {{users: ['someone:{users}']}}}}\n");
+    let vigie = Vigie::with(&text, &dynamic).await;
+    let mut connection = Protocol::Http2.connect(vigie.web()).await;
+    let refused = connection.ask("GET", "admin.example.com", "/api/version", &[], None).await.unwrap();
+    assert_eq!(refused.status, 401);
+    let fields = [("authorization", "Basic c29tZW9uZTpzZWNyZXQ=")];
+    let shown = connection.ask("GET", "admin.example.com", "/api/version", &fields, None).await.unwrap();
+    assert_eq!(shown.status, 200);
+    assert!(shown.json()["Version"].is_string());
+}
+
+#[tokio::test]
+async fn the_dashboard_is_a_page() {
+    let (vigie, _server) = ready().await;
+    let page = get(vigie.admin(), "localhost", "/dashboard/").await.unwrap();
+    assert_eq!(page.status, 200);
+    assert!(page.get("content-type").unwrap().starts_with("text/html"));
+    assert!(page.text().contains("Vigie"));
+    let root = get(vigie.admin(), "localhost", "/").await.unwrap();
+    assert!(
+        root.status / 100 == 3 && root.get("location").unwrap().ends_with("/dashboard/"),
+        "{}",
+        root.status
+    );
+}

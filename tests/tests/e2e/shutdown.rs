@@ -1,0 +1,109 @@
+//! SIGTERM: nobody under way is cut off, nobody new is let in.
+
+use std::time::Duration;
+
+use lb_testkit::{Client, Failure, Gate, H2Client, Load, Origin, PATIENCE, Script, eventually, get};
+use rustix::process::Signal;
+
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, origin};
+
+/// Requests under way are answered; the connection is told that it ends; the exit code says all is well.
+#[tokio::test]
+async fn requests_under_way_are_finished() {
+    for protocol in Protocol::BOTH {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let server = Origin::with("api", move |_| Script::echo().gated(&held)).await;
+        let text = format!("{STATIC}log: {{level: INFO}}\n");
+        let mut vigie = Vigie::with(&text, &app("", &[server.url()])).await;
+        let web = vigie.web();
+        let request = tokio::spawn(async move { protocol.get(web, "/").await });
+        assert!(eventually(PATIENCE, async || server.requests() == 1).await);
+        vigie.signal(Signal::TERM);
+        let closed = eventually(PATIENCE, async || Client::connect(web).await.is_err());
+        assert!(closed.await, "{protocol:?}: no new connections\n{}", vigie.words());
+        assert!(!request.is_finished(), "still held");
+        gate.let_one_pass();
+        let response = request.await.unwrap();
+        assert_eq!(origin(&response), "api");
+        if protocol == Protocol::Http1 {
+            assert_eq!(response.get("connection"), Some("close"));
+        }
+        assert!(vigie.ended(Duration::from_secs(5)).await.success(), "{}", vigie.words());
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_and_h2_is_told() {
+    let server = Origin::start("api").await;
+    let mut vigie = Vigie::start(&app("", &[server.url()])).await;
+    let mut idle = Client::connect(vigie.web()).await.unwrap();
+    idle.get(HOST, "/").await.unwrap();
+    let h2 = H2Client::connect(vigie.web()).await.unwrap();
+    h2.get(HOST, "/").await.unwrap();
+    vigie.signal(Signal::TERM);
+    assert!(idle.closes_within(Duration::from_secs(5)).await);
+    assert!(eventually(PATIENCE, async || h2.is_closed()).await, "GOAWAY, then the end");
+    assert!(vigie.ended(Duration::from_secs(5)).await.success());
+}
+
+/// Under load no request is lost: each answer either keeps the connection or says that it ends, and what
+/// finds no listener any more was never accepted.
+#[tokio::test]
+async fn a_shutdown_under_load_loses_nothing() {
+    for h2 in [false, true] {
+        let server = Origin::with("api", |_| Script::echo().delayed(Duration::from_millis(2))).await;
+        let mut vigie = Vigie::start(&app("", &[server.url()])).await;
+        let mut load = Load::new(vigie.web(), HOST).connections(16);
+        if h2 {
+            load = load.h2();
+        }
+        let running = load.start();
+        assert!(eventually(PATIENCE, async || running.done() > 300).await);
+        vigie.signal(Signal::TERM);
+        assert!(vigie.ended(Duration::from_secs(10)).await.success());
+        let report = running.stop().await;
+        assert!(report.ok > 300);
+        let mut failures = report.failures.clone();
+        // After the end nothing listens: that is no lost request.
+        failures.remove(&Failure::Connect);
+        assert!(failures.is_empty(), "h2 {h2}: {failures:?} {:?}", report.examples);
+    }
+}
+
+/// `requestAcceptGraceTimeout`: `/ping` says no first, while requests are still taken.
+#[tokio::test]
+async fn a_balancer_in_front_is_warned_first() {
+    let server = Origin::start("api").await;
+    let text = STATIC
+        .replace(
+            "web: {address: '127.0.0.1:0'}",
+            "web: {address: '127.0.0.1:0', transport: {lifeCycle: {requestAcceptGraceTimeout: 1s}}}",
+        )
+        .replace("ping: {}", "ping: {terminatingStatusCode: 204}");
+    let mut vigie = Vigie::with(&text, &app("", &[server.url()])).await;
+    let ping = async || get(vigie.admin(), "localhost", "/ping").await.map(|response| response.status);
+    assert_eq!(ping().await.unwrap(), 200);
+    vigie.signal(Signal::TERM);
+    assert!(eventually(PATIENCE, async || ping().await.is_ok_and(|status| status == 204)).await);
+    assert_eq!(get(vigie.admin(), "localhost", "/ready").await.unwrap().status, 503);
+    assert_eq!(origin(&vigie.get("/").await), "api", "requests are still taken");
+    assert!(vigie.ended(Duration::from_secs(5)).await.success());
+}
+
+/// `graceTimeOut` is an end: a request that hangs holds nobody up for longer.
+#[tokio::test]
+async fn the_grace_has_an_end() {
+    let server = Origin::with("api", |_| Script::hang()).await;
+    let text = STATIC.replace(
+        "web: {address: '127.0.0.1:0'}",
+        "web: {address: '127.0.0.1:0', transport: {lifeCycle: {graceTimeOut: 300ms}}}",
+    );
+    let mut vigie = Vigie::with(&text, &app("", &[server.url()])).await;
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await.unwrap();
+    assert!(eventually(PATIENCE, async || server.requests() == 1).await);
+    vigie.signal(Signal::INT);
+    vigie.ended(Duration::from_secs(5)).await;
+    assert!(client.closes_within(Duration::from_secs(1)).await);
+}
