@@ -1,0 +1,1 @@
+"""Vigie side by side with its peers: see ../compare."""
