@@ -11,7 +11,7 @@ use lb_observe::access_log::AccessLog;
 use lb_observe::diagnostics;
 use lb_provider::FileProvider;
 use lb_proxy::{Proxy, Settings};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{AdminService, Answers};
 use crate::print::complain;
@@ -85,9 +85,11 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
     };
     let control = control_runtime.spawn(control.run());
     proxy.start()?;
+    // Before the report: whoever reads it may send one at once.
+    let signals = control_runtime.block_on(async { Signals::catch() })?;
     report(&proxy, &config, workers);
     started(&proxy);
-    control_runtime.block_on(wait(&config, &admin, access_log.as_deref(), &log, file.as_ref()))?;
+    control_runtime.block_on(wait(signals, &config, &admin, access_log.as_deref(), &log, file.as_ref()));
     proxy.drain();
     control.abort();
     drop(file);
@@ -110,18 +112,36 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Signals that mean something to us; from the first look on they no longer end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reopen: Signal,
+    reread: Signal,
+}
+
+impl Signals {
+    /// Needs a runtime around it.
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            reread: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Handles signals until one says to stop.
 async fn wait(
+    mut signals: Signals,
     config: &StaticConfig,
     admin: &AdminService,
     access_log: Option<&AccessLog>,
     log: &diagnostics::Diagnostics,
     file: Option<&FileProvider>,
-) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut reopen = signal(SignalKind::user_defined1())?;
-    let mut reread = signal(SignalKind::hangup())?;
+) {
+    let Signals { terminate, interrupt, reopen, reread } = &mut signals;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -151,7 +171,6 @@ async fn wait(
             _ = terminate.recv() => {}
         }
     }
-    Ok(())
 }
 
 /// What listens where: the first thing to look at when something cannot be reached.

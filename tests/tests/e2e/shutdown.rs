@@ -107,3 +107,15 @@ async fn the_grace_has_an_end() {
     vigie.ended(Duration::from_secs(5)).await;
     assert!(client.closes_within(Duration::from_secs(1)).await);
 }
+
+/// A worker whose thread has not run yet is told, too; the report says that signals are heeded.
+#[tokio::test]
+async fn a_stop_right_after_the_start_is_clean() {
+    let text = STATIC.replace("workers: 2", "workers: 8");
+    for _ in 0..15 {
+        let mut vigie = Vigie::with(&text, &app("", &[])).await;
+        vigie.signal(Signal::TERM);
+        let status = vigie.ended(Duration::from_secs(5)).await;
+        assert!(status.success(), "{status}\n{}", vigie.words());
+    }
+}
