@@ -1,5 +1,8 @@
 //! End-to-end scenarios: the real binary between origins and clients on real sockets of loopback.
 //!
+//! Three suites are folders of their own: [`hostile`] (against bytes), [`faults`] (against failing parts) and
+//! [`change`] (against reloads, upgrades and operators): `cargo nextest run -p lb-e2e hostile::`.
+//!
 //! One binary, so that it is linked once; one module per feature. `cargo nextest run -p lb-e2e` runs each
 //! test in a process of its own. Nothing has a fixed port, and nothing sleeps: tests wait for conditions.
 
@@ -7,10 +10,13 @@ mod harness;
 
 mod admin;
 mod balance;
+mod change;
 mod check;
 mod demo;
 mod endurance;
+mod faults;
 mod health;
+mod hostile;
 mod house;
 mod interop;
 mod middlewares;

@@ -1,0 +1,1 @@
+//! Against change: reloads, upgrades and operators lose nothing.

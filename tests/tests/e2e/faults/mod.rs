@@ -1,0 +1,1 @@
+//! Against failing parts: whatever breaks behind the proxy, no request is lost that could have been kept.
