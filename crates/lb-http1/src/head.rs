@@ -252,6 +252,12 @@ impl Head {
         self.target = Span::new(start..self.buffer.len());
     }
 
+    /// Takes so many bytes away from the front of the target, without touching the rest.
+    pub fn strip_target(&mut self, bytes: usize) {
+        let Range { start, end } = self.target.range();
+        self.target = Span::new((start + bytes).min(end)..end);
+    }
+
     /// The host and port in an absolute-form or authority-form target; `None` in the other forms, where
     /// only the Host field says it.
     pub fn authority(&self) -> Option<&str> {
@@ -806,6 +812,16 @@ mod tests {
         assert!(head.memory_bytes() <= 1000 && head.is_empty() && head.target().is_empty());
         head.copy_fields_from(&other);
         assert_eq!(fields(&head), "Host: a | Accept: */* | x-forwarded-for: 127.0.0.1");
+    }
+
+    #[test]
+    fn a_target_loses_its_front_and_no_more_than_it_has() {
+        let mut head = Head::new();
+        head.set_target("/api/v1?a=b");
+        head.strip_target(4);
+        assert_eq!((head.target(), head.path(), head.query()), ("/v1?a=b", "/v1", Some("a=b")));
+        head.strip_target(100);
+        assert_eq!(head.target(), "");
     }
 
     #[test]

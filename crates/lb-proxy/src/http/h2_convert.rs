@@ -16,16 +16,16 @@ fn is_connection_specific(name: &HeaderName, value: &[u8]) -> bool {
 
 /// All fields, copied once: each value is a slice of one shared buffer.
 pub(crate) fn fields(head: &Head) -> HeaderMap {
-    let total = head.iter().map(|(_, value)| value.len()).sum();
+    let total = head.iter_bytes().map(|(_, value)| value.len()).sum();
     let mut values = BytesMut::with_capacity(total);
-    for (_, value) in head.iter() {
+    for (_, value) in head.iter_bytes() {
         values.extend_from_slice(value);
     }
     let mut values: Bytes = values.freeze();
     let mut map = HeaderMap::with_capacity(head.len());
-    for (name, value) in head.iter() {
+    for (name, value) in head.iter_bytes() {
         let value = values.split_to(value.len());
-        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
+        let Ok(name) = HeaderName::from_bytes(name) else { continue };
         if is_connection_specific(&name, &value) {
             continue;
         }

@@ -17,6 +17,7 @@ use super::body::{Fill, Sink, Source};
 use super::downstream::Downstream;
 use super::h1::H1;
 use super::h2_convert;
+use super::h2_gather::Gathered;
 use super::h2_meter::{Meter, Metered};
 use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
@@ -57,7 +58,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let meter = Rc::new(Meter::default());
-    let stream = Metered::new(stream, &meter);
+    let output = Gathered::new(stream);
+    let stream = Metered::new(output.clone(), &meter);
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, builder.handshake::<_, Bytes>(stream));
     let mut h2 = match handshake.await {
         Ok(Ok(h2)) => h2,
@@ -68,6 +70,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
         }
         Err(_) => return,
     };
+    output.hold();
     let mut deadline = Deadline::default();
     deadline.set(Instant::now(), config.idle_timeout);
     let tally = Rc::new(Tally::default());
@@ -104,8 +107,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
                 if deadline.poll(cx).is_ready() {
                     cx.waker().wake_by_ref();
                 }
-                return h2.poll_accept(cx).map(Ok);
+                if let Poll::Ready(accepted) = h2.poll_accept(cx) {
+                    return Poll::Ready(Ok(accepted));
+                }
             }
+            // A failure shows when h2 reads or writes next.
+            let _ = output.poll_push(cx);
             Poll::Pending
         })
         .await;
@@ -124,7 +131,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
                 tracing::info!(client = %connection.client, reason, "HTTP/2 connection ended: it only causes work");
                 // RFC 9113 section 7: the peer generates excessive load.
                 h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                let farewell = poll_fn(|cx| h2.poll_closed(cx));
+                let farewell = poll_fn(|cx| {
+                    let closed = h2.poll_closed(cx);
+                    let _ = output.poll_push(cx);
+                    closed
+                });
                 let _ = tokio::time::timeout(CLOSING_TIMEOUT, farewell).await;
                 return;
             }
@@ -132,11 +143,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
         deadline.set(Instant::now(), config.idle_timeout);
         let guard = Open::new(&tally);
         let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
-        tokio::task::spawn_local(async move {
+        // Boxed here: on its way into a task a future is copied several times, and this one is large.
+        tokio::task::spawn_local(Box::pin(async move {
             let opened = Instant::now();
             let reset = serve_stream(&worker, &connection, request, respond).await;
             guard.close(reset && opened.elapsed() < EARLY);
-        });
+        }));
     }
 }
 

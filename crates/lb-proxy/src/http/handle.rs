@@ -276,7 +276,7 @@ async fn attempts<D: Downstream>(
         let delay =
             lb_core::backoff::delay(tries - 1, retry.attempts, retry.initial_interval, worker.random());
         if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+            Box::pin(tokio::time::sleep(delay)).await;
         }
         tries += 1;
         x.head.clone_from(&saved);
@@ -371,7 +371,7 @@ async fn ask(x: &mut Exchange, chain: &[Middleware], from: usize) -> Option<(usi
                 }
                 Step::Answered(body) => return Some((at, body)),
                 Step::Wait(delay) => {
-                    tokio::time::sleep(delay).await;
+                    Box::pin(tokio::time::sleep(delay)).await;
                     break;
                 }
                 Step::Check(check) => {

@@ -7,6 +7,7 @@ pub(crate) mod forwarded;
 pub(crate) mod h1;
 pub(crate) mod h1_serve;
 pub(crate) mod h2_convert;
+pub(crate) mod h2_gather;
 pub(crate) mod h2_meter;
 pub(crate) mod h2_serve;
 pub(crate) mod h2_stream;

@@ -33,15 +33,23 @@ pub(super) fn strip_prefix(x: &mut Exchange, prefixes: &[String]) -> Step {
     };
     // With an encoded slash behind the prefix only the decoded path begins as a path has to: it is what goes on, and
     // what must not climb out of anything.
-    let rest = if rest.starts_with("%2F") { Cow::Owned(escape(&decode(rest))) } else { Cow::Borrowed(rest) };
-    let stripped =
-        if rest.starts_with('/') || rest.is_empty() { rest.into_owned() } else { format!("/{rest}") };
-    if !is_canonical(&stripped) {
+    let stripped = if rest.starts_with("%2F") {
+        Some(escape(&decode(rest)))
+    } else if rest.starts_with('/') || rest.is_empty() {
+        None
+    } else {
+        Some(format!("/{rest}"))
+    };
+    if !is_canonical(stripped.as_deref().unwrap_or(rest)) {
         return Step::Respond(Local::plain(400, "Bad Request"));
     }
+    let cut = path.len() - rest.len();
     // Nothing left stays nothing, for a prefix added behind this; it leaves as `/`.
     x.head.append("X-Forwarded-Prefix", prefix.as_bytes());
-    set_path(x, &stripped);
+    match stripped {
+        Some(path) => set_path(x, &path),
+        None => x.head.strip_target(cut),
+    }
     Step::Next
 }
 

@@ -1,7 +1,8 @@
 //! HTTP/2 towards servers: one shared connection per worker and server, one stream per request.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::Endpoint;
 use super::failure::{Cause, Failure};
 use crate::http::body::{Fill, Sink, Source};
 use crate::http::h2_convert;
+use crate::http::h2_gather::Gathered;
 use crate::http::h2_stream::{H2Sink, H2Source};
 use crate::stream::Stream;
 
@@ -45,8 +47,12 @@ impl Shared {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(crate::http::RESPONSE_LIMITS.max_head_bytes as u32);
-        let (sender, mut connection) =
-            builder.handshake::<_, Bytes>(stream).await.map_err(|_| Failure::unsent(Cause::Closed))?;
+        let output = Gathered::new(stream);
+        let (sender, mut connection) = builder
+            .handshake::<_, Bytes>(output.clone())
+            .await
+            .map_err(|_| Failure::unsent(Cause::Closed))?;
+        output.hold();
         let closed = std::rc::Rc::new(std::cell::Cell::new(false));
         let ping =
             settings.read_idle_timeout.and_then(|idle| connection.ping_pong().map(|pings| (pings, idle)));
@@ -59,8 +65,16 @@ impl Shared {
                     None => std::future::pending().await,
                 }
             };
+            let driven = poll_fn(|cx| {
+                let driven = Pin::new(&mut connection).poll(cx);
+                if driven.is_pending() {
+                    // A failure shows when h2 reads or writes next.
+                    let _ = output.poll_push(cx);
+                }
+                driven
+            });
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
+                ended = driven => if let Err(error) = ended {
                     tracing::debug!(%error, "HTTP/2 connection to a server ended");
                 },
                 () = pings => tracing::debug!("HTTP/2 connection to a server does not answer pings"),
