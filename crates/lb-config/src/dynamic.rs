@@ -3,6 +3,7 @@
 //! Maps are keyed by qualified name (`api@file`), and every reference inside is qualified too.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,24 @@ pub struct Service {
     pub flush_interval: Option<Duration>,
     /// Qualified, or `default@internal`.
     pub servers_transport: String,
+    /// Extension: how much may be tried again (`retryBudget`).
+    pub retry_budget: RetryBudget,
+    /// Extension: where requests wait while every server has its `maxConnections` (`queue`).
+    pub queue: Queue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that may wait; 0 refuses at once.
+    pub size: usize,
+    pub timeout: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        // Envoy's `max_pending_requests`, and the time that HAProxy's manual gives to `timeout queue`.
+        Self { size: 1024, timeout: Duration::from_secs(5) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +102,8 @@ pub struct Server {
     pub preserve_path: bool,
     /// 0 gets nothing.
     pub weight: u32,
+    /// Extension: requests in flight at most (`maxConnections`); `None` is no limit.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +114,7 @@ pub enum Scheme {
 }
 
 pub use lb_core::balance::Strategy;
+pub use lb_core::retry::Settings as RetryBudget;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StickyCookie {

@@ -21,7 +21,11 @@ pub(crate) fn build(config: &Config, previous: &Services, now: Instant) -> Servi
             .iter()
             .map(|server| MemberSpec { url: server.url.clone(), weight: server.weight })
             .collect();
-        let built = balance::Service::new(name, settings(service), &members, before, now);
+        let mut built = balance::Service::new(name, settings(service), &members, before, now);
+        let limits: Vec<_> = service.servers.iter().map(|server| server.max_connections).collect();
+        if limits.iter().any(Option::is_some) {
+            built = built.with_max_connections(&limits);
+        }
         (name.clone(), Arc::new(built))
     };
     config.services.iter().map(service).collect()

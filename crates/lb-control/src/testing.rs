@@ -274,6 +274,7 @@ pub(crate) fn server(url: &str) -> Server {
         path: String::new(),
         preserve_path: false,
         weight: 1,
+        max_connections: None,
     }
 }
 
@@ -288,6 +289,8 @@ pub(crate) fn config(name: &str, urls: &[&str], check: Option<HealthCheck>) -> C
         pass_host_header: true,
         flush_interval: None,
         servers_transport: "default@internal".to_owned(),
+        retry_budget: Default::default(),
+        queue: Default::default(),
     };
     Config { services: BTreeMap::from([(name.to_owned(), service)]), ..Config::default() }
 }

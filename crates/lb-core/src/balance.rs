@@ -17,12 +17,14 @@ mod cookies;
 mod hrw;
 mod lowest;
 mod p2c;
+mod queue;
 mod round_robin;
 mod schedule;
 mod server;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,8 +33,9 @@ use parking_lot::Mutex;
 
 use crate::health::{self, PassiveSettings, Probe, Transition};
 use cookies::Cookies;
+pub use queue::Ticket;
 pub use schedule::MAX_SLOTS;
-use schedule::{Candidates, Schedule};
+use schedule::{Candidate, Candidates, Schedule};
 use server::Lineage;
 pub use server::Server;
 
@@ -108,6 +111,8 @@ struct Member {
     weight: u32,
     /// The first member with the same URL.
     first: usize,
+    /// Requests in flight at most; `u32::MAX` is no limit.
+    most: u32,
 }
 
 /// What a choice depends on, besides the service.
@@ -183,7 +188,7 @@ impl Service {
                 Some(twin) => Arc::clone(&twin.server),
                 None => take_over(&member.url),
             };
-            built.push(Member { server, weight: member.weight, first });
+            built.push(Member { server, weight: member.weight, first, most: u32::MAX });
         }
         let honours_cookies = settings.sticky && settings.strategy != Strategy::HighestRandomWeight;
         let cookies = if honours_cookies { Cookies::new(&built) } else { Cookies::default() };
@@ -196,6 +201,18 @@ impl Service {
             lineage,
             rebuild: Mutex::new(()),
         }
+    }
+
+    /// Limits the requests in flight on each server, those of earlier configurations included; one limit
+    /// per member, in their order, where the first member of a URL counts.
+    #[must_use]
+    pub fn with_max_connections(mut self, limits: &[Option<NonZeroU32>]) -> Self {
+        for (member, limit) in self.members.iter_mut().zip(limits) {
+            member.most = limit.map_or(u32::MAX, NonZeroU32::get);
+        }
+        let generation = self.lineage.generation();
+        self.schedule.store(Arc::new(Schedule::build(&self.members, &self.settings, generation)));
+        self
     }
 
     pub fn name(&self) -> &str {
@@ -216,29 +233,43 @@ impl Service {
         !self.current().is_empty()
     }
 
-    /// Chooses a server and counts the request as in flight there; `None`: no server is eligible.
+    /// Requests that wait for a server, those of earlier configurations included.
+    pub fn queued(&self) -> usize {
+        self.lineage.queue().len()
+    }
+
+    /// Lets a request wait until a server may have room for it; `None`: `most` are waiting already.
+    pub fn queue(&self, most: usize, is_retry: bool) -> Option<Ticket> {
+        Ticket::take(&self.lineage, most, is_retry)
+    }
+
+    /// Chooses a server and counts the request as in flight there; `None`: no server is eligible, or all
+    /// that are [have as many requests as they may](Self::with_max_connections).
     ///
     /// Takes no lock and allocates nothing, but for the first pick after a server's eligibility changed
     /// where nobody refreshed the schedule yet.
     pub fn pick(&self, pick: &Pick<'_>) -> Option<Picked> {
-        if let Some(picked) = pick.sticky.and_then(|value| self.pick_by_cookie(value, pick.tried)) {
-            return Some(picked);
+        let mut by_cookie = CookieMatch::None;
+        if let Some((index, matched)) = pick.sticky.and_then(|value| self.find_by_cookie(value, pick.tried)) {
+            let Member { server, most, .. } = &self.members[index];
+            if server.begin_below(*most) {
+                return Some(Picked { server: Arc::clone(server), index, by_cookie: matched });
+            }
+            // Full for the moment is no reason to lose a session.
+            by_cookie = CookieMatch::Current;
         }
         let schedule = self.current();
         let candidates = Candidates::new(&schedule, pick.tried)?;
-        let chosen = match self.settings.strategy {
-            Strategy::RoundRobin => {
-                round_robin::choose(&candidates, self.lineage.next_turn(), pick.random).begin()
-            }
-            Strategy::PowerOfTwoChoices => p2c::choose(&candidates, pick.random).begin(),
-            Strategy::HighestRandomWeight => hrw::choose(&candidates, pick.client).begin(),
-            Strategy::LeastConnections => {
-                lowest::begin(&candidates, self.lineage.next_turn(), lowest::connections)
-            }
-            Strategy::LeastTime => lowest::begin(&candidates, self.lineage.next_turn(), lowest::time),
+        let mut full = match self.begin(&candidates, pick, by_cookie) {
+            Ok(picked) => return Some(picked),
+            Err(full) => [candidates.tried(), &[full]].concat(),
         };
-        let server = Arc::clone(&chosen.server);
-        Some(Picked { server, index: chosen.index, by_cookie: CookieMatch::None })
+        loop {
+            match self.begin(&candidates.without(&full)?, pick, by_cookie) {
+                Ok(picked) => return Some(picked),
+                Err(more) => full.push(more),
+            }
+        }
     }
 
     /// Takes in the result of an active probe of member `index`; returns the change it caused, if any.
@@ -272,14 +303,39 @@ impl Service {
         self.refresh_after(change)
     }
 
-    fn pick_by_cookie(&self, value: &str, tried: &[usize]) -> Option<Picked> {
-        let (index, by_cookie) = self.cookies.find(value)?;
-        let server = &self.members[index].server;
-        if tried.contains(&index) || !server.honours_cookie() {
-            return None;
-        }
-        server.begin();
-        Some(Picked { server: Arc::clone(server), index, by_cookie })
+    /// Chooses and begins.
+    ///
+    /// # Errors
+    /// The index of the chosen one, when it is full.
+    fn begin(
+        &self,
+        candidates: &Candidates<'_>,
+        pick: &Pick<'_>,
+        by_cookie: CookieMatch,
+    ) -> Result<Picked, usize> {
+        let begun = match self.settings.strategy {
+            Strategy::RoundRobin => {
+                round_robin::choose(candidates, self.lineage.next_turn(), pick.random).begin()
+            }
+            Strategy::PowerOfTwoChoices => p2c::choose(candidates, pick.random).begin(),
+            Strategy::HighestRandomWeight => hrw::choose(candidates, pick.client).begin(),
+            Strategy::LeastConnections => {
+                lowest::begin(candidates, self.lineage.next_turn(), lowest::connections)
+            }
+            Strategy::LeastTime => lowest::begin(candidates, self.lineage.next_turn(), lowest::time),
+        };
+        let picked = |chosen: &Candidate| Picked {
+            server: Arc::clone(&chosen.server),
+            index: chosen.index,
+            by_cookie,
+        };
+        begun.map(picked).map_err(|full| full.index)
+    }
+
+    fn find_by_cookie(&self, value: &str, tried: &[usize]) -> Option<(usize, CookieMatch)> {
+        let (index, matched) = self.cookies.find(value)?;
+        let honoured = !tried.contains(&index) && self.members[index].server.honours_cookie();
+        honoured.then_some((index, matched))
     }
 
     /// The schedule for the eligibility of this moment.

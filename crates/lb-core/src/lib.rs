@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod health;
 pub mod in_flight;
 pub mod rate_limit;
+pub mod retry;
 pub mod route;
 pub mod sticky;
 mod syntax;

@@ -100,6 +100,9 @@ struct Inner {
     refused: Events,
     upstream_errors: Events,
     retries: Events,
+    retries_refused: Events,
+    queue_refused: Events,
+    queues: Mutex<FxHashMap<LabelId, i64>>,
     rate_limited: Events,
     breaker_transitions: Events,
     breakers: Mutex<FxHashMap<LabelId, BreakerState>>,
@@ -125,6 +128,9 @@ impl Metrics {
             refused: Events::default(),
             upstream_errors: Events::default(),
             retries: Events::default(),
+            retries_refused: Events::default(),
+            queue_refused: Events::default(),
+            queues: Mutex::default(),
             rate_limited: Events::default(),
             breaker_transitions: Events::default(),
             breakers: Mutex::default(),
@@ -185,6 +191,27 @@ impl Metrics {
         self.inner.retries.count(service, "");
     }
 
+    /// An attempt after the first that the retry budget did not allow.
+    pub fn retry_refused(&self, service: LabelId) {
+        self.inner.retries_refused.count(service, "");
+    }
+
+    /// Makes the queue of a service visible while it is empty.
+    pub fn queue(&self, service: LabelId) {
+        self.inner.queues.lock().entry(service).or_insert(0);
+    }
+
+    /// Counts a waiting request (`lb_queue_length`) until the result is dropped.
+    pub fn queued(&self, service: LabelId) -> Queued {
+        *self.inner.queues.lock().entry(service).or_insert(0) += 1;
+        Queued { inner: Arc::clone(&self.inner), service }
+    }
+
+    /// A request that found no room in the queue (`full`) or waited in vain (`timeout`).
+    pub fn queue_refused(&self, service: LabelId, reason: &'static str) {
+        self.inner.queue_refused.count(service, reason);
+    }
+
     /// A request that `rateLimit` or `inFlightReq` refused.
     pub fn rate_limited(&self, middleware: LabelId) {
         self.inner.rate_limited.count(middleware, "");
@@ -240,6 +267,18 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be rendered");
         }
         text
+    }
+}
+
+/// One request that waits for a server, counted until dropped.
+pub struct Queued {
+    inner: Arc<Inner>,
+    service: LabelId,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        *self.inner.queues.lock().entry(self.service).or_insert(0) -= 1;
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Exchange {
     pub(crate) origin: String,
     /// Servers asked so far.
     pub(crate) tries: u32,
+    /// Servers asked in vain, by index: another try goes to others while there are any.
+    pub(crate) tried: SmallVec<[usize; 4]>,
     /// Off where the entry point or a middleware says that servers get no `X-Forwarded-For`.
     pub(crate) append_forwarded_for: bool,
 }
@@ -56,6 +58,7 @@ impl Exchange {
             raw_query: None,
             origin: String::new(),
             tries: 0,
+            tried: SmallVec::new(),
             append_forwarded_for: true,
         }
     }
@@ -76,7 +79,15 @@ impl Exchange {
         self.raw_query = None;
         self.origin.clear();
         self.tries = 0;
+        self.tried.clear();
         self.append_forwarded_for = true;
+    }
+
+    /// Remembers the server of a try that failed.
+    pub(crate) fn tried_in_vain(&mut self, server: usize) {
+        if !self.tried.contains(&server) {
+            self.tried.push(server);
+        }
     }
 
     /// Tells every breaker on the way what came of it, and lets the next request in.

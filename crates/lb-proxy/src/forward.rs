@@ -13,7 +13,6 @@ use std::time::Duration;
 use lb_core::balance::{CookieMatch, Pick, Picked};
 use lb_core::sticky;
 use lb_http1::{Framing, Head};
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::deadline::Deadline;
@@ -27,6 +26,7 @@ use crate::upstream::Endpoint;
 use crate::upstream::connect::{self, Spoken};
 use crate::upstream::failure::{self, Cause, Failure};
 use crate::upstream::h2::{H2, Shared};
+use crate::upstream::room;
 use crate::worker::Worker;
 
 /// RFC 9110 section 10.1.1 lets a proxy answer 100 by itself; Traefik's backends get this long first.
@@ -54,10 +54,11 @@ pub(crate) struct Answer {
     reusable: bool,
 }
 
-/// How one service answered: an answer, nothing to ask, or a failure.
+/// How one service answered: an answer, nothing to ask, nobody with room, or a failure.
 pub(crate) enum Called {
     Answer(Box<Answer>),
     NoServer,
+    Busy,
     Failed(Failure, Option<Arc<Endpoint>>),
 }
 
@@ -87,18 +88,37 @@ pub(crate) async fn call<D: Downstream>(
     let host = (!service.pass_host_header).then(|| x.head.get("host").map(<[u8]>::to_vec));
     let target =
         service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| x.head.target().to_owned());
-    let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     let mut last: Option<(Failure, Arc<Endpoint>)> = None;
+    let mut new_round = false;
     loop {
         let pick =
-            Pick { client: x.peer.ip, sticky: cookie.as_deref(), random: worker.random(), tried: &tried };
-        let Some(picked) = service.live.pick(&pick) else { return Called::NoServer };
+            Pick { client: x.peer.ip, sticky: cookie.as_deref(), random: worker.random(), tried: &x.tried };
+        // Nobody passes those who wait already.
+        let free = service.queue.is_none() || service.live.queued() == 0;
+        let picked = match (free.then(|| service.live.pick(&pick)).flatten(), &service.queue) {
+            (Some(picked), _) => picked,
+            (None, None) => return Called::NoServer,
+            // Boxed: rare, and others need not make room for it.
+            (None, Some(queue)) => match Box::pin(room::wait(worker, service, queue, &pick, down)).await {
+                Ok(picked) => picked,
+                Err(no_room) => return no_room.called(last),
+            },
+        };
         let index = picked.index();
-        if tried.contains(&index)
-            && let Some((failure, endpoint)) = last
+        let is_tried = x.tried.contains(&index);
+        if let Some((failure, endpoint)) = last.take()
+            && (is_tried || !worker.may_retry(service, x.tries, &failure.reason()))
         {
-            // Nobody else is eligible.
             return Called::Failed(failure, Some(endpoint));
+        }
+        if is_tried && x.tried.len() > 1 {
+            // A retry middleware begins another round, with anyone but the last.
+            x.tried.drain(..x.tried.len() - 1);
+            new_round = true;
+            continue;
+        }
+        if std::mem::take(&mut new_round) {
+            x.tried.clear();
         }
         let endpoint = Arc::clone(&service.endpoints[index]);
         if host.is_some() {
@@ -127,13 +147,12 @@ pub(crate) async fn call<D: Downstream>(
                 worker.recover_later(&service.live, index, trip);
             }
         }
-        tried.push(index);
-        let more = tried.len() < service.endpoints.len();
+        x.tried_in_vain(index);
+        let more = x.tried.len() < service.endpoints.len();
         // Not one byte of the client's body may be lost between two tries.
         if !(more && untouched && failure.may_retry(is_idempotent(x.head.method()), untouched)) {
             return Called::Failed(failure, Some(endpoint));
         }
-        worker.retried(service);
         last = Some((failure, endpoint));
     }
 }

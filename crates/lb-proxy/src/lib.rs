@@ -12,6 +12,7 @@ mod forward;
 mod http;
 mod middleware;
 mod proxy;
+mod report;
 mod snapshot;
 mod stream;
 mod tls;

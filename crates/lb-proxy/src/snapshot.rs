@@ -9,7 +9,7 @@ mod internal;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use lb_config::dynamic::{ServersTransport, StickyCookie};
+use lb_config::dynamic::{self, RetryBudget, ServersTransport, StickyCookie};
 use lb_core::balance::Service as LiveService;
 use lb_core::route::RouteIndex;
 use lb_observe::metrics::LabelId;
@@ -19,6 +19,7 @@ pub(crate) use build::Fixed;
 pub use internal::Internal;
 
 use crate::middleware::Middleware;
+use crate::report::Report;
 use crate::tls::{TlsProfile, TlsTable};
 use crate::upstream::{Endpoint, Transport};
 
@@ -77,6 +78,25 @@ pub(crate) struct Service {
     pub(crate) sticky: Option<StickyCookie>,
     pub(crate) pass_host_header: bool,
     pub(crate) passive: bool,
+    pub(crate) retries: Retries,
+    /// `None`: no server has a limit, so nothing ever waits.
+    pub(crate) queue: Option<Queue>,
+    /// Seconds after which a client may hope for a server when there is none.
+    pub(crate) retry_after: u64,
+}
+
+/// What may be tried again.
+pub(crate) struct Retries {
+    pub(crate) settings: RetryBudget,
+    /// Lives on in the next snapshot.
+    pub(crate) budget: Arc<lb_core::retry::RetryBudget>,
+    pub(crate) refused: Report,
+}
+
+/// Where requests wait for a server with room; who waits is known to [`Service::live`].
+pub(crate) struct Queue {
+    pub(crate) settings: dynamic::Queue,
+    pub(crate) refused: Report,
 }
 
 impl Snapshot {

@@ -1,6 +1,7 @@
 //! One data-plane thread and what its connections share: snapshot, pools, buffers, counters.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use slab::Slab;
 use crate::buffers::Buffers;
 use crate::exchange::Exchange;
 use crate::http::forwarded::Peer;
-use crate::snapshot::{Internal, Service, Snapshot};
+use crate::snapshot::{Internal, Queue, Service, Snapshot};
 use crate::upstream::Endpoint;
 use crate::upstream::failure::Failure;
 use crate::upstream::pool::Pools;
@@ -168,8 +169,31 @@ impl Worker {
             "server failed a request");
     }
 
-    pub(crate) fn retried(&self, service: &Service) {
-        self.metrics.retried(service.label);
+    /// Whether the service's budget has another try for this request, after so many; counted and told
+    /// either way.
+    pub(crate) fn may_retry(&self, service: &Service, tries: u32, reason: &dyn fmt::Display) -> bool {
+        let now = self.now();
+        let retries = &service.retries;
+        if retries.budget.withdraw(&retries.settings, now) {
+            self.metrics.retried(service.label);
+            tracing::info!(serviceName = %service.name, attempt = tries + 1, %reason, "request is tried again");
+            return true;
+        }
+        self.metrics.retry_refused(service.label);
+        if let Some(requests) = retries.refused.count(now) {
+            tracing::warn!(serviceName = %service.name, requests, %reason,
+                "the retry budget is used up: failed requests are not tried again");
+        }
+        false
+    }
+
+    /// A request finds every server full; `reason` is `full` or `timeout`.
+    pub(crate) fn queue_refused(&self, service: &Service, queue: &Queue, reason: &'static str) {
+        self.metrics.queue_refused(service.label, reason);
+        if let Some(requests) = queue.refused.count(self.now()) {
+            tracing::warn!(serviceName = %service.name, requests, reason,
+                "every server has its maxConnections: requests are answered 503");
+        }
     }
 
     /// Lets the server of a passive health check back in when its time is over.

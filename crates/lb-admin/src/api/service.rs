@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use lb_config::Kind;
-use lb_config::dynamic::{self, HealthCheck, ProbeMode, SameSite, StickyCookie, Strategy};
+use lb_config::dynamic::{
+    self, HealthCheck, ProbeMode, Queue, RetryBudget, SameSite, StickyCookie, Strategy,
+};
 use lb_core::health::{AdminState, Status};
 use serde_json::{Map, Value};
 
@@ -110,6 +112,7 @@ fn load_balancer(config: &dynamic::Service) -> Value {
             .set("url", server.url.as_str())
             .some("weight", Some(server.weight).filter(|weight| *weight != 1))
             .flag("preservePath", server.preserve_path)
+            .some("maxConnections", server.max_connections.map(std::num::NonZeroU32::get))
             .build()
     };
     // `None` is written as a negative interval; Go prints it as it was written, we know its meaning only.
@@ -138,7 +141,20 @@ fn load_balancer(config: &dynamic::Service) -> Value {
         .set("passHostHeader", config.pass_host_header)
         .set("responseForwarding", Object::new().set("flushInterval", flush).build())
         .some("serversTransport", transport.map(String::as_str))
+        .some("queue", Some(config.queue).filter(|queue| *queue != Queue::default()).map(queue))
+        .some(
+            "retryBudget",
+            Some(config.retry_budget).filter(|budget| *budget != RetryBudget::default()).map(retry_budget),
+        )
         .build()
+}
+
+fn queue(queue: Queue) -> Value {
+    Object::new().set("size", queue.size).duration("timeout", queue.timeout).build()
+}
+
+fn retry_budget(budget: RetryBudget) -> Value {
+    Object::new().set("percent", budget.percent).set("minRetriesPerSecond", budget.min_per_second).build()
 }
 
 fn strategy(strategy: Strategy) -> &'static str {

@@ -4,6 +4,7 @@
 //! refers to what is checked afterwards, when the names of all files are known.
 
 mod health;
+mod limits;
 mod references;
 mod routers;
 mod services;

@@ -1,11 +1,12 @@
 //! `http.services`.
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use lb_core::balance::Strategy;
 
-use super::{Draft, health, sticky};
+use super::{Draft, health, limits, sticky};
 use crate::decode::{Block, Field};
 use crate::dynamic::{Server, Service};
 use crate::net::server_url;
@@ -55,7 +56,11 @@ impl<'a> Draft<'a> {
     }
 
     fn load_balancer(&mut self, name: &str, block: &Block<'a>) -> Option<Service> {
-        let servers = block.take("servers").map(|field| servers(&field)).unwrap_or_default();
+        let max_connections = block.take("maxConnections").and_then(|field| limits::max_connections(&field));
+        let servers = block.take("servers").map(|field| servers(&field, max_connections)).unwrap_or_default();
+        let queue = block.take("queue").map(|field| limits::queue(&field, &servers)).unwrap_or_default();
+        let retry_budget =
+            block.take("retryBudget").map(|field| limits::retry_budget(&field)).unwrap_or_default();
         let strategy =
             block.take("strategy").map_or(Some(Strategy::RoundRobin), |field| field.choice(&STRATEGIES));
         let sticky = block.take("sticky").and_then(|field| sticky::read(&field, name));
@@ -87,16 +92,18 @@ impl<'a> Draft<'a> {
             // A negative interval flushes after every write.
             flush_interval: flush_interval.map_or(Some(FLUSH_INTERVAL), |span| span.to_duration()),
             servers_transport: transport.unwrap_or_else(|| "default@internal".to_owned()),
+            retry_budget,
+            queue,
         })
     }
 }
 
-fn servers(field: &Field<'_>) -> Vec<Server> {
+fn servers(field: &Field<'_>, max_connections: Option<NonZeroU32>) -> Vec<Server> {
     let mut urls = HashSet::new();
     let mut servers = Vec::new();
     for field in field.list() {
         let Some(block) = field.object() else { continue };
-        if let Some(server) = server(&block) {
+        if let Some(server) = server(&block, max_connections) {
             if !urls.insert(server.url.clone()) {
                 block.warn(
                     format!("the server {} is listed twice", quoted(&server.url)),
@@ -110,10 +117,11 @@ fn servers(field: &Field<'_>) -> Vec<Server> {
     servers
 }
 
-fn server(block: &Block<'_>) -> Option<Server> {
+fn server(block: &Block<'_>, max_connections: Option<NonZeroU32>) -> Option<Server> {
     let url = block.require("url", "write `url: http://192.0.2.7:3000`").and_then(|field| field.text());
     let weight = block.take("weight").map_or(Some(1), |field| weight(&field));
     let preserve_path = block.take("preservePath").and_then(|field| field.boolean()).unwrap_or(false);
+    let own = block.take("maxConnections").and_then(|field| limits::max_connections(&field));
     let url = url?;
     match server_url(url.value) {
         Ok(parts) => {
@@ -128,6 +136,7 @@ fn server(block: &Block<'_>) -> Option<Server> {
                 path: parts.path,
                 preserve_path,
                 weight: weight?,
+                max_connections: own.or(max_connections),
             })
         }
         Err((message, hint)) => {
@@ -165,6 +174,8 @@ mod tests {
                 pass_host_header: true,
                 flush_interval: Some(Duration::from_millis(100)),
                 servers_transport: "default@internal".to_owned(),
+                retry_budget: Default::default(),
+                queue: Default::default(),
             }
         );
         let service =

@@ -24,11 +24,14 @@ struct Best<'a> {
 /// by which it was chosen, so workers that choose at the same time do not all take the same server.
 ///
 /// Ties: when all are equal they take turns by weight; otherwise the one that waited longest is taken.
+///
+/// # Errors
+/// The chosen one, when it is full.
 pub(super) fn begin<'a>(
     candidates: &Candidates<'a>,
     turn: u64,
     score: impl Fn(&Candidate, u32) -> f64,
-) -> &'a Candidate {
+) -> Result<&'a Candidate, &'a Candidate> {
     let rate = |candidate: &'a Candidate| {
         let in_flight = candidate.server.in_flight();
         let (score, last_turn) = (score(candidate, in_flight), candidate.server.last_turn());
@@ -49,9 +52,12 @@ pub(super) fn begin<'a>(
             Some(best) if !all_tied => best,
             _ => whose_turn,
         };
+        if chosen.in_flight >= chosen.candidate.most {
+            return Err(chosen.candidate);
+        }
         // Counted from 1: 0 is a server that was never chosen.
         if chosen.candidate.server.begin_if(chosen.in_flight, turn + 1) {
-            return chosen.candidate;
+            return Ok(chosen.candidate);
         }
     }
 }

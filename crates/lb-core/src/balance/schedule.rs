@@ -41,6 +41,8 @@ pub(super) struct Candidate {
     pub(super) index: usize,
     /// Reduced weight, above 0; only ratios between candidates have a meaning.
     pub(super) weight: u64,
+    /// Requests in flight at most; `u32::MAX` is no limit.
+    pub(super) most: u32,
 }
 
 /// The candidates of one pick: never empty, and without the servers tried before while others are left.
@@ -88,9 +90,10 @@ impl Group {
 }
 
 impl Candidate {
-    pub(super) fn begin(&self) -> &Self {
-        self.server.begin();
-        self
+    /// # Errors
+    /// Itself, when it is full.
+    pub(super) fn begin(&self) -> Result<&Self, &Self> {
+        if self.server.begin_below(self.most) { Ok(self) } else { Err(self) }
     }
 }
 
@@ -104,6 +107,16 @@ impl<'a> Candidates<'a> {
         // All were tried: again, then.
         let again = [regular, reserve].into_iter().find(|group| group.has_untried(&[]));
         again.map(|group| Self { group, tried: &[] })
+    }
+
+    /// The same without more of them, those that are full; `None`: nobody is left.
+    pub(super) fn without<'b>(&'b self, tried: &'b [usize]) -> Option<Candidates<'b>> {
+        self.group.has_untried(tried).then_some(Candidates { group: self.group, tried })
+    }
+
+    /// Those that were tried before.
+    pub(super) fn tried(&self) -> &'a [usize] {
+        self.tried
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &'a Candidate> {
@@ -184,14 +197,16 @@ fn candidates(members: &[Member], settings: &Settings) -> [Vec<Candidate>; 2] {
     };
     let [mut regular, mut reserve] = [Vec::new(), Vec::new()];
     for (index, &weight) in weights.iter().enumerate().filter(|&(_, &weight)| weight > 0) {
-        let server = Arc::clone(&members[index].server);
+        let (server, most) = (Arc::clone(&members[index].server), members[index].most);
         if server.admin_state() != AdminState::Ready {
             continue;
         }
         match server.status() {
-            Status::Healthy => regular.push(Candidate { server, index, weight: weight * WHOLE }),
-            Status::Degraded if kept > 0 => regular.push(Candidate { server, index, weight: weight * kept }),
-            Status::Degraded => reserve.push(Candidate { server, index, weight }),
+            Status::Healthy => regular.push(Candidate { server, index, weight: weight * WHOLE, most }),
+            Status::Degraded if kept > 0 => {
+                regular.push(Candidate { server, index, weight: weight * kept, most })
+            }
+            Status::Degraded => reserve.push(Candidate { server, index, weight, most }),
             Status::Unhealthy => {}
         }
     }

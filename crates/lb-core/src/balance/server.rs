@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Settings;
+use super::queue::Queue;
 use crate::health::{self, AdminState, FailureWindow, Health, PassiveSettings, Probe, Status, Transition};
 use crate::sticky;
 
@@ -66,6 +67,7 @@ struct Times {
 pub(super) struct Lineage {
     /// Counts the changes of any server's eligibility.
     generation: AtomicU64,
+    queue: Queue,
     turn: Turn,
 }
 
@@ -84,9 +86,14 @@ impl Lineage {
         self.generation.load(Ordering::Acquire)
     }
 
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
     /// To be called after the change: whoever sees the new generation sees the change.
     fn changed(&self) {
-        self.generation.fetch_add(1, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.queue.wake();
     }
 }
 
@@ -210,6 +217,17 @@ impl Server {
         self.endpoint.traffic.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Begins a request unless `most` are in flight already.
+    pub(super) fn begin_below(&self, most: u32) -> bool {
+        if most == u32::MAX {
+            self.begin();
+            return true;
+        }
+        let below = |in_flight| (in_flight < most).then_some(in_flight + 1);
+        let order = Ordering::Relaxed;
+        self.endpoint.traffic.in_flight.fetch_update(order, order, below).is_ok()
+    }
+
     /// Begins a request if as many are in flight as the choice assumed.
     pub(super) fn begin_if(&self, in_flight: u32, turn: u64) -> bool {
         let traffic = &self.endpoint.traffic;
@@ -222,7 +240,8 @@ impl Server {
     }
 
     pub(super) fn end(&self) {
-        self.endpoint.traffic.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.traffic.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.endpoint.lineage.queue.wake();
     }
 
     pub(super) fn observe_probe(

@@ -117,6 +117,14 @@ impl Breaker {
         (admission, self.publish(before, &inner))
     }
 
+    /// How long all requests will still be rejected; zero when it is not open.
+    pub fn rejects_for(&self, now: Instant) -> Duration {
+        match self.inner.lock().phase {
+            Phase::Open { until } => until.saturating_duration_since(now),
+            Phase::Closed | Phase::HalfOpen { .. } => Duration::ZERO,
+        }
+    }
+
     /// Takes in one response: its status (as the client gets it) and how long it took.
     pub fn record(&self, status: u16, latency: Duration, now: Instant) -> Option<Change> {
         let mut inner = self.inner.lock();

@@ -87,11 +87,14 @@ impl Inner {
             &self.refused,
             &self.upstream_errors,
             &self.retries,
+            &self.retries_refused,
+            &self.queue_refused,
             &self.rate_limited,
             &self.breaker_transitions,
         ] {
             events.forget(dead);
         }
+        self.queues.lock().retain(|label, waiting| *waiting != 0 || !dead(*label));
         self.breakers.lock().retain(|label, _| !dead(*label));
         self.probes.lock().retain(|(_, label), _| !dead(*label));
     }
@@ -279,6 +282,8 @@ fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         (names::UPSTREAM_ERRORS, &inner.upstream_errors),
         (names::RETRIES, &inner.retries),
         (names::SERVICE_RETRIES, &inner.retries),
+        (names::RETRIES_REFUSED, &inner.retries_refused),
+        (names::QUEUE_REFUSED, &inner.queue_refused),
         (names::RATE_LIMITED, &inner.rate_limited),
         (names::BREAKER_TRANSITIONS, &inner.breaker_transitions),
     ] {
@@ -290,6 +295,13 @@ fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         }
         families.push(family.build());
     }
+    let mut queues = Family::gauge(names::QUEUE_LENGTH);
+    for (label, waiting) in &*inner.queues.lock() {
+        if let Some(text) = labels.text(*label) {
+            queues.push(&[text], *waiting as f64);
+        }
+    }
+    families.push(queues.build());
     let mut breakers = Family::gauge(names::BREAKER_STATE);
     for (label, state) in &*inner.breakers.lock() {
         if let Some(text) = labels.text(*label) {

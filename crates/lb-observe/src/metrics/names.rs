@@ -76,6 +76,11 @@ definitions! {
     UPSTREAM_ERRORS = "lb_upstream_errors_total" ["service", "reason"]
         "Attempts on a server that failed without a usable response.";
     RETRIES = "lb_retries_total" ["service"] "Attempts after the first.";
+    RETRIES_REFUSED = "lb_retries_refused_total" ["service"]
+        "Attempts after the first that the retry budget did not allow.";
+    QUEUE_LENGTH = "lb_queue_length" ["service"] "Requests that wait for a server with room for them.";
+    QUEUE_REFUSED = "lb_queue_refused_total" ["service", "reason"]
+        "Requests answered 503 because every server was full: no room in the queue (full), waited too long (timeout).";
     BREAKER_STATE = "lb_circuit_breaker_state" ["middleware"] "Circuit breaker: 0 closed, 1 half-open, 2 open.";
     BREAKER_TRANSITIONS = "lb_circuit_breaker_transitions_total" ["middleware", "to"]
         "State changes of a circuit breaker, by the state entered.";

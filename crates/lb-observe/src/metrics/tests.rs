@@ -291,6 +291,11 @@ fn rare_events_are_counted() {
     metrics.refused(ids.entry_point, "framing");
     metrics.refused(ids.entry_point, "framing");
     metrics.upstream_error(ids.service, "connect");
+    metrics.retry_refused(ids.service);
+    metrics.queue(ids.service);
+    let [waiting, served] = [metrics.queued(ids.service), metrics.queued(ids.service)];
+    drop(served);
+    metrics.queue_refused(ids.service, "full");
     metrics.rate_limited(limit);
     metrics.breaker(limit, BreakerState::Closed);
     metrics.breaker_changed(limit, BreakerState::HalfOpen);
@@ -313,6 +318,9 @@ fn rare_events_are_counted() {
         &[
             r#"lb_refused_requests_total{entrypoint="web",reason="framing"} 2"#,
             r#"lb_upstream_errors_total{service="api@file",reason="connect"} 1"#,
+            r#"lb_retries_refused_total{service="api@file"} 1"#,
+            r#"lb_queue_length{service="api@file"} 1"#,
+            r#"lb_queue_refused_total{reason="full",service="api@file"} 1"#,
             r#"lb_rate_limited_total{middleware="limit@file"} 1"#,
             r#"lb_circuit_breaker_state{middleware="limit@file"} 1"#,
             r#"lb_circuit_breaker_transitions_total{middleware="limit@file",to="half-open"} 1"#,
@@ -330,6 +338,8 @@ fn rare_events_are_counted() {
             r#"traefik_tls_certs_not_after{cn="a.test",serial="7",sans="a.test,b.test"} 1000"#,
         ],
     );
+    drop(waiting);
+    assert_eq!(shown(&metrics, "lb_queue_length"), [r#"lb_queue_length{service="api@file"} 0"#]);
     for name in [
         "process_cpu_seconds_total ",
         "process_resident_memory_bytes ",

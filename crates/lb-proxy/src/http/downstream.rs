@@ -25,8 +25,11 @@ pub(crate) trait Downstream: Source + Sink {
     /// The answer cannot be completed: the client must not take it for whole.
     fn abort(&mut self);
 
-    /// Starts the request's body over; false where it was not kept.
-    fn rewind(&mut self) -> bool {
+    /// Whether [`rewind`](Self::rewind) brings the whole of the request's body again.
+    fn keeps_body(&self) -> bool {
         false
     }
+
+    /// Starts what was kept of the request's body over.
+    fn rewind(&mut self) {}
 }

@@ -11,7 +11,7 @@ use lb_core::route::{self, routing_path};
 use lb_http1::{Framing, Head};
 
 use super::downstream::Downstream;
-use super::local::Local;
+use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
 use super::replay::Replay;
@@ -255,8 +255,9 @@ async fn attempts<D: Downstream>(
     loop {
         let passed = pass(worker, connection, x, route, at + 1, down, framing, outcome).await;
         unwind(x, &chain[(at + 1).min(passed.reached)..passed.reached]);
-        let by_error = passed.failure.is_some_and(|failure| {
-            failure.unsent && failure.blames_server() && !retry.disable_retry_on_network_error
+        let by_error = passed.failure.filter(|failure| {
+            let harmless = failure.unsent || forward::is_idempotent(saved.method());
+            harmless && failure.blames_server() && !retry.disable_retry_on_network_error
         });
         // Whoever answered: a server, or Vigie for it.
         let by_status = !matches!(passed.reply, Reply::Gone)
@@ -264,11 +265,24 @@ async fn attempts<D: Downstream>(
             && may_repeat(retry, saved.method())
             && retry.status.iter().any(|(from, to)| (*from..=*to).contains(&x.response.status()));
         let late = retry.timeout.is_some_and(|most| worker.now().duration_since(began) >= most);
-        // Of a body that was not kept nothing is missing only while nothing was sent.
-        let repeatable = by_error || (by_status && (!framing.has_body() || down.rewind()));
-        if !repeatable || late || tries >= retry.attempts {
+        let repeatable = match by_error {
+            // Of a body that was not kept nothing is missing only while nothing was sent.
+            Some(failure) if failure.unsent => true,
+            _ => (by_error.is_some() || by_status) && (!framing.has_body() || down.keeps_body()),
+        };
+        let allowed = || match (&route.target, by_error) {
+            (Target::Service(service), Some(failure)) => {
+                worker.may_retry(service, x.tries, &failure.reason())
+            }
+            (Target::Service(service), None) => worker.may_retry(service, x.tries, &x.response.status()),
+            (Target::Internal(_), _) => true,
+        };
+        if !repeatable || late || tries >= retry.attempts || !allowed() {
             unwind(x, &chain[..at]);
             return send(worker, connection, x, down, passed.reply, outcome).await;
+        }
+        if let Reply::Answer(answer) = &passed.reply {
+            x.tried_in_vain(answer.picked.index());
         }
         drop(passed);
         // The limits and breakers that are behind the retry count each try for itself.
@@ -281,9 +295,7 @@ async fn attempts<D: Downstream>(
         tries += 1;
         x.head.clone_from(&saved);
         x.response.clear();
-        if let Target::Service(service) = &route.target {
-            worker.retried(service);
-        }
+        down.rewind();
     }
 }
 
@@ -319,7 +331,10 @@ async fn pass<D: Downstream>(
     };
     // Without middlewares nothing has happened since.
     let asked = if chain.is_empty() { x.started } else { worker.now() };
-    outcome.asked = Some(asked);
+    if outcome.asked.is_none() {
+        outcome.asked = Some(asked);
+        service.retries.budget.deposit(asked);
+    }
     let patience = connection.entry.patience(x.started);
     let called = forward::call(worker, x, service, down, framing, patience).await;
     match called {
@@ -340,7 +355,15 @@ async fn pass<D: Downstream>(
             Passed { reply: Reply::Answer(answer), reached, failure: None }
         }
         Called::NoServer => {
-            let local = Local::plain(503, "no available server");
+            let local =
+                Local::plain(503, "no available server").with("Retry-After", service.retry_after.to_string());
+            local.write_head(&mut x.response);
+            outcome.origin_status = 503;
+            Passed { reply: Reply::Local(local.body), reached, failure: None }
+        }
+        Called::Busy => {
+            let wait = service.queue.as_ref().map_or(1, |queue| whole_seconds(queue.settings.timeout));
+            let local = Local::status_text(503).with("Retry-After", wait.to_string());
             local.write_head(&mut x.response);
             outcome.origin_status = 503;
             Passed { reply: Reply::Local(local.body), reached, failure: None }

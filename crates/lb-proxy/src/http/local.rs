@@ -1,6 +1,7 @@
 //! Answers Vigie gives by itself.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use lb_http1::Head;
 use smallvec::SmallVec;
@@ -52,12 +53,22 @@ impl Local {
         for (name, value) in &self.headers {
             head.append(name, value.as_bytes());
         }
+        if self.status == 503 && !head.contains("retry-after") {
+            // RFC 9110 section 15.6.4; who knows better says so.
+            head.append("Retry-After", b"1");
+        }
         // RFC 9110 section 8.6: none in answers that never have a body.
         if self.status >= 200 && self.status != 204 && self.status != 304 {
             let mut digits = [0; 20];
             head.append("Content-Length", decimal(self.body.len() as u64, &mut digits));
         }
     }
+}
+
+/// `duration` for `Retry-After`, which counts whole seconds (RFC 9110 section 10.2.3): rounding down would
+/// invite too early.
+pub(crate) fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// `number` in decimal, without allocating.
@@ -76,6 +87,19 @@ pub(crate) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_503_says_when_to_come_back() {
+        let retry_after = |local: Local| {
+            let mut head = Head::new();
+            local.write_head(&mut head);
+            head.get_str("retry-after").map(str::to_owned)
+        };
+        assert_eq!(retry_after(Local::bare(503)).as_deref(), Some("1"));
+        assert_eq!(retry_after(Local::plain(503, "full").with("Retry-After", "7")).as_deref(), Some("7"));
+        assert_eq!(retry_after(Local::bare(502)), None);
+        assert_eq!([1, 1000, 1001].map(|millis| whole_seconds(Duration::from_millis(millis))), [1, 1, 2]);
+    }
 
     #[test]
     fn decimal_writes_every_length() {

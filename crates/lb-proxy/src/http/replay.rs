@@ -105,8 +105,11 @@ impl<D: Downstream> Downstream for Replay<'_, D> {
         self.down.abort();
     }
 
-    fn rewind(&mut self) -> bool {
-        self.at = 0;
+    fn keeps_body(&self) -> bool {
         self.whole
+    }
+
+    fn rewind(&mut self) {
+        self.at = 0;
     }
 }

@@ -9,7 +9,7 @@ use lb_observe::metrics::{Kind, LabelId, Metrics};
 
 use super::{Build, Middleware, Step, kept};
 use crate::exchange::Exchange;
-use crate::http::local::Local;
+use crate::http::local::{Local, whole_seconds};
 
 pub(crate) struct CircuitBreaker {
     options: config::CircuitBreaker,
@@ -60,7 +60,14 @@ impl CircuitBreaker {
                 x.breakers.push((Arc::clone(&self.breaker), 0));
                 Step::Next
             }
-            Admission::Rejected => Step::Respond(Local::status_text(self.options.response_code)),
+            Admission::Rejected => {
+                let local = Local::status_text(self.options.response_code);
+                let seconds = whole_seconds(self.breaker.breaker.rejects_for(x.started)).max(1);
+                Step::Respond(match self.options.response_code {
+                    503 => local.with("Retry-After", seconds.to_string()),
+                    _ => local,
+                })
+            }
         }
     }
 

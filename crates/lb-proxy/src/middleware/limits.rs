@@ -9,7 +9,7 @@ use lb_observe::metrics::{Kind, LabelId, Metrics};
 
 use super::{Build, Middleware, Step, kept, source};
 use crate::exchange::Exchange;
-use crate::http::local::Local;
+use crate::http::local::{Local, whole_seconds};
 
 pub(crate) struct RateLimit {
     options: config::RateLimit,
@@ -42,11 +42,9 @@ impl RateLimit {
             Decision::Wait(delay) => Step::Wait(delay),
             Decision::Reject { retry_after } => {
                 self.metrics.rate_limited(self.label);
-                // RFC 9110 section 10.2.3 counts whole seconds; rounding down would invite too early.
-                let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
                 Step::Respond(
                     Local::status_text(429)
-                        .with("Retry-After", seconds.to_string())
+                        .with("Retry-After", whole_seconds(retry_after).to_string())
                         .with("X-Retry-In", go_duration(retry_after)),
                 )
             }

@@ -9,12 +9,15 @@ use lb_config::Kind;
 use lb_config::dynamic::{self, Config, RouterTls, ServersTransport};
 use lb_config::static_config::{EntryPoint, Redirection, StaticConfig};
 use lb_core::balance::Service as LiveService;
+use lb_core::retry::RetryBudget;
 use lb_core::route;
 use lb_observe::metrics::{self, Metrics};
 
 use super::internal::{self, Internal};
-use super::{EntryRoutes, Route, RouteKey, Service, Snapshot, Target};
+use super::{EntryRoutes, Queue, Retries, Route, RouteKey, Service, Snapshot, Target};
+use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
+use crate::report::Report;
 use crate::tls::{TlsTable, client_config};
 use crate::upstream::{Endpoint, Transport};
 
@@ -377,6 +380,16 @@ impl<'a> Builder<'a> {
             })
             .collect();
         self.endpoints.extend(endpoints.iter().map(|endpoint| endpoint.id));
+        let budget = match before {
+            Some(before) => Arc::clone(&before.retries.budget),
+            None => Arc::new(RetryBudget::new(self.now)),
+        };
+        let limited = config.servers.iter().any(|server| server.max_connections.is_some());
+        let queue = limited.then(|| {
+            self.fixed.metrics.queue(service_label);
+            Queue { settings: config.queue, refused: Report::default() }
+        });
+        let probed = config.health_check.as_ref().map(|check| check.unhealthy_interval);
         let service = Arc::new(Service {
             name: name.into(),
             label: service_label,
@@ -385,6 +398,9 @@ impl<'a> Builder<'a> {
             sticky: config.sticky.clone(),
             pass_host_header: config.pass_host_header,
             passive: config.passive_health_check.is_some(),
+            retries: Retries { settings: config.retry_budget, budget, refused: Report::default() },
+            queue,
+            retry_after: probed.map_or(1, whole_seconds),
         });
         self.services.insert(name.to_owned(), Arc::clone(&service));
         Some(service)

@@ -4,6 +4,7 @@ pub(crate) mod connect;
 pub(crate) mod failure;
 pub(crate) mod h2;
 pub(crate) mod pool;
+pub(crate) mod room;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

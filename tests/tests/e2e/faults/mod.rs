@@ -1,1 +1,5 @@
 //! Against failing parts: whatever breaks behind the proxy, no request is lost that could have been kept.
+
+mod limits;
+mod replicas;
+mod retries;

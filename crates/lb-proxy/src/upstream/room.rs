@@ -1,0 +1,79 @@
+//! A server that has room for a request, and the wait for one where every server has its `maxConnections`.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use lb_core::balance::{Pick, Picked};
+use tokio::time::Instant;
+
+use super::Endpoint;
+use super::failure::{Cause, Failure};
+use crate::deadline::Deadline;
+use crate::forward::Called;
+use crate::http::downstream::Downstream;
+use crate::snapshot::{Queue, Service};
+use crate::worker::Worker;
+
+/// Why no server was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoRoom {
+    /// No server is eligible.
+    NoServer,
+    /// All that are eligible are full, and so is the queue, or the wait was too long.
+    Busy,
+    ClientGone,
+}
+
+impl NoRoom {
+    /// What becomes of the request; `last` is how an earlier try has failed.
+    pub(crate) fn called(self, last: Option<(Failure, Arc<Endpoint>)>) -> Called {
+        match (self, last) {
+            (Self::ClientGone, _) => Called::Failed(Failure::unsent(Cause::ClientGone), None),
+            (Self::Busy, Some((failure, endpoint))) => Called::Failed(failure, Some(endpoint)),
+            (Self::Busy, None) => Called::Busy,
+            (Self::NoServer, _) => Called::NoServer,
+        }
+    }
+}
+
+/// Waits until a server has room, but no longer than the queue allows and the client cares.
+pub(crate) async fn wait<D: Downstream>(
+    worker: &Rc<Worker>,
+    service: &Service,
+    queue: &Queue,
+    pick: &Pick<'_>,
+    down: &mut D,
+) -> Result<Picked, NoRoom> {
+    let live = &service.live;
+    if !live.is_available() {
+        return Err(NoRoom::NoServer);
+    }
+    let Some(mut ticket) = live.queue(queue.settings.size, !pick.tried.is_empty()) else {
+        worker.queue_refused(service, queue, "full");
+        return Err(NoRoom::Busy);
+    };
+    let _counted = worker.metrics.queued(service.label);
+    let mut deadline = Deadline::default();
+    deadline.set(Instant::now(), Some(queue.settings.timeout));
+    let waited = poll_fn(|cx| {
+        if ticket.poll_turn(cx).is_ready() {
+            if let Some(picked) = live.pick(pick) {
+                return Poll::Ready(Ok(picked));
+            }
+            if !live.is_available() {
+                return Poll::Ready(Err(NoRoom::NoServer));
+            }
+        }
+        if down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(NoRoom::ClientGone));
+        }
+        deadline.poll(cx).map(|()| Err(NoRoom::Busy))
+    })
+    .await;
+    if matches!(waited, Err(NoRoom::Busy)) {
+        worker.queue_refused(service, queue, "timeout");
+    }
+    waited
+}

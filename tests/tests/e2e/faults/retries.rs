@@ -1,0 +1,119 @@
+//! Second tries: within their budget, and never on the same server while another is left.
+
+use lb_testkit::{Failure, Load, Origin, PATIENCE, Script, eventually, reserve_address};
+
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with};
+
+const SERVICE: [(&str, &str); 1] = [("service", "app@file")];
+
+/// [`app_with`] behind a middleware `again`.
+fn behind(retry: &str, balancer: &str, urls: &[String]) -> String {
+    let app = app_with("middlewares: [again]", balancer, urls);
+    format!("{app}  middlewares:\n    again: {{retry: {retry}}}\n")
+}
+
+fn dead() -> String {
+    format!("http://{}", reserve_address())
+}
+
+/// Two of three servers refuse, and nothing takes them out: most requests fail, some twice. Retries stay
+/// within a fifth of the requests, and what they do not save reaches the client as it is.
+#[tokio::test]
+async fn a_storm_stays_within_the_budget() {
+    let good = Origin::start("good").await;
+    let budget = "retryBudget: {percent: 20, minRetriesPerSecond: 0}";
+    let static_text = format!("{STATIC}log: {{level: INFO}}\n");
+    for h2 in [false, true] {
+        let vigie = Vigie::with(&static_text, &app(budget, &[dead(), good.url(), dead()])).await;
+        let load = Load::new(vigie.web(), HOST).connections(8).requests(1000);
+        let report = if h2 { load.h2().run().await } else { load.run().await };
+        let metrics = vigie.metrics().await;
+        let [retries, refused] = ["lb_retries_total", "lb_retries_refused_total"]
+            .map(|name| metrics.value(name, &SERVICE).unwrap());
+        // All of it is used: there is always somebody who would like to retry.
+        assert!((180.0..=200.0).contains(&retries), "{retries} retries of 1000 requests");
+        let failed = report.failures[&Failure::Status(502)];
+        assert_eq!((report.failed(), report.ok + failed), (failed, 1000), "{:?}", report.examples);
+        assert_eq!(refused, failed as f64, "each failed request was refused a retry");
+        let said = async || vigie.words().matches("request is tried again").count() == retries as usize;
+        assert!(eventually(PATIENCE, said).await, "each retry is logged");
+        let told = vigie.words().matches("the retry budget is used up").count();
+        assert!((1..=3).contains(&told), "said now and then, not {told} times");
+    }
+}
+
+/// Ten retries are all there is; a reload brings no new ones.
+#[tokio::test]
+async fn the_budget_survives_a_reload() {
+    let good = Origin::start("good").await;
+    let servers = [dead(), good.url()];
+    let budget = "retryBudget: {percent: 0, minRetriesPerSecond: 1}";
+    let vigie = Vigie::start(&app(budget, &servers)).await;
+    let retries = async || {
+        for n in 0..24 {
+            Protocol::BOTH[n % 2].get(vigie.web(), "/").await;
+        }
+        vigie.metrics().await.value("lb_retries_total", &SERVICE)
+    };
+    assert_eq!(retries().await, Some(10.0));
+    vigie.write(&app(&format!("{budget}\npassHostHeader: false"), &servers));
+    vigie.until_metric("traefik_config_reloads_total", &[], 2.0).await;
+    assert_eq!(retries().await, Some(10.0));
+}
+
+/// The middleware's tries and those without it share one budget.
+#[tokio::test]
+async fn the_middleware_has_no_budget_of_its_own() {
+    let ill = Origin::with("ill", |_| Script::status(503)).await;
+    let budget = "retryBudget: {percent: 0, minRetriesPerSecond: 1}";
+    let retry = "{attempts: 4, status: ['503']}";
+    let vigie = Vigie::start(&behind(retry, budget, &[ill.url(), dead()])).await;
+    for n in 0..20 {
+        let status = Protocol::BOTH[n % 2].get(vigie.web(), "/").await.status;
+        assert!(status == 503 || status == 502, "{status}");
+    }
+    let metrics = vigie.metrics().await;
+    assert_eq!(metrics.value("lb_retries_total", &SERVICE), Some(10.0));
+    // Twenty first tries and ten others: what reached `ill` and what `dead` refused.
+    let refused = metrics.value("lb_upstream_errors_total", &SERVICE).unwrap();
+    assert_eq!(ill.requests() as f64 + refused, 30.0);
+}
+
+/// By network error and by status, whatever the strategy and whatever the client's cookie says.
+#[tokio::test]
+async fn no_server_is_asked_twice_while_another_is_left() {
+    let ill = |_: &_| Script::status(503);
+    let origins = [Origin::with("a", ill).await, Origin::with("b", ill).await, Origin::with("c", ill).await];
+    let urls: Vec<_> = origins.iter().map(Origin::url).collect();
+    let counts = || origins.each_ref().map(Origin::requests);
+    let faults: [fn() -> Script; 2] =
+        [|| Script::status(503), || Script::raw("garbage\r\n\r\n").then_close()];
+    for strategy in ["wrr", "leastConn", "p2c", "hrw", "leasttime"] {
+        for attempts in [2, 6] {
+            let retry = format!("{{attempts: {attempts}, status: ['503']}}");
+            let balancer = format!(
+                "strategy: {strategy}\nsticky: {{cookie: {{name: c}}}}\nretryBudget: {{percent: 100, minRetriesPerSecond: 1000}}"
+            );
+            let vigie = Vigie::start(&behind(&retry, &balancer, &urls)).await;
+            for (protocol, script) in Protocol::BOTH.into_iter().flat_map(|p| faults.map(|fault| (p, fault)))
+            {
+                origins.iter().for_each(|origin| origin.on("/", script()));
+                let before = counts();
+                let mut cookie = String::new();
+                for _ in 0..4 {
+                    let asked = counts();
+                    let mut connection = protocol.connect(vigie.web()).await;
+                    let response = connection.request("GET", "/", &[("cookie", &cookie)], None).await;
+                    if let Some(set) = response.get("set-cookie") {
+                        cookie = set.split(';').next().unwrap().to_owned();
+                    }
+                    let each: Vec<_> = counts().iter().zip(asked).map(|(now, then)| now - then).collect();
+                    let (least, most) = (each.iter().min().unwrap(), each.iter().max().unwrap());
+                    assert!(most - least <= 1, "{strategy}, {attempts} attempts, {protocol:?}: {each:?}");
+                }
+                let all: usize = counts().iter().zip(before).map(|(now, then)| now - then).sum();
+                assert_eq!(all, 4 * attempts, "{strategy}, {attempts} attempts, {protocol:?}");
+            }
+        }
+    }
+}
