@@ -85,16 +85,20 @@ def wrk(url, seconds, directory, connections=64, host="bench.example.com", hosts
     return Load(requests, duration / 1e6, sum(errors), note, p50, p99, p999)
 
 
-def h2load(url, seconds, directory, clients=16, streams=16, host="bench.example.com"):
+def h2load(url, seconds, directory, clients=16, streams=16, host="bench.example.com", rate=None):
+    """With a `rate`: so many HTTP/1.1 requests per second in all; a client waits for its answer all the same."""
     log = directory / "h2load.log"
     log.unlink(missing_ok=True)  # it appends
     command = [machine.debian("h2load"), f"-c{clients}", f"-m{streams}", "-t1", "-D", str(seconds), "--log-file", str(log)]
+    if rate:
+        command += ["--h1", f"--rps={rate / clients:.1f}"]
     out = run([*command, "-H", f":authority: {host}", url], seconds)
     counts = re.search(r"^requests: (\d+) total, .*?(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", out, re.M)
     ok = re.search(r"^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", out, re.M)
     protocol = re.search(r"^Application protocol: (\S+)", out, re.M)
-    if not (counts and ok and protocol and protocol.group(1) == "h2"):
-        raise RuntimeError(f"h2load spoke no HTTP/2:\n{out[-800:]}")
+    expected = "http/1.1" if rate else "h2"
+    if not (counts and ok and protocol and protocol.group(1) == expected):
+        raise RuntimeError(f"h2load spoke no {expected}:\n{out[-800:]}")
     succeeded, failed, errored, timeout = (int(n) for n in counts.groups()[1:])
     bad = sum(int(n) for n in ok.groups()[1:])
     note = ", ".join(f"{n} {kind}" for n, kind in ((failed, "failed"), (errored, "errored"), (timeout, "timeout")) if n)

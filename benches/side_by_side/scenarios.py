@@ -140,6 +140,19 @@ def handshakes(resumed):
     return lambda peer, seconds: load.handshakes(peer.https, seconds, peer.setup.certificate, resumed)
 
 
+class Paced:
+    """A fixed rate for all: a share of what the first peer that is asked serves at most."""
+
+    def __init__(self, share):
+        self.share, self.rate = share, None
+
+    def __call__(self, peer, seconds):
+        if self.rate is None:
+            most = load.wrk(peer.url("/"), 2, peer.directory)
+            self.rate = self.share * most.requests / most.seconds
+        return load.h2load(peer.url("/"), seconds, peer.directory, clients=64, streams=1, rate=self.rate)
+
+
 class Idle(Scenario):
     """Memory that an idle connection holds on to."""
 
@@ -150,15 +163,17 @@ class Idle(Scenario):
 
     def measure(self, peer, _seconds):
         opened = []
+        port = peer.https if self.tls else peer.http
+        context = client_context(peer.setup.certificate) if self.tls else None
         request = b"GET / HTTP/1.1\r\nHost: bench.example.com\r\n\r\n"
         try:
             # Buffers and pools that the first connections fill once and for all are not the question.
             for _ in range(50):
-                opened.append(exchange(peer.http, request))
+                opened.append(exchange(port, request, context))
             time.sleep(0.5)
             before = peer.process.memory()
             for _ in range(self.connections):
-                opened.append(exchange(peer.http, request))
+                opened.append(exchange(port, request, context))
             time.sleep(1.5)
             after = peer.process.memory()
             closed = sum(1 for connection in opened if not still_open(connection))
@@ -174,9 +189,17 @@ class Idle(Scenario):
         )
 
 
-def exchange(port, request):
+def client_context(certificate):
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    return context
+
+
+def exchange(port, request, context=None):
     """A connection that has had one answer and stays open."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    if context:
+        connection = context.wrap_socket(connection, server_hostname="bench.example.com")
     connection.sendall(request)
     answer = b""
     while b"\r\n\r\n" not in answer or len(answer.split(b"\r\n\r\n", 1)[1]) < 1024:
@@ -191,7 +214,7 @@ def still_open(connection):
     connection.setblocking(False)
     try:
         return connection.recv(1) != b""
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return True
     except OSError:
         return False
@@ -303,6 +326,10 @@ def catalogue():
                  vigie=everything, load=wrk()),
         Idle("idle", "2000 idle connections after one request each; private memory per connection",
              unit="KiB/connection", restarts=True),
+        Idle("idle-tls", "2000 idle TLS 1.3 connections after one request each; private memory per connection",
+             unit="KiB/connection", tls=True, restarts=True),
+        Scenario("latency-30", "64 connections at 30 % of what the first peer serves at most", load=Paced(0.3)),
+        Scenario("latency-70", "64 connections at 70 % of what the first peer serves at most", load=Paced(0.7)),
         Start("start-10000", "start to first answer with 10,000 routes", {"routers": 10_000}, unit="ms",
               needs=frozenset({"reload"}), path="/api/items"),
         Reload("reload-10000", "changed file to first answer with 10,000 routes", {"routers": 10_000, "reloads": True},
