@@ -256,9 +256,16 @@ pub fn is_allowed_trailer(name: &str) -> bool {
         "www-authenticate",
         "x-real-ip",
     ];
-    let has_prefix =
-        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    !has_prefix("x-forwarded-") && !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+    // CGI and its heirs make `_` of a hyphen, some servers of every other special character as well.
+    let begins_as = |canonical: &str| {
+        name.len() >= canonical.len()
+            && name.bytes().zip(canonical.bytes()).all(|(byte, expected)| match expected {
+                b'-' => !byte.is_ascii_alphanumeric(),
+                letter => byte.eq_ignore_ascii_case(&letter),
+            })
+    };
+    !begins_as("x-forwarded-")
+        && !FORBIDDEN.iter().any(|forbidden| name.len() == forbidden.len() && begins_as(forbidden))
 }
 
 #[cfg(test)]
@@ -356,5 +363,22 @@ mod tests {
             }
         }
         assert_eq!(decode(b"ffffffffffffffff\r\nabc", 3), "abc...");
+    }
+
+    #[test]
+    fn trailers_that_look_like_a_field_of_the_head_are_not_allowed() {
+        for name in [
+            "X-Forwarded-For",
+            "x_forwarded_for",
+            "X.Forwarded-Anything",
+            "Content_Length",
+            "x_real_ip",
+            "Host",
+        ] {
+            assert!(!is_allowed_trailer(name), "{name}");
+        }
+        for name in ["X-Sum", "Grpc-Status", "Hosts", "Contents-Length", "X-Forward", "X"] {
+            assert!(is_allowed_trailer(name), "{name}");
+        }
     }
 }

@@ -91,11 +91,17 @@ fn subscriber(settings: Settings) -> io::Result<(impl Subscriber + Send + Sync, 
     Ok((Registry::default().with(lines.with_filter(targets(settings.level))), Diagnostics(sink)))
 }
 
-/// Our own crates at `level`; libraries only from `WARN` on, because their details drown ours.
+/// Our own crates at `level`; libraries only from `WARN` on, because their details drown ours, and h2 only from
+/// `ERROR` on: what a client did wrong is said by us, once.
 fn targets(level: Level) -> Targets {
     let ours = LevelFilter::from_level(level);
     let others = if level == Level::TRACE { ours } else { ours.min(LevelFilter::WARN) };
-    Targets::new().with_default(others).with_target("lb_", ours).with_target("vigie", ours)
+    let h2 = if level == Level::TRACE { ours } else { LevelFilter::ERROR };
+    Targets::new()
+        .with_default(others)
+        .with_target("h2", h2)
+        .with_target("lb_", ours)
+        .with_target("vigie", ours)
 }
 
 struct Lines {

@@ -63,7 +63,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut h1
     }
 }
 
-fn head_timeout(connection: &Connection) -> Option<Duration> {
+pub(super) fn head_timeout(connection: &Connection) -> Option<Duration> {
     Some(connection.entry.config.read_timeout.map_or(HEAD_TIMEOUT, |timeout| timeout.min(HEAD_TIMEOUT)))
 }
 

@@ -87,6 +87,9 @@ pub(crate) fn request_head<B>(request: &Request<B>, head: &mut Head) -> bool {
         Some(target) if lb_http1::is_target(target.as_str()) => head.set_target(target.as_str()),
         _ => return false,
     }
+    if request.headers().get_all(http::header::HOST).iter().count() > 1 {
+        return false;
+    }
     if let Some(authority) = uri.authority() {
         // Host beside :authority must say the same: RFC 9113 section 8.3.1.
         let disagrees = request

@@ -2,7 +2,8 @@
 //!
 //! Each is answered or ignored at once and costs no memory, only time (CVE-2019-9512, 9515 and kin). What a
 //! client spends on them is weighed against what it sends and gets besides; h2 itself bounds empty DATA,
-//! endless CONTINUATION and streams reset before they were accepted.
+//! endless CONTINUATION and streams reset before they were accepted. It does not bound the time that one head
+//! may take, so heads that have begun and not ended are seen here as well.
 
 use std::cell::Cell;
 use std::io;
@@ -24,6 +25,14 @@ const FREE_BYTES: u64 = 1024 * 1024;
 /// one byte. Chosen.
 const TIMES_USEFUL: u64 = 8;
 
+/// RFC 9113 section 6.4.
+const RESET_BYTES: u64 = 13;
+/// RFC 9113 sections 6.1, 6.2 and 6.10.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Priority,
@@ -41,8 +50,7 @@ impl Kind {
     /// `None` for frames that carry a message.
     fn of(frame_type: u8) -> Option<Self> {
         Some(match frame_type {
-            // DATA, HEADERS, CONTINUATION
-            0 | 1 | 9 => return None,
+            DATA | HEADERS | CONTINUATION => return None,
             2 => Self::Priority,
             3 => Self::Reset,
             4 => Self::Settings,
@@ -82,6 +90,10 @@ pub(crate) struct Meter {
     /// Sent, but only because of what was spent.
     answers: Cell<u64>,
     flood: Cell<bool>,
+    /// Heads that have begun, and whether the last has not ended yet.
+    heads: Cell<u64>,
+    in_head: Cell<bool>,
+    last: Cell<u8>,
 }
 
 impl Meter {
@@ -91,6 +103,26 @@ impl Meter {
             return None;
         }
         Kind::ALL.into_iter().max_by_key(|kind| self.spent[*kind as usize].get()).map(Kind::label)
+    }
+
+    /// Which head has begun and not ended, if any: they are counted.
+    pub(crate) fn unfinished_head(&self) -> Option<u64> {
+        self.in_head.get().then(|| self.heads.get())
+    }
+
+    /// Which of its own limits h2 has found exceeded. It keeps that to itself, but few frames can be the cause.
+    pub(crate) fn excess(&self) -> &'static str {
+        let resets = self.spent[Kind::Reset as usize].get() / RESET_BYTES;
+        if self.last.get() == CONTINUATION {
+            "http2_continuation_flood"
+        } else if self.last.get() == DATA {
+            "http2_data_flood"
+        } else if resets >= self.heads.get() / 2 {
+            "http2_rapid_reset"
+        } else {
+            // Streams that are in error, so that we reset them (CVE-2025-8671).
+            "http2_made_reset"
+        }
     }
 
     fn received(&self, frame_type: u8, payload: u64) {
@@ -119,11 +151,13 @@ struct Frames {
     skip: usize,
     header: [u8; HEADER_BYTES],
     seen: usize,
+    /// The payload that is skipped is the end of a head.
+    ends_head: bool,
 }
 
 impl Frames {
     fn new() -> Self {
-        Self { skip: PREFACE_BYTES, header: [0; HEADER_BYTES], seen: 0 }
+        Self { skip: PREFACE_BYTES, header: [0; HEADER_BYTES], seen: 0, ends_head: false }
     }
 
     fn read(&mut self, mut bytes: &[u8], meter: &Meter) {
@@ -131,6 +165,10 @@ impl Frames {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
+            if self.ends_head && self.skip == 0 {
+                self.ends_head = false;
+                meter.in_head.set(false);
+            }
             let taken = (HEADER_BYTES - self.seen).min(bytes.len());
             if taken == 0 {
                 return;
@@ -138,8 +176,14 @@ impl Frames {
             self.header[self.seen..self.seen + taken].copy_from_slice(&bytes[..taken]);
             self.seen += taken;
             bytes = &bytes[taken..];
-            if let (HEADER_BYTES, [a, b, c, frame_type, ..]) = (self.seen, self.header) {
+            if let (HEADER_BYTES, [a, b, c, frame_type, flags, ..]) = (self.seen, self.header) {
                 self.seen = 0;
+                meter.last.set(frame_type);
+                if frame_type == HEADERS {
+                    add(&meter.heads, 1);
+                    meter.in_head.set(true);
+                }
+                self.ends_head = matches!(frame_type, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
                 // h2 refuses larger ones, which are another matter.
                 meter.received(frame_type, self.skip.min(MAX_PAYLOAD_BYTES) as u64);
@@ -246,6 +290,27 @@ mod tests {
             // Reads that end anywhere in a frame.
             assert_eq!(flooded(&[(frame_type, payload)], 120_000, 1000), Some(label));
             assert_eq!(flooded(&[(frame_type, payload)], 50_000, 1000), None, "{label}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_unfinished_until_its_last_byte() {
+        let head = |frame_type, flags| {
+            let mut frame = frame(frame_type, 3);
+            frame[4] = flags;
+            frame
+        };
+        let bytes =
+            [PREFACE, &head(HEADERS, 0), &head(CONTINUATION, 0), &head(CONTINUATION, END_HEADERS)].concat();
+        for read in 1..=bytes.len() {
+            let (mut frames, meter) = (Frames::new(), Meter::default());
+            for bytes in bytes.chunks(read) {
+                assert!(meter.unfinished_head().is_none_or(|head| head == 1));
+                frames.read(bytes, &meter);
+            }
+            assert_eq!(meter.unfinished_head(), None, "in reads of {read} bytes");
+            frames.read(&head(HEADERS, END_HEADERS)[..11], &meter);
+            assert_eq!(meter.unfinished_head(), Some(2));
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::body::{Fill, Sink, Source};
 use super::downstream::Downstream;
 use super::h1::H1;
+use super::h1_serve::head_timeout;
 use super::h2_convert;
 use super::h2_gather::Gathered;
 use super::h2_meter::{Meter, Metered};
@@ -68,9 +69,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
             tracing::debug!(%error, "HTTP/2 handshake failed");
             return;
         }
-        Err(_) => return,
+        Err(_) => {
+            worker.metrics.refused(connection.entry.label, "http2_preface");
+            return;
+        }
     };
     output.hold();
+    let mut head_deadline = Deadline::default();
+    let mut timed_head = None;
     let mut deadline = Deadline::default();
     deadline.set(Instant::now(), config.idle_timeout);
     let tally = Rc::new(Tally::default());
@@ -91,6 +97,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
             }
             if let Poll::Ready(accepted) = accepted {
                 return Poll::Ready(Ok(accepted));
+            }
+            if let Some(head) = meter.unfinished_head() {
+                if timed_head != Some(head) {
+                    timed_head = Some(head);
+                    head_deadline.set(Instant::now(), head_timeout(&connection));
+                }
+                if head_deadline.poll(cx).is_ready() {
+                    return Poll::Ready(Err("head_timeout"));
+                }
             }
             if deadline.poll(cx).is_ready() {
                 let idle = tally.open.get() == 0;
@@ -120,8 +135,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
             Ok(Some(Ok(stream))) => stream,
             Ok(Some(Err(error))) => {
                 if !error.is_io() {
-                    worker.metrics.refused(connection.entry.label, "http2_protocol");
-                    tracing::info!(client = %connection.client, %error, "HTTP/2 connection ended by an error");
+                    let reason = kind(&error, &meter);
+                    worker.metrics.refused(connection.entry.label, reason);
+                    tracing::info!(client = %connection.client, reason, %error, "HTTP/2 connection ended by an error");
                 }
                 return;
             }
@@ -149,6 +165,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
             let reset = serve_stream(&worker, &connection, request, respond).await;
             guard.close(reset && opened.elapsed() < EARLY);
         }));
+    }
+}
+
+/// What h2 has ended a connection for, as metrics and logs call it.
+fn kind(error: &h2::Error, meter: &Meter) -> &'static str {
+    if error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+        meter.excess()
+    } else {
+        "http2_protocol"
     }
 }
 

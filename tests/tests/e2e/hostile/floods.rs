@@ -1,0 +1,172 @@
+//! HTTP/2 clients that only cause work: each kind is cut off with the right code, counted under its name and
+//! logged once, while others are served and memory stays bounded.
+
+use std::time::Duration;
+
+use lb_testkit::{Client, H2Client, Origin, PATIENCE, Script, eventually};
+
+use super::frames::*;
+use crate::harness::{HOST, STATIC, Vigie, app};
+
+async fn vigie_before(origin: &Origin) -> Vigie {
+    Vigie::with(&format!("{STATIC}log: {{level: INFO}}\n"), &app("", &[origin.url()])).await
+}
+
+async fn resident(vigie: &Vigie) -> f64 {
+    vigie.metrics().await.value("process_resident_memory_bytes", &[]).expect("it is shown on Linux")
+}
+
+/// Sends until the connection ends. A victim is served meanwhile.
+async fn blast(
+    vigie: &Vigie,
+    reason: &str,
+    settings: &[u8],
+    prelude: &[u8],
+    mut more: impl FnMut() -> Vec<u8>,
+) {
+    let before = resident(vigie).await;
+    let mut victim = H2Client::connect(vigie.web()).await.unwrap();
+    let mut frames = Frames::connect(vigie.web(), settings).await;
+    frames.send(prelude).await.unwrap();
+    let mut sent = 0;
+    for round in 0.. {
+        let bytes = more();
+        sent += bytes.len();
+        assert!(sent < 64 << 20, "{reason}: nobody minds {sent} bytes");
+        if frames.send(&bytes).await.is_err() {
+            break;
+        }
+        if round == 5 {
+            assert_eq!(
+                victim.get(HOST, "/victim").await.unwrap().status,
+                200,
+                "{reason}: another connection"
+            );
+        }
+    }
+    // What was answered meanwhile comes before the farewell; a reset may have taken it along.
+    let end = frames.end(u32::MAX, PATIENCE).await;
+    assert!(matches!(end, End::Gone(ENHANCE_YOUR_CALM) | End::Closed), "{reason}: {end:?}");
+    vigie.until_metric("lb_refused_requests_total", &[("entrypoint", "web"), ("reason", reason)], 1.0).await;
+    let lines = vigie.words().lines().filter(|line| line.contains(reason)).count();
+    assert_eq!(lines, 1, "{reason}: one line\n{}", vigie.words());
+    assert_eq!(victim.get(HOST, "/victim").await.unwrap().status, 200, "{reason}: another connection");
+    victim = H2Client::connect(vigie.web()).await.unwrap();
+    assert_eq!(victim.get(HOST, "/victim").await.unwrap().status, 200, "{reason}: a new connection");
+    let grown = resident(vigie).await - before;
+    assert!(grown < 48e6, "{reason}: {grown} bytes more");
+}
+
+#[tokio::test]
+async fn floods_of_empty_frames_are_cut_off() {
+    let origin = Origin::start("origin").await;
+    origin.on("/hang", Script::hang());
+    let vigie = vigie_before(&origin).await;
+    let many = |one: Vec<u8>| one.repeat(1000);
+    for (reason, flood) in [
+        ("http2_ping_flood", frame(PING, 0, 0, b"12345678")),
+        ("http2_settings_flood", frame(SETTINGS, 0, 0, b"\0\x04\0\0\xff\xff")),
+        ("http2_priority_flood", frame(PRIORITY, 0, 1, &[0; 5])),
+        ("http2_unknown_flood", frame(0x55, 0, 0, b"")),
+    ] {
+        blast(&vigie, reason, &[], &[], || many(flood.clone())).await;
+    }
+    let open = frame(HEADERS, END_HEADERS, 1, &block(&get("/hang")));
+    // A window that does not overflow within the budget.
+    blast(&vigie, "http2_window_update_flood", &[], &open, || {
+        many(frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]))
+    })
+    .await;
+    blast(&vigie, "http2_data_flood", &[], &open, || many(frame(DATA, 0, 1, b""))).await;
+    let start = frame(HEADERS, 0, 1, &block(&get("/x")));
+    blast(&vigie, "http2_continuation_flood", &[], &start, || many(frame(CONTINUATION, 0, 1, b""))).await;
+}
+
+/// CVE-2023-44487, all at once and paced, and CVE-2025-8671, where the client makes us do the resetting.
+#[tokio::test]
+async fn streams_opened_in_vain_are_cut_off() {
+    let origin = Origin::start("origin").await;
+    origin.on("/hang", Script::hang());
+    let vigie = vigie_before(&origin).await;
+    let request = block(&get("/hang"));
+    let mut stream = 1;
+    blast(&vigie, "http2_rapid_reset", &[], &[], || {
+        let mut bytes = Vec::new();
+        for _ in 0..50 {
+            bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &request));
+            bytes.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+            stream += 2;
+        }
+        bytes
+    })
+    .await;
+    let mut stream = 1;
+    blast(&vigie, "http2_made_reset", &[], &[], || {
+        let mut bytes = Vec::new();
+        for _ in 0..50 {
+            bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &request));
+            bytes.extend(frame(WINDOW_UPDATE, 0, stream, &[0x7f, 255, 255, 255]));
+            stream += 2;
+        }
+        bytes
+    })
+    .await;
+    // The server no longer works for streams that nobody reads.
+    vigie.until_metric("active_connections", &[], 0.0).await;
+}
+
+/// Paced below what h2 itself counts: each stream reaches the server before it is reset.
+#[tokio::test]
+async fn streams_reset_one_by_one_are_cut_off() {
+    let origin = Origin::start("origin").await;
+    origin.on("/hang", Script::hang());
+    let vigie = vigie_before(&origin).await;
+    let request = block(&get("/hang"));
+    let mut frames = Frames::connect(vigie.web(), &[]).await;
+    let mut cut = false;
+    for stream in (1..4000).step_by(2) {
+        let reached = origin.requests();
+        if frames.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &request)).await.is_err() {
+            cut = true;
+            break;
+        }
+        let begun = eventually(Duration::from_secs(1), async || origin.requests() > reached).await;
+        if !begun || frames.send(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])).await.is_err() {
+            cut = true;
+            break;
+        }
+    }
+    assert!(cut, "2000 streams reset at once, and nobody minds");
+    vigie.until_metric("lb_refused_requests_total", &[("reason", "http2_rapid_reset")], 1.0).await;
+    assert_eq!(vigie.get("/").await.status, 200);
+}
+
+/// A header list that is small on the wire and large when decoded.
+#[tokio::test]
+async fn a_header_bomb_is_refused_for_what_it_is_worth() {
+    let origin = Origin::start("origin").await;
+    let vigie = vigie_before(&origin).await;
+    let before = resident(&vigie).await;
+    let mut frames = Frames::connect(vigie.web(), &[]).await;
+    // Literal with incremental indexing: an entry of nearly 4 KiB in the dynamic table.
+    let mut first = block(&get("/x"));
+    first.extend([0x40, 1, b'x', 0x7f, 0x80 | (3800 - 127) as u8 & 0x7f, ((3800 - 127) >> 7) as u8]);
+    first.extend(vec![b'a'; 3800]);
+    frames.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &first)).await.unwrap();
+    assert_eq!(frames.end(1, PATIENCE).await, End::Answered(Some(200)));
+    // Index 62, ten thousand times in 10 kB: 38 MB.
+    let mut bomb = block(&get("/x"));
+    bomb.extend(vec![0xbe; 10_000]);
+    let reached = origin.requests();
+    for stream in (3..400).step_by(2) {
+        if frames.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &bomb)).await.is_err() {
+            break;
+        }
+    }
+    let end = frames.end(3, PATIENCE).await;
+    assert!(matches!(end, End::Answered(Some(431)) | End::Reset(_) | End::Gone(_)), "{end:?}");
+    assert_eq!(origin.requests(), reached);
+    let grown = resident(&vigie).await - before;
+    assert!(grown < 64e6, "{grown} bytes for a bomb");
+    assert_eq!(Client::connect(vigie.web()).await.unwrap().get(HOST, "/").await.unwrap().status, 200);
+}
