@@ -64,6 +64,9 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
     for error in &view.stale {
         reasons.push(format!("provider {}: the newest configuration was refused", error.provider));
     }
+    if view.shedding {
+        reasons.push("memory is short: new requests are refused".to_owned());
+    }
     let disabled = view.faults.iter().filter(|fault| fault.disabled).count();
     if disabled > 0 {
         reasons.push(format!("{disabled} objects of the configuration are disabled"));

@@ -70,6 +70,7 @@ pub(crate) fn view() -> View {
         loaded_at: Some(started()),
         stale: Vec::new(),
         draining: false,
+        shedding: false,
         now: started() + Duration::from_secs(61),
     }
 }

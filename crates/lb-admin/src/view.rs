@@ -23,6 +23,8 @@ pub struct View {
     pub stale: Vec<LoadError>,
     /// Termination was asked for; requests are still served.
     pub draining: bool,
+    /// Memory is short; new requests are refused.
+    pub shedding: bool,
     pub now: SystemTime,
 }
 

@@ -19,6 +19,7 @@ mod middlewares;
 mod net;
 mod pem;
 mod problem;
+mod size;
 mod statics;
 mod suggest;
 #[cfg(test)]

@@ -32,6 +32,17 @@ pub struct Core {
     pub strict_tls_options: bool,
     /// Data-plane threads. Extension of Vigie (`core.workers`); absent means one per processor.
     pub workers: Option<usize>,
+    /// Extension of Vigie (`core.memoryLimit`).
+    pub memory_limit: MemoryLimit,
+}
+
+/// From where on new requests are refused, lest the system end the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    Never,
+    /// Of what the process may have: its control group's limit, or the machine's memory.
+    Percent(u8),
+    Bytes(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -58,8 +69,22 @@ pub struct EntryPoint {
     pub not_append_x_forwarded_for: bool,
     pub http: EntryPointHttp,
     pub http2_max_concurrent_streams: u32,
+    pub limits: EntryPointLimits,
     /// What routers on this entry point take when they do not say; `None` is on.
     pub observability: Observability,
+}
+
+/// How much of Vigie strangers may take up. Extension of Vigie (`limits`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryPointLimits {
+    /// Open at a time; `None` is as many as there are descriptors.
+    pub connections: Option<u64>,
+    /// The same of one client: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_per_client: Option<u64>,
+    /// Bytes a second of a body that the client sends or takes, while it alone is waited for ...
+    pub min_body_rate: u64,
+    /// ... on average over this time.
+    pub body_rate_window: Duration,
 }
 
 /// Whose word is taken: nobody's, everybody's (`insecure`) or that of some networks.

@@ -318,7 +318,8 @@ mod tests {
     fn libraries_are_heard_from_warn_on() {
         let text = logged(Level::DEBUG, Format::Common, || {
             tracing::debug!(target: "h2::codec", "noise");
-            tracing::warn!(target: "h2::codec", "trouble");
+            tracing::warn!(target: "h2::codec", "noise");
+            tracing::warn!(target: "rustls", "trouble");
             tracing::debug!("ours");
         });
         assert!(

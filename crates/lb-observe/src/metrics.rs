@@ -18,7 +18,7 @@ mod table;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_core::breaker::State as BreakerState;
@@ -110,6 +110,7 @@ struct Inner {
     certificates: Mutex<Vec<Certificate>>,
     servers: Mutex<Option<Servers>>,
     access_log_dropped: Arc<AtomicU64>,
+    memory: Mutex<Option<(u64, Arc<AtomicBool>)>>,
     reloads: AtomicU64,
     reload_failures: AtomicU64,
     /// Unix seconds, 0 before the first.
@@ -138,6 +139,7 @@ impl Metrics {
             certificates: Mutex::default(),
             servers: Mutex::default(),
             access_log_dropped: Arc::default(),
+            memory: Mutex::default(),
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
             last_success: AtomicU64::new(0),
@@ -253,6 +255,11 @@ impl Metrics {
     /// Where a scrape reads in-flight requests and health.
     pub fn set_servers(&self, servers: impl Fn() -> Vec<ServerGauge> + Send + Sync + 'static) {
         *self.inner.servers.lock() = Some(Arc::new(servers));
+    }
+
+    /// Where a scrape reads whether requests are refused because memory is short, and from how many bytes on they are.
+    pub fn set_memory(&self, limit_bytes: u64, shedding: Arc<AtomicBool>) {
+        *self.inner.memory.lock() = Some((limit_bytes, shedding));
     }
 
     /// The counter for [`crate::access_log::AccessLog::open`].

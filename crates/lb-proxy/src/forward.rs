@@ -546,7 +546,7 @@ pub(crate) enum Delivered {
     /// The server broke off.
     Truncated,
     ClientGone,
-    /// The entry point's `readTimeout` or `writeTimeout` is over.
+    /// The entry point's `readTimeout` or `writeTimeout` is over, or its `limits.minBodyRate` not kept.
     ClientSlow,
 }
 
@@ -564,7 +564,10 @@ impl Answer {
         let delivered = poll_fn(|cx| {
             if !request.is_done() && !*request_dead {
                 match request.poll(cx, down, up) {
-                    Poll::Ready(Err(PumpError::Source(_))) => return Poll::Ready(Delivered::ClientGone),
+                    Poll::Ready(Err(PumpError::Source(error))) => {
+                        let slow = error.kind() == io::ErrorKind::TimedOut;
+                        return Poll::Ready(if slow { Delivered::ClientSlow } else { Delivered::ClientGone });
+                    }
                     Poll::Ready(Err(PumpError::Sink)) => *request_dead = true,
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,9 +16,11 @@ use lb_observe::access_log::AccessLog;
 use lb_observe::metrics::{Certificate, Kind, Metrics};
 use tokio::sync::watch;
 
+use crate::entrypoint::seats::Seats;
 use crate::entrypoint::{Entry, listen};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
+use crate::http::pace::Least;
 use crate::snapshot::{Failure, Fixed, Snapshot};
 use crate::worker::{Internals, Worker};
 
@@ -36,6 +39,8 @@ pub struct Settings {
     pub workers: usize,
     /// Name of this machine, for `X-Forwarded-Server`.
     pub host_name: String,
+    /// Set while memory is short: new requests are refused.
+    pub shedding: Arc<AtomicBool>,
 }
 
 /// An entry point whose address cannot be had.
@@ -156,6 +161,8 @@ impl Proxy {
                     config.forwarded_connection.clone(),
                     settings.host_name.clone(),
                 ),
+                seats: Seats::new(&config.limits),
+                least: Least::new(&config.limits),
                 config: config.clone(),
             }));
         }
@@ -201,6 +208,7 @@ impl Proxy {
                 metrics: self.settings.metrics.clone(),
                 access_log: self.settings.access_log.as_ref().map(|log| log.shard(index)),
                 internals: Arc::clone(&self.settings.internals),
+                shedding: Arc::clone(&self.settings.shedding),
                 phase: self.phase.subscribe(),
             };
             let thread = std::thread::Builder::new().name(format!("vigie-worker-{index}"));
@@ -230,6 +238,7 @@ struct Seed {
     metrics: Metrics,
     access_log: Option<lb_observe::access_log::Shard>,
     internals: Arc<dyn Internals>,
+    shedding: Arc<AtomicBool>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -248,8 +257,9 @@ impl Seed {
     }
 
     async fn serve(self) {
-        let Self { index, listeners, entries, store, metrics, access_log, internals, mut phase } = self;
-        let worker = Rc::new(Worker::new(index, &store, &metrics, access_log, internals));
+        let Self { index, listeners, entries, store, metrics, access_log, internals, shedding, mut phase } =
+            self;
+        let worker = Rc::new(Worker::new(index, &store, &metrics, access_log, internals, shedding));
         let mut acceptors = Vec::new();
         for (entry, listener) in entries.into_iter().zip(listeners) {
             match tokio::net::TcpListener::from_std(listener) {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -62,6 +63,7 @@ pub(crate) struct Worker {
     pub(crate) shard: Arc<Shard>,
     pub(crate) access_log: Option<access_log::Shard>,
     pub(crate) internals: Arc<dyn Internals>,
+    shedding: Arc<AtomicBool>,
     #[expect(clippy::vec_box, reason = "an exchange is handed around while it is used, and 500 bytes large")]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     random: RefCell<fastrand::Rng>,
@@ -90,6 +92,7 @@ impl Worker {
         metrics: &Metrics,
         access_log: Option<access_log::Shard>,
         internals: Arc<dyn Internals>,
+        shedding: Arc<AtomicBool>,
     ) -> Self {
         let now = tokio::time::Instant::now().into_std();
         Self {
@@ -100,6 +103,7 @@ impl Worker {
             shard: metrics.shard(index),
             access_log,
             internals,
+            shedding,
             exchanges: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             watchers: RefCell::default(),
@@ -209,6 +213,11 @@ impl Worker {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether memory is short, so that new requests are refused.
+    pub(crate) fn is_shedding(&self) -> bool {
+        self.shedding.load(Ordering::Relaxed)
     }
 
     /// Tells every connection to finish what it does and close.

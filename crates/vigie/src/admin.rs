@@ -23,6 +23,7 @@ pub(crate) struct AdminService {
     started_at: SystemTime,
     left_out: LeftOut,
     draining: AtomicBool,
+    shedding: Arc<AtomicBool>,
     control: Handle,
 }
 
@@ -30,9 +31,9 @@ impl AdminService {
     pub(crate) fn new(static_config: Arc<StaticConfig>, metrics: Metrics, control: Handle) -> Self {
         let started_at = SystemTime::now();
         let admin = Arc::new(Admin::new(metrics, crate::VERSION, started_at));
-        let draining = AtomicBool::new(false);
+        let (draining, shedding) = (AtomicBool::new(false), Arc::default());
         let (state, left_out) = (OnceLock::new(), LeftOut::default());
-        Self { admin, static_config, state, started_at, left_out, draining, control }
+        Self { admin, static_config, state, started_at, left_out, draining, shedding, control }
     }
 
     /// Where the state is read from; said once, when the control plane exists.
@@ -43,6 +44,11 @@ impl AdminService {
     /// Where whoever publishes notes what does not compile.
     pub(crate) fn left_out(&self) -> LeftOut {
         self.left_out.clone()
+    }
+
+    /// Set by whoever watches memory, while it is short.
+    pub(crate) fn shedding(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shedding)
     }
 
     /// `/ping` and `/ready` say from now on that this instance is going away.
@@ -83,6 +89,7 @@ impl AdminService {
             loaded_at,
             stale: stale.collect(),
             draining: self.draining.load(Ordering::Relaxed),
+            shedding: self.shedding.load(Ordering::Relaxed),
             now: SystemTime::now(),
         }
     }

@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod cli;
 mod demo;
+mod memory;
 mod observe;
 mod print;
 mod publish;

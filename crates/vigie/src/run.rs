@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::{AdminService, Answers};
 use crate::print::complain;
 use crate::publish::publish;
-use crate::{check, observe};
+use crate::{check, memory, observe};
 
 /// How long the last lines may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -53,6 +53,11 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
         .build()?;
     let admin =
         Arc::new(AdminService::new(Arc::clone(&config), metrics.clone(), control_runtime.handle().clone()));
+    let shedding = admin.shedding();
+    if let Some(limit) = memory::limit(config.core.memory_limit) {
+        metrics.set_memory(limit, Arc::clone(&shedding));
+        control_runtime.spawn(memory::watch(limit, Arc::clone(&shedding)));
+    }
     let mut proxy = Proxy::bind(Settings {
         config: Arc::clone(&config),
         metrics: metrics.clone(),
@@ -60,6 +65,7 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
         internals: Arc::new(Answers(Arc::clone(&admin))),
         workers,
         host_name: host_name(),
+        shedding,
     })?;
     let publisher = proxy.publisher();
     let left_out = admin.left_out();

@@ -10,7 +10,7 @@ use crate::dynamics::router_tls;
 use crate::net::{is_token, listen_address, networks};
 use crate::problem::quoted;
 use crate::static_config::{
-    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, Redirection, TrustedPeers,
+    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, EntryPointLimits, Redirection, TrustedPeers,
 };
 use crate::suggest;
 
@@ -20,6 +20,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
 const MAX_CONCURRENT_STREAMS: u32 = 250;
+/// As Kestrel has it, but over the minute that nginx gives between two reads or writes.
+const MIN_BODY_RATE: u64 = 240;
+const BODY_RATE_WINDOW: Duration = Duration::from_secs(60);
 /// Above every router of a user.
 const REDIRECTION_PRIORITY: i64 = i64::MAX - 1;
 
@@ -53,6 +56,12 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
             alias_headers: AliasHeaders::Keep,
         },
         http2_max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+        limits: EntryPointLimits {
+            connections: None,
+            connections_per_client: None,
+            min_body_rate: MIN_BODY_RATE,
+            body_rate_window: BODY_RATE_WINDOW,
+        },
         observability: Observability::default(),
     }
 }
@@ -131,6 +140,10 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, redirections: &m
         http2.without_effect(&["maxDecoderHeaderTableSize", "maxEncoderHeaderTableSize"], why);
         http2.finish();
     }
+    if let Some(limits) = block.take("limits").and_then(|field| field.block()) {
+        read_limits(&limits, &mut entry_point.limits);
+        limits.finish();
+    }
     if let Some(field) = block.take("http3")
         && !matches!(field.enabled(), Enabled::Off)
     {
@@ -174,6 +187,24 @@ fn read_transport(block: &Block<'_>, entry_point: &mut EntryPoint) {
     }
     if let Some(requests) = block.take("keepAliveMaxRequests").and_then(|field| field.u64(0)) {
         entry_point.keep_alive_max_requests = Some(requests).filter(|requests| *requests > 0);
+    }
+}
+
+fn read_limits(block: &Block<'_>, limits: &mut EntryPointLimits) {
+    limits.connections = block.take("connections").and_then(|field| field.u64(1));
+    if let Some(field) = block.take("connectionsPerClient") {
+        limits.connections_per_client = field.u64(1);
+        if let (Some(all), Some(each)) = (limits.connections, limits.connections_per_client)
+            && each > all
+        {
+            field.warn(format!("{each} has no effect: all clients together may have {all}"), None);
+        }
+    }
+    if let Some(rate) = block.take("minBodyRate").and_then(|field| field.u64(1)) {
+        limits.min_body_rate = rate;
+    }
+    if let Some(window) = block.take("bodyRateWindow").and_then(|field| field.positive_duration()) {
+        limits.body_rate_window = window;
     }
 }
 

@@ -12,14 +12,19 @@ use crate::dynamic::ServersTransport;
 use crate::dynamics::{forwarding_timeouts, max_idle_conns};
 use crate::pem;
 use crate::problem::quoted;
-use crate::static_config::{Api, Core, Ping, StaticConfig};
-use crate::suggest;
+use crate::static_config::{Api, Core, MemoryLimit, Ping, StaticConfig};
+use crate::{size, suggest};
 
 /// Idle connections kept per server by the default transport (reference 1.11).
 const IDLE_CONNS: usize = 200;
 
 /// More data-plane threads than any machine has processors; chosen.
 const MAX_WORKERS: i64 = 1024;
+
+/// What is left is for the kernel's part of the connections, which counts as well. Chosen.
+const MEMORY_LIMIT: MemoryLimit = MemoryLimit::Percent(90);
+/// Started, with a small configuration, on two processors; measured in November 2026.
+const LEAST_MEMORY_BYTES: u64 = 16 << 20;
 
 /// Name of the internal entry point.
 pub(crate) const TRAEFIK: &str = "traefik";
@@ -195,7 +200,7 @@ fn servers_transport(field: Option<&Field<'_>>) -> ServersTransport {
 }
 
 fn core(field: Option<&Field<'_>>) -> Core {
-    let mut core = Core { strict_tls_options: false, workers: None };
+    let mut core = Core { strict_tls_options: false, workers: None, memory_limit: MEMORY_LIMIT };
     let Some(block) = field.and_then(|field| field.block()) else { return core };
     if let Some(syntax) = block.take("defaultRuleSyntax").and_then(|field| field.text()) {
         match syntax.value {
@@ -212,8 +217,34 @@ fn core(field: Option<&Field<'_>>) -> Core {
         .take("workers")
         .and_then(|field| field.integer(1..=MAX_WORKERS))
         .and_then(|workers| usize::try_from(workers).ok());
+    if let Some(limit) = block.take("memoryLimit").and_then(|field| memory_limit(&field)) {
+        core.memory_limit = limit;
+    }
     block.finish();
     core
+}
+
+fn memory_limit(field: &Field<'_>) -> Option<MemoryLimit> {
+    let text = field.text()?;
+    let refuse = |reason: &str| {
+        let hint = "write an amount like `512MiB`, a share like `90%`, or `none`".to_owned();
+        text.shape(format!("{} {reason}", text.quoted()), Some(hint));
+        None
+    };
+    if text.value == "none" {
+        return Some(MemoryLimit::Never);
+    }
+    if let Some(percent) = text.value.strip_suffix('%') {
+        return match percent.trim_end().parse() {
+            Ok(percent @ 1..=100) => Some(MemoryLimit::Percent(percent)),
+            _ => refuse("is no share from 1% to 100%"),
+        };
+    }
+    match size::parse(text.value) {
+        Ok(bytes) if bytes >= LEAST_MEMORY_BYTES => Some(MemoryLimit::Bytes(bytes)),
+        Ok(_) => refuse("is less than the 16 MiB that Vigie itself needs"),
+        Err(reason) => refuse(reason),
+    }
 }
 
 /// A text that says something: an empty one is as good as absent.
@@ -227,7 +258,7 @@ fn path(block: &Block<'_>, key: &'static str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use crate::static_config::{AliasHeaders, FieldMode, FileSource, LogLevel, StaticConfig};
+    use crate::static_config::{AliasHeaders, FieldMode, FileSource, LogLevel, MemoryLimit, StaticConfig};
     use crate::{Problem, Problems, parse_static};
     use std::time::Duration;
 
@@ -328,6 +359,27 @@ mod tests {
         );
         assert_eq!(web.http2_max_concurrent_streams, 10);
         assert_eq!(web.observability.access_logs, Some(false));
+    }
+
+    #[test]
+    fn limits_are_read() {
+        let web = "entryPoints: {web: {address: ':1', limits: {connections: 10000, connectionsPerClient: 100, \
+                   minBodyRate: 500, bodyRateWindow: 20s}}}\n";
+        let limits = &read(web).entry_points[0].limits;
+        assert_eq!((limits.connections, limits.connections_per_client), (Some(10_000), Some(100)));
+        assert_eq!((limits.min_body_rate, limits.body_rate_window), (500, Duration::from_secs(20)));
+        let limits = &read("").entry_points[0].limits;
+        assert_eq!((limits.connections, limits.connections_per_client), (None, None));
+        assert_eq!((limits.min_body_rate, limits.body_rate_window), (240, Duration::from_secs(60)));
+        for (text, expected) in [
+            ("", MemoryLimit::Percent(90)),
+            ("core: {memoryLimit: 50%}", MemoryLimit::Percent(50)),
+            ("core: {memoryLimit: 512MiB}", MemoryLimit::Bytes(512 << 20)),
+            ("core: {memoryLimit: 1000000000}", MemoryLimit::Bytes(1_000_000_000)),
+            ("core: {memoryLimit: none}", MemoryLimit::Never),
+        ] {
+            assert_eq!(read(text).core.memory_limit, expected, "{text}");
+        }
     }
 
     #[test]
@@ -448,6 +500,28 @@ mod tests {
             (
                 "entryPoints: {'a@b': {address: ':80'}}",
                 "entryPoints.a@b: `a@b` cannot be the name of an entry point",
+            ),
+            (
+                "entryPoints: {web: {address: ':80', limits: {connections: 0}}}",
+                "entryPoints.web.limits.connections: 0 is out of range",
+            ),
+            (
+                "entryPoints: {web: {address: ':80', limits: {bodyRateWindow: 0}}}",
+                "entryPoints.web.limits.bodyRateWindow: must be longer than 0",
+            ),
+            (
+                "entryPoints: {web: {address: ':80', limits: {conections: 5}}}",
+                "entryPoints.web.limits.conections: there is no key `conections` here",
+            ),
+            (
+                "entryPoints: {web: {address: ':80', limits: {connections: 5, connectionsPerClient: 6}}}",
+                "~entryPoints.web.limits.connectionsPerClient: 6 has no effect: all clients together may have 5",
+            ),
+            ("core: {memoryLimit: 110%}", "core.memoryLimit: `110%` is no share from 1% to 100%"),
+            ("core: {memoryLimit: much}", "core.memoryLimit: `much` is not an amount of memory"),
+            (
+                "core: {memoryLimit: 1MiB}",
+                "core.memoryLimit: `1MiB` is less than the 16 MiB that Vigie itself needs",
             ),
             ("[]", ": a configuration is a map, this file holds a list"),
         ] {

@@ -356,6 +356,13 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         single(Family::gauge(names::LAST_RELOAD_FAILURE), number(&inner.last_failure)),
         single(Family::counter(names::ACCESS_LOG_DROPPED), number(&inner.access_log_dropped)),
     ]);
+    if let Some((limit, shedding)) = &*inner.memory.lock() {
+        let shedding = f64::from(u8::from(shedding.load(Ordering::Relaxed)));
+        families.extend([
+            single(Family::gauge(names::MEMORY_LIMIT), *limit as f64),
+            single(Family::gauge(names::MEMORY_SHEDDING), shedding),
+        ]);
+    }
     let mut build = Family::gauge(names::BUILD_INFO);
     build.push(&[inner.settings.version], 1.0);
     let mut certificates = Family::gauge(names::TLS_CERTS_NOT_AFTER);

@@ -88,6 +88,8 @@ definitions! {
     UPSTREAM_CONNECTIONS = "lb_upstream_connections" ["service"] "Open connections to servers, idle ones included.";
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []
         "Access log lines lost because the file could not be written in time.";
+    MEMORY_LIMIT = "lb_memory_limit_bytes" [] "Resident memory from which on new requests are refused.";
+    MEMORY_SHEDDING = "lb_memory_shedding" [] "1 while new requests are refused because memory is short, else 0.";
     RELOAD_FAILURES = "lb_config_reload_failures_total" [] "Configurations refused; the previous one stayed in force.";
     LAST_RELOAD_FAILURE = "lb_config_last_reload_failure" [] "Unix time of the last refused configuration, 0 if none.";
     BUILD_INFO = "lb_build_info" ["version"] "Always 1; the version runs.";

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::proxy_protocol::{self, Header};
+use super::seats::{Full, Seat, Told};
 use super::{Connection, Entry, TlsInfo};
 use crate::deadline::Deadline;
 use crate::http::forwarded::{Peer, is_trusted};
@@ -31,12 +32,18 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// First bytes, and then a TLS handshake, must come in this time. Chosen; nginx gives 60 s.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client that is refused may take so long to be told why. Chosen.
+const FAREWELL: Duration = Duration::from_secs(1);
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Retry-After: 5\r\nConnection: close\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
+
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream, peer: SocketAddr) {
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let open = worker.shard.connection(entry.label);
     let greeting = Box::pin(greet(&worker, &entry, tcp, client)).await;
-    let Some(Greeting { stream, speaks, client, tls }) = greeting else { return };
+    // The seat is kept until the connection has ended.
+    let Some(Greeting { stream, speaks, client, tls, _seat }) = greeting else { return };
     let connection = Rc::new(Connection {
         trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
         peer: Rc::new(Peer::new(client.ip(), tls.is_some())),
@@ -61,6 +68,7 @@ struct Greeting {
     speaks: Speaks,
     client: SocketAddr,
     tls: Option<TlsInfo>,
+    _seat: Option<Seat>,
 }
 
 enum Speaks {
@@ -80,6 +88,18 @@ async fn greet(worker: &Worker, entry: &Arc<Entry>, tcp: TcpStream, peer: Socket
         entry.config.read_timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT));
     deadline.set(Instant::now(), Some(patience));
     let mut stream = Stream::Plain(tcp);
+    let mut client = peer;
+    let mut proxied = !is_trusted(&entry.config.proxy_protocol, peer.ip());
+    let mut seat = None;
+    if proxied {
+        match Seat::take(entry, client.ip()) {
+            Ok(taken) => seat = taken,
+            Err(full) => {
+                turn_away(worker, entry, stream, &[], client, full).await;
+                return None;
+            }
+        }
+    }
     poll_fn(|cx| match stream.poll_readable(cx) {
         Poll::Pending => deadline.poll(cx).map(|()| None),
         Poll::Ready(ready) => Poll::Ready(ready.ok()),
@@ -87,8 +107,6 @@ async fn greet(worker: &Worker, entry: &Arc<Entry>, tcp: TcpStream, peer: Socket
     .await?;
     let mut input = worker.buffers.input();
     let mut end = 0;
-    let mut client = peer;
-    let mut proxied = !is_trusted(&entry.config.proxy_protocol, peer.ip());
     loop {
         let count = read(&mut stream, &mut input[end..], &mut deadline).await.ok()?;
         if count == 0 {
@@ -114,6 +132,14 @@ async fn greet(worker: &Worker, entry: &Arc<Entry>, tcp: TcpStream, peer: Socket
                 }
             }
             proxied = true;
+            match Seat::take(entry, client.ip()) {
+                Ok(taken) => seat = taken,
+                Err(full) => {
+                    turn_away(worker, entry, stream, &input[..end], client, full).await;
+                    worker.buffers.give_input(input);
+                    return None;
+                }
+            }
         }
         match &input[..end] {
             [] => {}
@@ -121,18 +147,55 @@ async fn greet(worker: &Worker, entry: &Arc<Entry>, tcp: TcpStream, peer: Socket
                 let prefix = input[..end].to_vec();
                 worker.buffers.give_input(input);
                 let Stream::Plain(tcp) = stream else { return None };
-                return handshake(worker, entry, Prefixed::new(prefix, tcp), client).await;
+                return handshake(worker, entry, Prefixed::new(prefix, tcp), client, seat).await;
             }
             bytes if bytes.starts_with(H2_PREFACE) => {
                 let prefix = bytes.to_vec();
                 worker.buffers.give_input(input);
-                return Some(Greeting { stream, speaks: Speaks::Http2 { prefix }, client, tls: None });
+                let speaks = Speaks::Http2 { prefix };
+                return Some(Greeting { stream, speaks, client, tls: None, _seat: seat });
             }
             // "P" may yet become POST: only a whole preface tells.
             bytes if H2_PREFACE.starts_with(bytes) => {}
-            _ => return Some(Greeting { stream, speaks: Speaks::Http1 { input, end }, client, tls: None }),
+            _ => {
+                let speaks = Speaks::Http1 { input, end };
+                return Some(Greeting { stream, speaks, client, tls: None, _seat: seat });
+            }
         }
     }
+}
+
+/// Refuses a connection for which there is no seat. A client that speaks HTTP/1.1 is told so; for any other it is
+/// cheaper, and as clear, to close.
+async fn turn_away(
+    worker: &Worker,
+    entry: &Arc<Entry>,
+    mut stream: Stream,
+    first: &[u8],
+    client: SocketAddr,
+    full: Full,
+) {
+    worker.metrics.refused(entry.label, full.reason());
+    if entry.seats.reports() {
+        tracing::warn!(entryPointName = %entry.config.name, %client, reason = full.reason(),
+            "connections are refused");
+    }
+    let Some(_told) = Told::one_more(entry) else { return };
+    let farewell = Box::pin(async {
+        let mut scratch = [0; 512];
+        let mut first = first.first().copied();
+        if first.is_none() && poll_fn(|cx| stream.poll_read(cx, &mut scratch)).await.unwrap_or(0) > 0 {
+            first = Some(scratch[0]);
+        }
+        // Methods are upper case, where everybody keeps to the standard ones; of them none but HTTP/2's begins
+        // with `PRI`, and it gets what it cannot read.
+        if first.is_some_and(|first| first.is_ascii_uppercase()) && stream.write_all(TOO_MANY).await.is_ok() {
+            let _ = stream.shutdown().await;
+            // Closing with unread bytes would reset the connection and take the answer with it.
+            while let Ok(1..) = poll_fn(|cx| stream.poll_read(cx, &mut scratch)).await {}
+        }
+    });
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 
 async fn read(stream: &mut Stream, buffer: &mut [u8], deadline: &mut Deadline) -> io::Result<usize> {
@@ -148,6 +211,7 @@ async fn handshake(
     entry: &Arc<Entry>,
     stream: Prefixed<TcpStream>,
     client: SocketAddr,
+    seat: Option<Seat>,
 ) -> Option<Greeting> {
     let shake = async {
         let local = stream.local_ip()?;
@@ -193,7 +257,7 @@ async fn handshake(
             } else {
                 Speaks::Http1 { input: Vec::new(), end: 0 }
             };
-            Some(Greeting { stream, speaks, client, tls: Some(tls) })
+            Some(Greeting { stream, speaks, client, tls: Some(tls), _seat: seat })
         }
         Ok(Err(error)) => {
             worker.metrics.refused(entry.label, "tls_handshake");

@@ -4,6 +4,7 @@ pub(crate) mod descriptors;
 pub(crate) mod greet;
 pub(crate) mod listen;
 pub(crate) mod proxy_protocol;
+pub(crate) mod seats;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use lb_observe::metrics::{LabelId, OpenConnection};
 
 use crate::http::forwarded::{ForwardedSettings, Peer};
 use crate::http::normalise::Policy;
+use crate::http::pace::Least;
 
 /// One entry point as the workers see it.
 pub(crate) struct Entry {
@@ -23,6 +25,8 @@ pub(crate) struct Entry {
     pub(crate) label: LabelId,
     pub(crate) policy: Policy,
     pub(crate) forwarded: ForwardedSettings,
+    pub(crate) seats: seats::Seats,
+    pub(crate) least: Least,
 }
 
 /// One client connection, for as long as it lasts.

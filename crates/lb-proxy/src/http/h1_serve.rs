@@ -14,6 +14,7 @@ use super::downstream::Downstream;
 use super::h1::{H1, ReadHead};
 use super::handle::handle;
 use super::local::Local;
+use super::pace::{Pace, too_slow};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::worker::{Watch, Worker};
@@ -155,6 +156,9 @@ async fn serve_one(
         awaits_continue: framing.has_body() && lb_http1::expects_continue(&x.head),
         request: framing,
         aborted: false,
+        connection,
+        sends: if framing.has_body() { Pace::new(connection.entry.least) } else { Pace::default() },
+        takes: Pace::new(connection.entry.least),
         h1,
     };
     let whole = handle(worker, connection, &mut x, &mut client, framing).await;
@@ -238,11 +242,34 @@ struct Client<'a> {
     /// The client holds its body back; after a final answer it may never send it.
     awaits_continue: bool,
     aborted: bool,
+    connection: &'a Connection,
+    sends: Pace,
+    takes: Pace,
+}
+
+impl Client<'_> {
+    /// Watches how the client takes the answer.
+    fn taking<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let polled = self.takes.watch(cx, polled);
+        if self.takes.is_over() && polled.is_ready() {
+            too_slow(self.worker, self.connection, "slow_reader");
+        }
+        polled
+    }
 }
 
 impl Source for Client<'_> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
-        self.h1.poll_fill(cx)
+        let filled = self.h1.poll_fill(cx);
+        if self.awaits_continue {
+            // It waits for us.
+            return filled;
+        }
+        let filled = self.sends.watch(cx, filled);
+        if self.sends.is_over() {
+            too_slow(self.worker, self.connection, "slow_body");
+        }
+        filled
     }
 
     fn data(&self) -> &[u8] {
@@ -250,6 +277,9 @@ impl Source for Client<'_> {
     }
 
     fn consume(&mut self, count: usize) {
+        // It has not waited.
+        self.awaits_continue = false;
+        self.sends.moved(count);
         self.h1.consume(count);
     }
 
@@ -260,7 +290,11 @@ impl Source for Client<'_> {
 
 impl Sink for Client<'_> {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.h1.poll_send(cx, data)
+        let sent = self.h1.poll_send(cx, data);
+        if let Poll::Ready(Ok(count)) = sent {
+            self.takes.moved(count);
+        }
+        self.taking(cx, sent)
     }
 
     fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
@@ -268,7 +302,8 @@ impl Sink for Client<'_> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.h1.poll_flush(cx)
+        let flushed = self.h1.poll_flush(cx);
+        self.taking(cx, flushed)
     }
 }
 
@@ -294,6 +329,12 @@ impl Downstream for Client<'_> {
         if framing == Framing::Chunked && !self.is_head {
             head.append("Transfer-Encoding", b"chunked");
         }
+        if self.request == Framing::Chunked {
+            // Both may now say something when they like.
+            self.sends = Pace::default();
+        }
+        // RFC 9110 section 15.5.9; and memory that is short is not kept for who has just been refused.
+        self.close |= head.status() == 408 || (head.status() == 503 && self.worker.is_shedding());
         // Asked as late as possible: draining may have begun while the server worked.
         self.close |= self.worker.is_draining();
         if self.close {
@@ -331,8 +372,9 @@ impl Downstream for Client<'_> {
         // What came of the answer goes out, so that the client sees it broken off rather than never begun.
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let _ = self.h1.poll_flush(&mut cx);
-        if self.h1.ends_by_close() {
-            // An orderly end would make the part look whole: RFC 9112 section 8.
+        if self.h1.ends_by_close() || self.takes.is_over() {
+            // An orderly end would make the part look whole: RFC 9112 section 8. And what nobody takes is not kept
+            // by the system either.
             self.h1.stream.reset_on_drop();
         }
     }

@@ -23,6 +23,7 @@ use super::h2_meter::{Meter, Metered};
 use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
 use super::local::Local;
+use super::pace::{Pace, too_slow};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::stream::{Prefixed, Stream};
@@ -91,7 +92,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
                 deadline.set(Instant::now(), Some(CLOSING_TIMEOUT));
             }
             let accepted = h2.poll_accept(cx);
-            let abuse = meter.flood().or_else(|| tally.is_abusive().then_some("http2_rapid_reset"));
+            let abuse = meter.flood().or_else(|| tally.abuse());
             if let Some(abuse) = abuse {
                 return Poll::Ready(Err(abuse));
             }
@@ -162,7 +163,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream
         // Boxed here: on its way into a task a future is copied several times, and this one is large.
         tokio::task::spawn_local(Box::pin(async move {
             let opened = Instant::now();
-            let reset = serve_stream(&worker, &connection, request, respond).await;
+            let reset = serve_stream(&worker, &connection, &guard.0, request, respond).await;
             guard.close(reset && opened.elapsed() < EARLY);
         }));
     }
@@ -183,12 +184,19 @@ struct Tally {
     open: Cell<usize>,
     opened: Cell<u64>,
     reset_early: Cell<u64>,
+    /// Those whose client did not take their answer.
+    stalled: Cell<u64>,
 }
 
 impl Tally {
-    fn is_abusive(&self) -> bool {
+    /// What the connection is to be ended for, as metrics and logs call it.
+    fn abuse(&self) -> Option<&'static str> {
         let opened = self.opened.get();
-        opened >= EARLY_RESETS_AFTER && self.reset_early.get() > opened / EARLY_RESETS_SHARE
+        if opened >= EARLY_RESETS_AFTER && self.reset_early.get() > opened / EARLY_RESETS_SHARE {
+            return Some("http2_rapid_reset");
+        }
+        // One paused download among many requests is none.
+        (self.stalled.get() > opened / 2).then_some("http2_stalled")
     }
 }
 
@@ -217,6 +225,7 @@ impl Drop for Open {
 async fn serve_stream(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
+    tally: &Tally,
     request: Request<h2::RecvStream>,
     respond: SendResponse<Bytes>,
 ) -> bool {
@@ -230,6 +239,15 @@ async fn serve_stream(
         sink: None,
         is_head: x.head.method() == "HEAD",
         gone: false,
+        worker,
+        connection,
+        tally,
+        // Without a length it may be a conversation, in which both are silent when they like.
+        sends: match framing {
+            Ok(Framing::Length(_)) => Pace::new(connection.entry.least),
+            _ => Pace::default(),
+        },
+        takes: Pace::new(connection.entry.least),
     };
     let malformed = |reason| (400, reason);
     let admitted = match framing.map_err(malformed) {
@@ -285,18 +303,28 @@ fn framing(head: &Head, ends: bool) -> Result<Framing, &'static str> {
 }
 
 /// The client of one stream.
-struct Client {
+struct Client<'a> {
     source: H2Source,
     respond: SendResponse<Bytes>,
     sink: Option<H2Sink>,
     is_head: bool,
     /// The client has reset the stream, or is gone altogether.
     gone: bool,
+    worker: &'a Worker,
+    connection: &'a Connection,
+    tally: &'a Tally,
+    sends: Pace,
+    takes: Pace,
 }
 
-impl Source for Client {
+impl Source for Client<'_> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
         let filled = self.source.poll_fill(cx);
+        let filled = self.sends.watch(cx, filled);
+        if self.sends.is_over() {
+            too_slow(self.worker, self.connection, "slow_body");
+            return filled;
+        }
         self.gone |= matches!(filled, Poll::Ready(Err(_)));
         filled
     }
@@ -306,6 +334,7 @@ impl Source for Client {
     }
 
     fn consume(&mut self, count: usize) {
+        self.sends.moved(count);
         self.source.consume(count);
     }
 
@@ -314,12 +343,21 @@ impl Source for Client {
     }
 }
 
-impl Sink for Client {
+impl Sink for Client<'_> {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.sink {
-            Some(sink) => sink.poll_send(cx, data),
-            None => Poll::Ready(Err(io::Error::other("body longer than announced"))),
+        let Some(sink) = &mut self.sink else {
+            return Poll::Ready(Err(io::Error::other("body longer than announced")));
+        };
+        let sent = sink.poll_send(cx, data);
+        if let Poll::Ready(Ok(count)) = sent {
+            self.takes.moved(count);
         }
+        let sent = self.takes.watch(cx, sent);
+        if self.takes.is_over() {
+            too_slow(self.worker, self.connection, "slow_reader");
+            self.tally.stalled.set(self.tally.stalled.get() + 1);
+        }
+        sent
     }
 
     fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
@@ -331,7 +369,7 @@ impl Sink for Client {
     }
 }
 
-impl Downstream for Client {
+impl Downstream for Client<'_> {
     fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
         let ends = self.is_head || framing == Framing::Empty;
         let stream = self.respond.send_response(h2_convert::response(head), ends).map_err(to_io)?;
@@ -357,9 +395,11 @@ impl Downstream for Client {
     }
 
     fn abort(&mut self) {
+        let reason =
+            if self.takes.is_over() { h2::Reason::ENHANCE_YOUR_CALM } else { h2::Reason::INTERNAL_ERROR };
         match &mut self.sink {
-            Some(sink) => sink.reset(h2::Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(h2::Reason::INTERNAL_ERROR),
+            Some(sink) => sink.reset(reason),
+            None => self.respond.send_reset(reason),
         }
     }
 }
@@ -373,7 +413,7 @@ mod tests {
         let tally = Rc::new(Tally::default());
         (0..streams).for_each(|stream| Open::new(&tally).close(stream < reset));
         assert_eq!(tally.open.get(), 0);
-        tally.is_abusive()
+        tally.abuse().is_some()
     }
 
     #[test]

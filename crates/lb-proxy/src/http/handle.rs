@@ -24,6 +24,9 @@ use crate::snapshot::{Internal, Route, Target};
 use crate::upstream::failure::{Cause, Failure};
 use crate::worker::{InternalRequest, Worker};
 
+/// Seconds after which a client may try again that was refused because memory is short. Chosen.
+const SHED_RETRY_AFTER: &str = "5";
+
 /// What is to be sent to the client; its head is in [`Exchange::response`].
 enum Reply {
     Local(Cow<'static, [u8]>),
@@ -126,6 +129,10 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
     {
         // RFC 9110 section 15.5.20: this connection was not accepted under that router's options.
         return Err(Box::new(Local::plain(421, "Misdirected Request")));
+    }
+    if worker.is_shedding() && !matches!(route.target, Target::Internal(_)) {
+        worker.metrics.refused(entry.label, "memory");
+        return Err(Box::new(Local::plain(503, "Service Unavailable").with("Retry-After", SHED_RETRY_AFTER)));
     }
     Ok(Arc::clone(route))
 }

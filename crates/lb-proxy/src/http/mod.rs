@@ -14,6 +14,7 @@ pub(crate) mod h2_stream;
 pub(crate) mod handle;
 pub(crate) mod local;
 pub(crate) mod normalise;
+pub(crate) mod pace;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod tunnel;

@@ -22,7 +22,7 @@ pub(crate) enum Cause {
     ClientGone,
     /// The client's body is no valid HTTP.
     ClientBody,
-    /// The client was slower than the entry point's `readTimeout`.
+    /// The client was slower than the entry point's `readTimeout` or `limits.minBodyRate`.
     ClientTimeout,
 }
 
@@ -92,10 +92,10 @@ impl Failure {
 
 /// A read of the client's body that failed.
 pub(crate) fn client_body(error: &io::Error) -> Failure {
-    Failure::sent(if error.kind() == io::ErrorKind::InvalidData {
-        Cause::ClientBody
-    } else {
-        Cause::ClientGone
+    Failure::sent(match error.kind() {
+        io::ErrorKind::InvalidData => Cause::ClientBody,
+        io::ErrorKind::TimedOut => Cause::ClientTimeout,
+        _ => Cause::ClientGone,
     })
 }
 

@@ -48,6 +48,7 @@ async fn blast(
     let end = frames.end(u32::MAX, PATIENCE).await;
     assert!(matches!(end, End::Gone(ENHANCE_YOUR_CALM) | End::Closed), "{reason}: {end:?}");
     vigie.until_metric("lb_refused_requests_total", &[("entrypoint", "web"), ("reason", reason)], 1.0).await;
+    vigie.until_said(reason).await;
     let lines = vigie.words().lines().filter(|line| line.contains(reason)).count();
     assert_eq!(lines, 1, "{reason}: one line\n{}", vigie.words());
     assert_eq!(victim.get(HOST, "/victim").await.unwrap().status, 200, "{reason}: another connection");

@@ -2,11 +2,15 @@
 //! and nobody else notices.
 
 mod answers;
+mod connections;
 mod floods;
 mod frames;
 mod framing;
 mod leftovers;
+mod memory;
+mod slow;
 mod streams;
+mod tls;
 mod trust;
 
 use std::net::SocketAddr;

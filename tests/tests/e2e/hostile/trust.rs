@@ -138,3 +138,42 @@ http:
         }
     }
 }
+
+/// The PROXY protocol is believed from those whom the operator names, and then only in good form.
+#[tokio::test]
+async fn a_proxy_header_is_believed_from_trusted_peers_only() {
+    let origin = Origin::start("origin").await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let header = "PROXY TCP4 203.0.113.7 192.0.2.1 1000 80\r\n";
+    let stranger = Vigie::start(&app("", &[origin.url()])).await;
+    let answer = super::exchange(stranger.web(), format!("{header}{request}")).await.unwrap();
+    assert_eq!(super::statuses(&answer), [400]);
+    let trusting = STATIC.replace(
+        "web: {address: '127.0.0.1:0'}",
+        "web: {address: '127.0.0.1:0', proxyProtocol: {trustedIPs: [127.0.0.1/32]}}",
+    );
+    let vigie = Vigie::with(&trusting, &app("", &[origin.url()])).await;
+    let answer = super::exchange(vigie.web(), format!("{header}{request}")).await.unwrap();
+    assert_eq!(super::statuses(&answer), [200]);
+    assert_eq!(origin.last().get("x-forwarded-for"), Some("203.0.113.7"));
+    let reached = origin.requests();
+    let bad: [&[u8]; 6] = [
+        b"PROXY TCP4 203.0.113 192.0.2.1 1000 80\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 1000 80\n",
+        &[&b"PROXY "[..], &[b'a'; 200]].concat(),
+        b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04\x01\x02\x03\x04",
+        &[&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"[..], &[b'a'; 70_000]].concat(),
+    ];
+    for header in bad {
+        let mut client = Client::connect(vigie.web()).await.unwrap();
+        let _ = client.send([header, request.as_bytes()].concat()).await;
+        assert!(client.closes_within(lb_testkit::PATIENCE).await, "{:?}", String::from_utf8_lossy(header));
+    }
+    // One is taken, a second one is bad HTTP.
+    let answer = super::exchange(vigie.web(), format!("{header}{header}{request}")).await.unwrap();
+    assert_eq!(super::statuses(&answer), [400]);
+    assert_eq!(origin.requests(), reached);
+    let counted = vigie.metrics().await.value("lb_refused_requests_total", &[("reason", "proxy_protocol")]);
+    assert_eq!(counted, Some(6.0));
+}

@@ -1,0 +1,71 @@
+//! Load shedding: when memory is short new requests are refused, until it is not.
+
+use std::time::Duration;
+
+use lb_testkit::{Client, Gate, Origin, PATIENCE, Script, eventually};
+
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_requests_are_refused_while_memory_is_short() {
+    let gate = Gate::closed();
+    let origin = Origin::start("origin").await;
+    origin.on("/held", Script::echo().gated(&gate));
+    let limit = 96 << 20;
+    let text = STATIC.replace("core: {workers: 2}", &format!("core: {{workers: 2, memoryLimit: {limit}}}"));
+    let vigie = Vigie::with(&format!("{text}log: {{level: INFO}}\n"), &app("", &[origin.url()])).await;
+    assert_eq!(vigie.get("/").await.status, 200);
+    vigie.until_metric("lb_memory_limit_bytes", &[], f64::from(limit)).await;
+    vigie.until_metric("lb_memory_shedding", &[], 0.0).await;
+    let web = vigie.web();
+    let held: Vec<_> =
+        Protocol::BOTH.map(|protocol| tokio::spawn(async move { protocol.get(web, "/held").await })).into();
+    assert!(eventually(PATIENCE, async || origin.requests() == 3).await);
+
+    // Nearly a mebibyte of head each, which does not end.
+    let mut hogs = Vec::new();
+    let start = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(1_000_000));
+    for _ in 0..200 {
+        let mut client = Client::connect(web).await.unwrap();
+        if client.send(&start).await.is_err() {
+            break;
+        }
+        hogs.push(client);
+    }
+    vigie.until_metric("lb_memory_shedding", &[], 1.0).await;
+    for protocol in Protocol::BOTH {
+        let answer = protocol.get(web, "/").await;
+        assert_eq!((answer.status, answer.get("retry-after")), (503, Some("5")), "{protocol:?}");
+        if protocol == Protocol::Http1 {
+            assert_eq!(answer.get("connection"), Some("close"));
+        }
+    }
+    // The operator is let in, and told.
+    for (path, status) in [("/ping", 200), ("/live", 200), ("/api/overview", 200)] {
+        assert_eq!(lb_testkit::get(vigie.admin(), "localhost", path).await.unwrap().status, status, "{path}");
+    }
+    let health = vigie.json("/health").await;
+    assert_eq!(health["status"], "degraded", "{health}");
+    assert!(health["reasons"].to_string().contains("memory is short"), "{health}");
+    assert_eq!(
+        vigie
+            .metrics()
+            .await
+            .value("lb_refused_requests_total", &[("entrypoint", "web"), ("reason", "memory")]),
+        Some(2.0)
+    );
+    // What was in flight is finished.
+    (0..2).for_each(|_| gate.let_one_pass());
+    for request in held {
+        assert_eq!(request.await.unwrap().status, 200);
+    }
+    drop(hogs);
+    let relieved = eventually(PATIENCE + Duration::from_secs(5), async || {
+        vigie.metrics().await.value("lb_memory_shedding", &[]) == Some(0.0)
+    });
+    assert!(relieved.await, "{:?}", vigie.metrics().await.value("process_resident_memory_bytes", &[]));
+    assert_eq!(vigie.get("/").await.status, 200);
+    for said in ["memory is short", "memory suffices"] {
+        assert_eq!(vigie.words().matches(said).count(), 1, "{}", vigie.words());
+    }
+}
