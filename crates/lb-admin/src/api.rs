@@ -17,7 +17,7 @@ use lb_observe::rfc3339;
 use serde_json::{Map, Value, json};
 
 use crate::query::{Query, decode_segment};
-use crate::{Admin, Response, View};
+use crate::{Admin, Response, Trouble, View};
 use object::Object;
 
 /// `rest` is the path behind `/api/`.
@@ -86,9 +86,9 @@ pub(crate) struct Model<'v> {
     faults: HashMap<Kind, HashMap<&'v str, Faults<'v>>>,
 }
 
-#[derive(Default)]
 struct Faults<'v> {
-    disabled: bool,
+    /// The worst of them.
+    trouble: Trouble,
     messages: Vec<&'v str>,
 }
 
@@ -96,8 +96,9 @@ impl<'v> Model<'v> {
     fn new(view: &'v View) -> Self {
         let mut faults: HashMap<_, HashMap<_, Faults<'_>>> = HashMap::new();
         for fault in &view.faults {
-            let known = faults.entry(fault.kind).or_default().entry(fault.name.as_str()).or_default();
-            known.disabled |= fault.disabled;
+            let known = faults.entry(fault.kind).or_default().entry(fault.name.as_str());
+            let known = known.or_insert(Faults { trouble: fault.trouble, messages: Vec::new() });
+            known.trouble = known.trouble.max(fault.trouble);
             known.messages.push(&fault.message);
         }
         let mut model = Self { view, routers: Vec::new(), faults };
@@ -113,9 +114,14 @@ impl<'v> Model<'v> {
     fn status(&self, kind: Kind, name: &str) -> &'static str {
         match self.faults(kind, name) {
             None => "enabled",
-            Some(faults) if faults.disabled => "disabled",
+            Some(Faults { trouble: Trouble::Disabled, .. }) => "disabled",
             Some(_) => "warning",
         }
+    }
+
+    /// Whether an older version than the newest is in force.
+    fn is_stale(&self, kind: Kind, name: &str) -> bool {
+        self.faults(kind, name).is_some_and(|faults| faults.trouble == Trouble::Quarantined)
     }
 
     fn errors(&self, kind: Kind, name: &str) -> &[&'v str] {
@@ -124,7 +130,12 @@ impl<'v> Model<'v> {
 
     /// Objects of a kind that are not in the configuration because they are broken.
     fn left_out(&self, kind: Kind, present: impl Fn(&str) -> bool) -> impl Iterator<Item = &'v str> {
-        let broken = self.faults.get(&kind).into_iter().flatten().filter(|(_, faults)| faults.disabled);
+        let broken = self
+            .faults
+            .get(&kind)
+            .into_iter()
+            .flatten()
+            .filter(|(_, faults)| faults.trouble == Trouble::Disabled);
         broken.map(|(name, _)| *name).filter(move |name| !present(name))
     }
 

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use lb_observe::metrics::{self, Metrics};
 
 pub use response::Response;
-pub use view::{Fault, LoadError, View};
+pub use view::{Fault, LoadError, Trouble, View};
 
 /// The services that Vigie answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,13 @@
 //! The answers for orchestrators and load balancers in front: ping, live, ready, health.
 
+use std::collections::BTreeMap;
+
+use lb_config::Kind;
 use lb_core::health::Status;
 use lb_observe::rfc3339;
 use serde_json::{Map, Value, json};
 
-use crate::{Admin, Response, View};
+use crate::{Admin, Response, Trouble, View};
 
 /// Traefik's: `OK`, or the terminating status while draining.
 pub(crate) fn ping(view: &View) -> Response {
@@ -67,9 +70,13 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
     if view.shedding {
         reasons.push("memory is short: new requests are refused".to_owned());
     }
-    let disabled = view.faults.iter().filter(|fault| fault.disabled).count();
-    if disabled > 0 {
-        reasons.push(format!("{disabled} objects of the configuration are disabled"));
+    let disabled = in_trouble(view, Trouble::Disabled);
+    if !disabled.is_empty() {
+        reasons.push(format!("{} objects of the configuration are disabled", disabled.len()));
+    }
+    let quarantined = in_trouble(view, Trouble::Quarantined);
+    for (kind, name) in quarantined.keys() {
+        reasons.push(format!("{kind} {name}: in quarantine, its last good version is used"));
     }
     let mut services = Map::new();
     for (name, service) in &*view.services {
@@ -110,8 +117,25 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
             "loadedAt": view.loaded_at.map(rfc3339),
             "lastError": view.last_error().map(|error| &error.message),
             "stale": stale,
+            "quarantined": objects(&quarantined),
+            "disabled": objects(&disabled),
         },
         "services": services,
     });
     Response::json(code, &body)
+}
+
+type Objects<'v> = BTreeMap<(Kind, &'v str), Vec<&'v str>>;
+
+fn in_trouble(view: &View, trouble: Trouble) -> Objects<'_> {
+    let mut found = Objects::new();
+    for fault in view.faults.iter().filter(|fault| fault.trouble == trouble) {
+        found.entry((fault.kind, &fault.name)).or_default().push(&fault.message);
+    }
+    found
+}
+
+fn objects(objects: &Objects<'_>) -> Vec<Value> {
+    let object = |((kind, name), errors): (&(Kind, &str), &Vec<&str>)| json!({ "kind": kind.word(), "name": name, "error": errors });
+    objects.iter().map(object).collect()
 }

@@ -5,7 +5,7 @@ use lb_core::health::{AdminState, Probe};
 use serde_json::{Value, json};
 
 use crate::testing::{api, ask, live, started, view};
-use crate::{Admin, Fault, Internal, LoadError, Response, View};
+use crate::{Admin, Fault, Internal, LoadError, Response, Trouble, View};
 
 fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
     response.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
@@ -232,7 +232,7 @@ fn overview_counts() {
     view.faults.push(Fault {
         kind: lb_config::Kind::Router,
         name: "low@file".into(),
-        disabled: false,
+        trouble: Trouble::Warning,
         message: "odd".into(),
     });
     let overview = api("/api/overview", &view);
@@ -248,6 +248,50 @@ fn overview_counts() {
             ("/providers", json!(["File"])),
         ],
     );
+}
+
+#[test]
+fn what_is_in_quarantine_is_shown_as_stale() {
+    let mut view = view();
+    let stale = |kind, name: &str| Fault {
+        kind,
+        name: name.into(),
+        trouble: Trouble::Quarantined,
+        message: "a.yml:1:2: key: no".into(),
+    };
+    use lb_config::Kind::{Middleware, Router, Service};
+    let objects = [(Router, "app@file"), (Service, "app@file"), (Middleware, "limit@file")];
+    view.faults = objects.iter().map(|(kind, name)| stale(*kind, name)).collect();
+    for (kind, name) in
+        ["routers/app@file", "services/app@file", "middlewares/limit@file"].iter().zip(&objects)
+    {
+        let shown = api(&format!("/api/http/{kind}"), &view);
+        assert_has(
+            &shown,
+            &[
+                ("/status", json!("warning")),
+                ("/stale", json!(true)),
+                ("/error", json!(["a.yml:1:2: key: no"])),
+                ("/name", json!(name.1)),
+            ],
+        );
+    }
+    assert_eq!(api("/api/http/routers/low@file", &view).get("stale"), None);
+    let health: Value = serde_json::from_slice(&ask(Internal::Ping, "/health", &view).body).unwrap();
+    assert_has(
+        &health,
+        &[
+            ("/status", json!("degraded")),
+            ("/configuration/disabled", json!([])),
+            (
+                "/configuration/quarantined/0",
+                json!({"kind": "router", "name": "app@file", "error": ["a.yml:1:2: key: no"]}),
+            ),
+            ("/configuration/quarantined/2/kind", json!("middleware")),
+        ],
+    );
+    let reason = json!("middleware limit@file: in quarantine, its last good version is used");
+    assert!(health["reasons"].as_array().unwrap().contains(&reason), "{health}");
 }
 
 #[test]

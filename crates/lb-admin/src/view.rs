@@ -34,9 +34,19 @@ pub struct Fault {
     pub kind: Kind,
     /// `name@provider`.
     pub name: String,
-    /// The object does not work; otherwise this is a warning.
-    pub disabled: bool,
+    pub trouble: Trouble,
     pub message: String,
+}
+
+/// What a fault has done to its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// It works, though perhaps not as meant.
+    Warning,
+    /// Its newest version is broken, its last good one is in force.
+    Quarantined,
+    /// It does not work.
+    Disabled,
 }
 
 impl Fault {
@@ -46,7 +56,7 @@ impl Fault {
             messages.iter().map(|message| Self {
                 kind: *kind,
                 name: name.clone(),
-                disabled: true,
+                trouble: Trouble::Disabled,
                 message: message.clone(),
             })
         });
@@ -54,7 +64,7 @@ impl Fault {
             Scope::Object { kind, name } if problem.severity == Severity::Warning => Some(Self {
                 kind: *kind,
                 name: name.clone(),
-                disabled: false,
+                trouble: Trouble::Warning,
                 message: problem.message.clone(),
             }),
             _ => None,

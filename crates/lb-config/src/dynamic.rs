@@ -222,6 +222,8 @@ pub struct Tls {
     pub default_certificate: Option<KeyPair>,
     /// Keyed by `default` or a qualified name. `default` may be absent.
     pub options: BTreeMap<String, TlsOptions>,
+    /// `default` is broken and has no last good version: whoever depends on it is not let in at all.
+    pub refuse_default: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

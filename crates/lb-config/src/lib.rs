@@ -19,6 +19,7 @@ mod middlewares;
 mod net;
 mod pem;
 mod problem;
+mod quarantine;
 mod size;
 mod statics;
 mod suggest;
@@ -27,7 +28,9 @@ mod testing;
 
 pub use dynamic::Config;
 pub use find::find_static;
-pub use load::{Context, Loaded, find_dynamic, load_dynamic, load_static, parse_dynamic, parse_static};
-pub use merge::merge;
+pub use load::{
+    Context, LastGood, Loaded, find_dynamic, load_dynamic, load_static, parse_dynamic, parse_static,
+};
 pub use problem::{Kind, Problem, Problems, Scope, Severity};
+pub use quarantine::{DEFAULT_CERTIFICATE, Object, Reasons, Settled, settle};
 pub use static_config::StaticConfig;

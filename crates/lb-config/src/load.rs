@@ -1,13 +1,14 @@
 //! The entry functions: from files to checked configurations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::decode::{Findings, Report};
 use crate::document::{self, Files, Format, Node, read_text};
 use crate::dynamic::Config;
 use crate::dynamics::{Draft, check_references};
-use crate::problem::{Kind, Problem, Problems};
+use crate::problem::{Kind, Problem, Problems, Scope};
+use crate::quarantine::TOLD;
 use crate::static_config::{EntryPoint, FileSource, StaticConfig};
 use crate::statics::TRAEFIK;
 use crate::{directory, statics};
@@ -80,6 +81,10 @@ pub struct Loaded {
     /// Objects that were left out, with reasons as Traefik words them. One is here too because of
     /// something it uses, which then has a problem of its own.
     pub disabled: BTreeMap<(Kind, String), Vec<String>>,
+    /// Those of `disabled` that are right in themselves: with an older version of what they use they may still work.
+    pub waiting: Config,
+    /// Files with errors of form, of which the last good text was read, with the reasons.
+    pub stale_files: BTreeMap<String, Vec<String>>,
     /// Every file the configuration was made of: the configuration itself, certificates, user files.
     pub files: Vec<PathBuf>,
 }
@@ -144,31 +149,119 @@ fn try_static(name: &str, text: &str, format: Format) -> (Option<StaticConfig>, 
 /// Every problem, when a file cannot be read or does not have the shape of a configuration: then
 /// nothing of the load is used.
 pub fn load_dynamic(source: &FileSource, context: &Context) -> Result<Loaded, Problems> {
-    let paths = match source {
-        FileSource::File(path) => {
-            format_of(path)?;
-            vec![path.clone()]
-        }
-        FileSource::Directory(path) => directory::list(path)?,
-    };
-    let mut problems = Vec::new();
-    let mut texts = Vec::with_capacity(paths.len());
-    let mut total = 0;
-    for path in &paths {
-        match read_text(path) {
-            Ok(text) => {
-                total += text.len();
-                texts.push((path.display().to_string(), text, format_of(path)?));
-            }
-            Err(problem) => problems.push(*problem),
-        }
-        if total > directory::MAX_TOTAL_BYTES {
-            let message =
-                format!("the files are bigger than {} MiB in all", directory::MAX_TOTAL_BYTES / 1024 / 1024);
-            return Err(Problem::whole_file(&path.display().to_string(), message, None).into());
-        }
+    LastGood::default().load(source, context)
+}
+
+/// The files of a directory as they were when they last had the form of a configuration.
+#[derive(Debug, Default)]
+pub struct LastGood {
+    texts: BTreeMap<String, String>,
+    /// Those of the last load, which may have been a glance at something half-written.
+    newest: BTreeMap<String, String>,
+}
+
+impl LastGood {
+    /// What was loaded last is believed.
+    pub fn accept(&mut self) {
+        self.texts = std::mem::take(&mut self.newest);
     }
-    read_dynamic(&texts, paths, problems, FILE, context, &|name| std::env::var(name).ok())
+
+    /// As [`load_dynamic`], but the last good text stands in for files without the form of a configuration, unless
+    /// they are all that there is. A file that never had a good text says nothing.
+    ///
+    /// # Errors
+    /// As [`load_dynamic`], also while nothing was good yet: what a file that was never read protects is not known.
+    pub fn load(&mut self, source: &FileSource, context: &Context) -> Result<Loaded, Problems> {
+        let Sources { paths, mut texts, mut problems } = Sources::read(source)?;
+        // Editors truncate, disks fill up: nobody removes everything by leaving nothing.
+        texts.retain(|(name, text, _)| {
+            let emptied =
+                text.trim().is_empty() && self.texts.get(name).is_some_and(|last| !last.trim().is_empty());
+            if emptied {
+                let hint = "to remove everything it defines write `{}` into it".to_owned();
+                problems.push(Problem::whole_file(name, "the file is empty".to_owned(), Some(hint)));
+            }
+            !emptied
+        });
+        let env = |name: &str| std::env::var(name).ok();
+        let refused = match read_dynamic(&texts, paths.clone(), problems, FILE, context, &env) {
+            Ok(loaded) => {
+                self.newest = texts.into_iter().map(|(name, text, _)| (name, text)).collect();
+                return Ok(loaded);
+            }
+            Err(problems) => problems,
+        };
+        let of_form = |problem: &&Problem| problem.is_error() && problem.scope == Scope::File;
+        let mut stale_files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for problem in refused.iter().filter(of_form) {
+            let told = stale_files.entry(problem.file.clone()).or_default();
+            if told.len() < TOLD {
+                told.push(problem.line());
+            }
+        }
+        let mut good: HashMap<String, String> =
+            texts.into_iter().map(|(name, text, _)| (name, text)).collect();
+        let mut texts = Vec::with_capacity(paths.len());
+        let mut broken = 0;
+        for path in &paths {
+            let name = path.display().to_string();
+            let is_broken = stale_files.contains_key(&name);
+            broken += usize::from(is_broken);
+            let text = if is_broken { self.texts.get(&name).cloned() } else { good.remove(&name) };
+            texts.push((name, text.unwrap_or_default(), format_of(path)?));
+        }
+        // All of them, or something that is none of them.
+        if self.texts.is_empty() || broken == paths.len() || broken != stale_files.len() {
+            return Err(refused);
+        }
+        let Ok(mut loaded) = read_dynamic(&texts, paths, Vec::new(), FILE, context, &env) else {
+            return Err(refused);
+        };
+        self.newest = texts.into_iter().map(|(name, text, _)| (name, text)).collect();
+        loaded.problems.extend(refused.0.into_iter().filter(|problem| of_form(&problem)));
+        loaded.stale_files = stale_files;
+        Ok(loaded)
+    }
+}
+
+/// What lies on disk.
+struct Sources {
+    paths: Vec<PathBuf>,
+    texts: Vec<(String, String, Format)>,
+    /// Of files that cannot be read.
+    problems: Vec<Problem>,
+}
+
+impl Sources {
+    fn read(source: &FileSource) -> Result<Self, Problems> {
+        let paths = match source {
+            FileSource::File(path) => {
+                format_of(path)?;
+                vec![path.clone()]
+            }
+            FileSource::Directory(path) => directory::list(path)?,
+        };
+        let mut problems = Vec::new();
+        let mut texts = Vec::with_capacity(paths.len());
+        let mut total = 0;
+        for path in &paths {
+            match read_text(path) {
+                Ok(text) => {
+                    total += text.len();
+                    texts.push((path.display().to_string(), text, format_of(path)?));
+                }
+                Err(problem) => problems.push(*problem),
+            }
+            if total > directory::MAX_TOTAL_BYTES {
+                let message = format!(
+                    "the files are bigger than {} MiB in all",
+                    directory::MAX_TOTAL_BYTES / 1024 / 1024
+                );
+                return Err(Problem::whole_file(&path.display().to_string(), message, None).into());
+            }
+        }
+        Ok(Self { paths, texts, problems })
+    }
 }
 
 /// As [`load_dynamic`], from the text of one file called `name` in problems. It is YAML unless `name`
@@ -211,9 +304,7 @@ fn read_dynamic(
     for root in &roots {
         draft.read(root);
     }
-    if complete {
-        check_references(&mut draft);
-    }
+    let waiting = if complete { check_references(&mut draft) } else { Config::default() };
     let config = draft.config;
     let findings = report.into_findings();
     if findings.refused {
@@ -222,7 +313,8 @@ fn read_dynamic(
     paths.extend(findings.read);
     paths.sort();
     paths.dedup();
-    Ok(Loaded { config, problems: findings.problems, disabled: findings.broken, files: paths })
+    let Findings { problems, broken: disabled, .. } = findings;
+    Ok(Loaded { config, problems, disabled, waiting, stale_files: BTreeMap::new(), files: paths })
 }
 
 fn format_of(path: &Path) -> Result<Format, Problems> {
@@ -287,6 +379,55 @@ mod tests {
         let mut sorted = files.clone();
         sorted.sort_unstable();
         assert_eq!(files, sorted);
+    }
+
+    #[test]
+    fn the_last_good_text_stands_in_for_a_file_that_lost_its_form() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        let middleware =
+            |name: &str| format!("http: {{middlewares: {{{name}: {{addPrefix: {{prefix: /}}}}}}}}");
+        let mut last = LastGood::default();
+        let mut load = |accept: bool| {
+            let loaded = last.load(&FileSource::Directory(directory.path().to_owned()), &Context::default());
+            if accept && loaded.is_ok() {
+                last.accept();
+            }
+            loaded.map(|loaded| {
+                let stale: Vec<_> = loaded
+                    .stale_files
+                    .keys()
+                    .map(|file| file.rsplit('/').next().unwrap().to_owned())
+                    .collect();
+                (
+                    loaded.config.middlewares.keys().map(|name| name[..1].to_owned()).collect::<String>(),
+                    stale.join(" "),
+                )
+            })
+        };
+        let is = |names: &str, stale: &str| Ok((names.to_owned(), stale.to_owned()));
+        write("1.yml", "http: [");
+        write("2.yml", &middleware("b"));
+        assert!(load(true).is_err(), "nothing was good yet");
+        write("1.yml", &middleware("a"));
+        assert_eq!(load(true), is("ab", ""));
+        write("1.yml", "http: [");
+        write("2.yml", &middleware("c"));
+        assert_eq!(load(true), is("ac", "1.yml"));
+        write("1.yml", " ");
+        write("3.yml", "htt");
+        assert_eq!(load(true), is("ac", "1.yml 3.yml"));
+        write("2.yml", "http: {routers: {r: {x: {}}}}");
+        assert!(load(true).is_err(), "none is left");
+        // What was only glanced at is not what is gone back to.
+        write("1.yml", &middleware("d"));
+        assert_eq!(load(false), is("cd", "2.yml 3.yml"));
+        write("1.yml", "http: [");
+        write("2.yml", &middleware("c"));
+        assert_eq!(load(true), is("ac", "1.yml 3.yml"));
+        std::fs::remove_file(directory.path().join("1.yml")).unwrap();
+        std::fs::remove_file(directory.path().join("3.yml")).unwrap();
+        assert_eq!(load(true), is("c", ""));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::dynamic::Config;
 
 /// Everything that any provider defined. Names carry their provider, so nothing clashes but what is
 /// global: of `default` TLS options and of the default certificate the first one given wins.
-pub fn merge<'a>(configs: impl IntoIterator<Item = (&'a str, &'a Config)>) -> Config {
+pub(crate) fn merge<'a>(configs: impl IntoIterator<Item = (&'a str, &'a Config)>) -> Config {
     let mut merged = Config::default();
     for (_, config) in configs {
         fn add<T: Clone>(

@@ -11,10 +11,17 @@ use crate::document::read_text;
 use crate::dynamic::{KeyPair, Pem};
 use crate::problem::quoted;
 
+/// Stands for the file of what is written in place.
+pub(crate) const INLINE: &str = "<inline>";
+
+pub(crate) fn is_inline(value: &str) -> bool {
+    value.contains("-----BEGIN")
+}
+
 /// Content of a "file or content" value: a value that names a file stands for what is in it.
 fn content(text: &Text<'_>) -> Option<(Pem, String)> {
-    if text.value.contains("-----BEGIN") {
-        return Some((Pem(Arc::from(text.value.as_bytes())), "<inline>".to_owned()));
+    if is_inline(text.value) {
+        return Some((Pem(Arc::from(text.value.as_bytes())), INLINE.to_owned()));
     }
     if text.value.is_empty() {
         text.error("names no file", None);
@@ -33,20 +40,25 @@ fn content(text: &Text<'_>) -> Option<(Pem, String)> {
     }
 }
 
+/// Says which file it is about, unless it is none.
+fn from(origin: &str, message: &str) -> String {
+    if origin == INLINE { message.to_owned() } else { format!("{} {message}", quoted(origin)) }
+}
+
 /// One or more certificates.
 fn certificates(text: &Text<'_>) -> Option<(Pem, String)> {
     let (pem, origin) = content(text)?;
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(&pem.0) {
         if let Err(error) = certificate {
-            text.error(format!("not valid PEM: {error}"), None);
+            text.error(from(&origin, &format!("not valid PEM: {error}")), None);
             return None;
         }
         count += 1;
     }
     if count == 0 {
         let hint = "it should have a part that starts with `-----BEGIN CERTIFICATE-----`".to_owned();
-        text.error("holds no certificate", Some(hint));
+        text.error(from(&origin, "holds no certificate"), Some(hint));
         return None;
     }
     Some((pem, origin))
@@ -63,12 +75,12 @@ pub(crate) fn key_pair(block: &Block<'_>) -> Option<KeyPair> {
     let key = block.require("keyFile", "name a PEM file with the private key");
     let cert = cert.and_then(|field| field.text()).and_then(|text| certificates(&text));
     let key = key.and_then(|field| field.text()).and_then(|text| {
-        let (pem, _) = content(&text)?;
+        let (pem, origin) = content(&text)?;
         match PrivateKeyDer::from_pem_slice(&pem.0) {
             Ok(_) => Some(pem),
             Err(_) => {
                 let hint = "PKCS#8, PKCS#1 and SEC1 keys in PEM are read; encrypted ones are not".to_owned();
-                text.error("holds no private key", Some(hint));
+                text.error(from(&origin, "holds no private key"), Some(hint));
                 None
             }
         }

@@ -46,8 +46,11 @@ pub enum Kind {
     Middleware,
     ServersTransport,
     TlsOptions,
-    /// Has no name and nothing refers to it: called by its place, `a.yml:tls.certificates[0]`.
+    /// Has no name and nothing refers to it: called by its `certFile`, or by its place when it has none,
+    /// `a.yml:tls.certificates[0]`.
     Certificate,
+    /// A file of a directory, by its path.
+    File,
 }
 
 impl Kind {
@@ -60,6 +63,7 @@ impl Kind {
             Kind::ServersTransport => "servers transport",
             Kind::TlsOptions => "TLS options",
             Kind::Certificate => "certificate",
+            Kind::File => "file",
         }
     }
 }
@@ -73,6 +77,12 @@ impl fmt::Display for Kind {
 impl Problem {
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
+    }
+
+    /// All of it on one line, as logs and the API show it.
+    pub fn line(&self) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{}{hint}", Self { hint: None, ..self.clone() })
     }
 
     /// An error about a file as a whole: unreadable, too big, not text.

@@ -1,7 +1,8 @@
 //! From what providers read to what is in force.
 //!
 //! Each provider's last good configuration is kept. A new one is merged with those of the others, built
-//! beside what runs, and published as a whole or not at all.
+//! beside what runs, and published with one store. Objects that it spoils keep their version in force
+//! ([`lb_config::settle`]), those that turn out not to compile as well.
 //!
 //! Changes are applied at once. Traefik mutes a provider for `providersThrottleDuration` (2 s) after each
 //! change; here two builds are at least [`SHORTEST_GAP`] apart, or that duration if it is shorter, and what
@@ -15,32 +16,24 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_config::dynamic::ServersTransport;
-use lb_config::{Config, Loaded, Problem, Problems, Scope, Severity, StaticConfig};
+use lb_config::{
+    Config, Context, Loaded, Problem, Problems, Reasons, Scope, Settled, Severity, StaticConfig,
+};
 use lb_observe::metrics::{Metrics, ServerGauge};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::probe::Probes;
+use crate::quarantine;
 use crate::services::{self, Services};
-use crate::state::{Refusal, State, StateWatch, Warnings};
+use crate::state::{Refusal, State, StateWatch};
 
 /// Shortest time between two builds: chosen, so that a change is live within 250 ms even after another one.
 const SHORTEST_GAP: Duration = Duration::from_millis(50);
 
 /// What a provider delivers: a configuration, or why it has none.
 pub type Reading = Result<Loaded, Problems>;
-
-/// What becomes of a configuration with errors in single objects, once the provider has one in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Partial {
-    /// It is applied without them, as Traefik does: right where strangers write the parts, as labels of
-    /// containers, and one mistake must not hold up all others.
-    Apply,
-    /// It is refused when an object is spoilt that was not before: right where one operator edits one
-    /// file. With nothing in force yet it is applied without the spoilt objects.
-    Refuse,
-}
 
 /// What the static configuration says about the control plane.
 #[derive(Clone, Debug)]
@@ -49,11 +42,17 @@ pub struct Settings {
     pub throttle: Duration,
     /// `default@internal`, for the probes of services that name no transport.
     pub default_transport: ServersTransport,
+    /// What the entry points ask of the dynamic configuration.
+    pub context: Context,
 }
 
 impl From<&StaticConfig> for Settings {
     fn from(config: &StaticConfig) -> Self {
-        Self { throttle: config.providers.throttle, default_transport: config.servers_transport.clone() }
+        Self {
+            throttle: config.providers.throttle,
+            default_transport: config.servers_transport.clone(),
+            context: config.into(),
+        }
     }
 }
 
@@ -64,8 +63,8 @@ pub struct Candidate {
     pub generation: u64,
     pub config: Arc<Config>,
     pub services: Arc<Services>,
-    /// What each provider's part lost on its way, by provider.
-    pub warnings: BTreeMap<String, Arc<Warnings>>,
+    /// Objects that are known not to compile and have no version in force: they are left out without a word.
+    pub left_out: Reasons,
 }
 
 /// Merges, builds, publishes, and probes what is published.
@@ -74,31 +73,14 @@ pub struct Control {
     metrics: Metrics,
     publish: Arc<Publish>,
     complain: Box<dyn Fn(&str) + Send + Sync>,
-    partial: BTreeMap<String, Partial>,
-    /// Each provider's part in force.
-    parts: BTreeMap<String, Arc<Part>>,
+    /// Each provider's part in force, as it was read.
+    parts: BTreeMap<String, Arc<Loaded>>,
     sources: Vec<Source>,
     state: StateWatch,
     probes: Probes,
 }
 
 type Publish = dyn Fn(&Candidate) -> Result<(), Problems> + Send + Sync;
-
-#[derive(Debug)]
-struct Part {
-    config: Config,
-    warnings: Arc<Warnings>,
-}
-
-impl Part {
-    fn is_same(&self, other: &Self) -> bool {
-        self.config == other.config && self.warnings.disabled == other.warnings.disabled
-    }
-
-    fn spoils_more_than(&self, old: &Self) -> bool {
-        self.warnings.disabled.keys().any(|object| !old.warnings.disabled.contains_key(object))
-    }
-}
 
 struct Source {
     provider: String,
@@ -130,7 +112,6 @@ impl Control {
             metrics,
             publish: Arc::new(publish),
             complain: Box::new(|_| {}),
-            partial: BTreeMap::new(),
             parts: BTreeMap::new(),
             sources: Vec::new(),
             state,
@@ -153,14 +134,7 @@ impl Control {
 
     /// Applies what the provider read first, if it has, before returning, and follows it from the start of
     /// [`run`](Self::run) on. May be called outside a runtime.
-    pub fn attach(
-        &mut self,
-        provider: &str,
-        partial: Partial,
-        first: Option<Reading>,
-        readings: Receiver<Reading>,
-    ) {
-        self.partial.insert(provider.to_owned(), partial);
+    pub fn attach(&mut self, provider: &str, first: Option<Reading>, readings: Receiver<Reading>) {
         self.sources.push(Source { provider: provider.to_owned(), readings });
         if let Some(reading) = first {
             self.apply(provider, reading);
@@ -223,33 +197,24 @@ impl Control {
 
     /// What has to be built; `None` when there is nothing to build, and all that is to be done is done.
     fn prepare(&mut self, provider: &str, loaded: Loaded) -> Option<Job> {
-        let part = Arc::new(Part {
-            config: loaded.config,
-            warnings: Arc::new(Warnings { problems: loaded.problems, disabled: loaded.disabled }),
-        });
-        if let Some(old) = self.parts.get(provider) {
-            if old.is_same(&part) {
-                self.confirm(provider, part);
-                return None;
-            }
-            if self.partial.get(provider) == Some(&Partial::Refuse) && part.spoils_more_than(old) {
-                self.refuse(provider, Problems(part.warnings.problems.clone()));
-                return None;
-            }
+        let part = Arc::new(loaded);
+        if self.parts.get(provider).is_some_and(|old| is_same(old, &part)) {
+            self.confirm(provider, part);
+            return None;
         }
         let mut parts = self.parts.clone();
         parts.insert(provider.to_owned(), part);
         let state = self.state.load_full();
-        let publish = Arc::clone(&self.publish);
-        Some(Job { provider: provider.to_owned(), parts, state, publish })
+        let (publish, context) = (Arc::clone(&self.publish), self.settings.context.clone());
+        Some(Job { provider: provider.to_owned(), parts, state, context, publish })
     }
 
-    /// The provider says again what is in force: nothing to build, and nothing stale any more.
-    fn confirm(&mut self, provider: &str, part: Arc<Part>) {
+    /// The provider says again what is in force: nothing to build, and nothing refused any more.
+    fn confirm(&mut self, provider: &str, part: Arc<Loaded>) {
         let mut state = State::clone(&self.state.load());
         let known = state.providers.entry(provider.to_owned()).or_default();
         let was_refused = known.refused.take().is_some();
-        known.warnings = Arc::clone(&part.warnings);
+        known.problems = Arc::new(part.problems.clone());
         self.parts.insert(provider.to_owned(), part);
         self.state.store(state);
         if was_refused {
@@ -259,12 +224,12 @@ impl Control {
     }
 
     fn finish(&mut self, done: Done) {
-        let Done { provider, parts, candidate, outcome, took } = done;
-        if let Err(problems) = outcome {
-            return self.refuse(&provider, problems);
-        }
+        let Done { provider, parts, settled, built, took } = done;
+        let candidate = match built {
+            Ok(candidate) => candidate,
+            Err(problems) => return self.refuse(&provider, problems),
+        };
         let now = SystemTime::now();
-        self.parts = parts;
         let mut state = State::clone(&self.state.load());
         state.generation = candidate.generation;
         state.config = candidate.config;
@@ -273,24 +238,31 @@ impl Control {
         let known = state.providers.entry(provider.clone()).or_default();
         known.loaded_at = Some(now);
         known.refused = None;
-        known.warnings = candidate.warnings.get(&provider).cloned().unwrap_or_default();
-        for problem in &known.warnings.problems {
+        known.problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
+        self.parts = parts;
+        let told = |problem: &&Problem| !quarantine::covers(&settled.stale, problem);
+        for problem in known.problems.iter().filter(told) {
             if problem.is_error() {
                 error!(provider, "{problem}");
             } else {
                 warn!(provider, "{problem}");
             }
         }
+        quarantine::tell(&state.quarantined, &settled.stale, &*self.complain);
         info!(
             provider,
             generation = state.generation,
             routers = state.config.routers.len(),
             services = state.config.services.len(),
             middlewares = state.config.middlewares.len(),
-            warnings = known.warnings.problems.len(),
+            warnings = known.problems.len(),
+            quarantined = settled.stale.len(),
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "Configuration loaded"
         );
+        self.metrics.set_quarantined(quarantine::counts(&settled.stale));
+        state.quarantined = Arc::new(settled.stale);
+        state.disabled = Arc::new(settled.disabled);
         self.state.store(state);
         self.metrics.reloaded(now);
     }
@@ -331,37 +303,58 @@ impl Backlog {
     }
 }
 
+/// Whether building it again would come to the same.
+fn is_same(old: &Loaded, new: &Loaded) -> bool {
+    old.config == new.config
+        && old.waiting == new.waiting
+        && old.disabled == new.disabled
+        && old.stale_files == new.stale_files
+}
+
 /// A build, to be run where it may take long.
 struct Job {
     provider: String,
-    parts: BTreeMap<String, Arc<Part>>,
+    parts: BTreeMap<String, Arc<Loaded>>,
     state: Arc<State>,
+    context: Context,
     publish: Arc<Publish>,
 }
 
 struct Done {
     provider: String,
-    parts: BTreeMap<String, Arc<Part>>,
-    candidate: Candidate,
-    outcome: Result<(), Problems>,
+    parts: BTreeMap<String, Arc<Loaded>>,
+    settled: Settled,
+    built: Result<Candidate, Problems>,
     took: Duration,
 }
 
 impl Job {
+    /// Builds, and builds again without what turned out not to work, until the rest does.
     fn run(self) -> Done {
         let start = Instant::now();
-        let Self { provider, parts, state, publish } = self;
-        let config = lb_config::merge(parts.iter().map(|(name, part)| (name.as_str(), &part.config)));
-        let services = services::build(&config, &state.services, start.into_std());
-        let warnings = parts.iter().map(|(name, part)| (name.clone(), Arc::clone(&part.warnings))).collect();
-        let candidate = Candidate {
-            generation: state.generation + 1,
-            config: Arc::new(config),
-            services: Arc::new(services),
-            warnings,
+        let Self { provider, parts, state, context, publish } = self;
+        let mut spoilt = Reasons::new();
+        let mut left_out = Reasons::new();
+        let (settled, built) = loop {
+            let named = parts.iter().map(|(name, part)| (name.as_str(), &**part));
+            let mut settled = lb_config::settle(named, &spoilt, &state.config, &context);
+            let config = std::mem::take(&mut settled.config);
+            let candidate = Candidate {
+                generation: state.generation + 1,
+                services: Arc::new(services::build(&config, &state.services, start.into_std())),
+                config: Arc::new(config),
+                left_out: left_out.clone(),
+            };
+            match publish(&candidate) {
+                Ok(()) => break (settled, Ok(candidate)),
+                Err(problems) => {
+                    if !quarantine::learn(&problems, &mut spoilt, &mut left_out, &settled) {
+                        break (settled, Err(problems));
+                    }
+                }
+            }
         };
-        let outcome = publish(&candidate);
-        Done { provider, parts, candidate, outcome, took: start.elapsed() }
+        Done { provider, parts, settled, built, took: start.elapsed() }
     }
 }
 

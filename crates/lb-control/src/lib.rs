@@ -6,11 +6,12 @@
 
 mod control;
 mod probe;
+mod quarantine;
 mod services;
 mod state;
 #[cfg(test)]
 mod testing;
 
-pub use control::{Candidate, Control, Partial, Reading, Settings};
+pub use control::{Candidate, Control, Reading, Settings};
 pub use services::Services;
-pub use state::{ProviderState, Refusal, State, StateWatch, Warnings};
+pub use state::{ProviderState, Refusal, State, StateWatch};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
-use lb_config::{Config, Kind, Problem, Problems};
+use lb_config::{Config, Problem, Problems, Reasons};
 
 use crate::services::Services;
 
@@ -19,6 +19,10 @@ pub struct State {
     pub services: Arc<Services>,
     /// When this configuration came into force.
     pub loaded_at: Option<SystemTime>,
+    /// Objects that are in force in an older version than their provider has, with the reasons.
+    pub quarantined: Arc<Reasons>,
+    /// Objects that were left out, with reasons as Traefik words them.
+    pub disabled: Arc<Reasons>,
     /// Every provider that has delivered something, good or not.
     pub providers: BTreeMap<String, ProviderState>,
 }
@@ -28,18 +32,10 @@ pub struct State {
 pub struct ProviderState {
     /// When its part came into force; `None`: it has none.
     pub loaded_at: Option<SystemTime>,
-    /// Warnings and disabled objects of the part in force.
-    pub warnings: Arc<Warnings>,
+    /// What its part in force has lost on its way, or is warned about.
+    pub problems: Arc<Vec<Problem>>,
     /// Why its newest configuration is not in force; `None` when it is.
     pub refused: Option<Arc<Refusal>>,
-}
-
-/// What a configuration in force has lost on its way, or is warned about.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Warnings {
-    pub problems: Vec<Problem>,
-    /// Objects that were left out, with reasons as Traefik words them.
-    pub disabled: BTreeMap<(Kind, String), Vec<String>>,
 }
 
 /// A configuration that was refused.

@@ -296,7 +296,14 @@ pub(crate) fn config(name: &str, urls: &[&str], check: Option<HealthCheck>) -> C
 }
 
 pub(crate) fn loaded(config: Config) -> Loaded {
-    Loaded { config, problems: Vec::new(), disabled: Default::default(), files: Vec::new() }
+    Loaded {
+        config,
+        problems: Vec::new(),
+        disabled: Default::default(),
+        waiting: Config::default(),
+        stale_files: Default::default(),
+        files: Vec::new(),
+    }
 }
 
 /// Waits for a condition, for long enough on a busy machine.

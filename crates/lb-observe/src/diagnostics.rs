@@ -6,6 +6,8 @@ use std::error::Error;
 use std::fmt::{self, Debug, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
@@ -52,6 +54,12 @@ impl Diagnostics {
     /// Opens the file anew, as after its rotation.
     pub fn reopen(&self) {
         self.0.reopen();
+    }
+
+    /// Lines lost because the file could not be written, for
+    /// [`Metrics::follow_log`](crate::metrics::Metrics::follow_log).
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        self.0.dropped()
     }
 
     /// Waits until everything said before is written; false when that took longer than `patience`.

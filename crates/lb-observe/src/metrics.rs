@@ -111,6 +111,8 @@ struct Inner {
     servers: Mutex<Option<Servers>>,
     access_log_dropped: Arc<AtomicU64>,
     memory: Mutex<Option<(u64, Arc<AtomicBool>)>>,
+    log_dropped: Mutex<Arc<AtomicU64>>,
+    quarantined: Mutex<Vec<(&'static str, usize)>>,
     reloads: AtomicU64,
     reload_failures: AtomicU64,
     /// Unix seconds, 0 before the first.
@@ -140,6 +142,8 @@ impl Metrics {
             servers: Mutex::default(),
             access_log_dropped: Arc::default(),
             memory: Mutex::default(),
+            log_dropped: Mutex::default(),
+            quarantined: Mutex::default(),
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
             last_success: AtomicU64::new(0),
@@ -247,6 +251,11 @@ impl Metrics {
         self.inner.last_failure.store(unix_seconds(at), Ordering::Relaxed);
     }
 
+    /// How many objects of each kind are in force in an older version than the configuration has.
+    pub fn set_quarantined(&self, counts: Vec<(&'static str, usize)>) {
+        *self.inner.quarantined.lock() = counts;
+    }
+
     /// Replaces the certificates shown.
     pub fn set_certificates(&self, certificates: Vec<Certificate>) {
         *self.inner.certificates.lock() = certificates;
@@ -265,6 +274,11 @@ impl Metrics {
     /// The counter for [`crate::access_log::AccessLog::open`].
     pub fn access_log_dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.inner.access_log_dropped)
+    }
+
+    /// Where lines of the diagnostics that were lost are counted.
+    pub fn follow_log(&self, dropped: Arc<AtomicU64>) {
+        *self.inner.log_dropped.lock() = dropped;
     }
 
     /// The Prometheus text format; see [`CONTENT_TYPE`].

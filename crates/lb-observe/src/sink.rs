@@ -98,6 +98,10 @@ impl Sink {
         Buffer { shared: Arc::clone(&self.shared), index, writer: self.writer.clone() }
     }
 
+    pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.dropped)
+    }
+
     pub(crate) fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         self.writer.unpark();

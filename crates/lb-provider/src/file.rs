@@ -6,7 +6,8 @@
 //!
 //! Editors truncate before they write, so what looks broken is looked at again before it is believed:
 //! a file that is empty, missing or wrong gets [`PATIENCE`] to become better. If it does not, the
-//! reading is refused with the reason, and whoever listens keeps what it has. Only the removal of a file
+//! reading is refused with the reason, and whoever listens keeps what it has; of a directory the other files are
+//! read all the same, with the last good text of the broken one. Only the removal of a file
 //! from a directory that still holds others is taken as meant, after [`REMOVAL_PATIENCE`].
 //!
 //! Events of the operating system only say when to look; what is read decides whether anything changed.
@@ -25,7 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use lb_config::static_config::FileSource;
-use lb_config::{Context, Loaded, Problem, Problems, Scope, Severity};
+use lb_config::{Context, LastGood, Loaded, Problem, Problems, Scope, Severity};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -102,6 +103,7 @@ impl FileProvider {
         let mut follower = Follower {
             source,
             context,
+            last_good: LastGood::default(),
             watch: watch(wake),
             reread: Arc::clone(&provider.reread),
             stop: Arc::clone(&provider.stop),
@@ -142,6 +144,7 @@ impl Drop for FileProvider {
 struct Follower {
     source: FileSource,
     context: Context,
+    last_good: LastGood,
     /// `None`: the source is not watched.
     watch: Option<Watch>,
     reread: Arc<AtomicBool>,
@@ -282,6 +285,7 @@ impl Follower {
     fn conclude(&mut self, mut contents: Contents, reading: &Reading) {
         match reading {
             Ok(loaded) => {
+                self.last_good.accept();
                 self.referenced.clone_from(&loaded.files);
                 contents.forget_unreferenced(&self.referenced);
                 self.good = Some(contents.clone());
@@ -313,7 +317,7 @@ impl Follower {
     /// Loads the source, and once more if it names files that were not looked at before: what later looks
     /// are compared with must be older than what was loaded, or a change in between would go unnoticed.
     fn load(&mut self, contents: Contents) -> (Contents, Reading) {
-        let reading = lb_config::load_dynamic(&self.source, &self.context);
+        let reading = self.last_good.load(&self.source, &self.context);
         let Ok(loaded) = &reading else { return (contents, reading) };
         let before = self.referenced.len();
         for file in &loaded.files {
@@ -325,7 +329,7 @@ impl Follower {
             return (contents, reading);
         }
         let contents = self.survey();
-        (contents, lb_config::load_dynamic(&self.source, &self.context))
+        (contents, self.last_good.load(&self.source, &self.context))
     }
 
     /// What is wrong with the source before it is even parsed: emptied or gone.
@@ -340,10 +344,6 @@ impl Follower {
             },
             FileSource::Directory(path) => {
                 let good = good?;
-                let emptied = good.speaking().find(|file| contents.get(file) == Content::Blank);
-                if let Some(file) = emptied {
-                    return Some(about(file, "the file is empty", Some(EMPTY_HINT)));
-                }
                 let nothing_left = good.speaking().next().is_some() && contents.speaking().next().is_none();
                 let hint = "to remove everything leave one file that says `{}`";
                 nothing_left.then(|| about(path, "no configuration file is left", Some(hint)))

@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use lb_admin::{Admin, Fault, LoadError, View};
-use lb_config::StaticConfig;
+use lb_admin::{Admin, Fault, LoadError, Trouble, View};
+use lb_config::{Reasons, StaticConfig};
 use lb_control::StateWatch;
 use lb_observe::metrics::Metrics;
 use lb_proxy::{Internal, InternalRequest, InternalResponse, Internals};
 use tokio::runtime::Handle;
-
-use crate::publish::LeftOut;
 
 /// Gathers the view of each request and answers it away from the data plane.
 pub(crate) struct AdminService {
@@ -21,7 +19,6 @@ pub(crate) struct AdminService {
     static_config: Arc<StaticConfig>,
     state: OnceLock<StateWatch>,
     started_at: SystemTime,
-    left_out: LeftOut,
     draining: AtomicBool,
     shedding: Arc<AtomicBool>,
     control: Handle,
@@ -32,18 +29,12 @@ impl AdminService {
         let started_at = SystemTime::now();
         let admin = Arc::new(Admin::new(metrics, crate::VERSION, started_at));
         let (draining, shedding) = (AtomicBool::new(false), Arc::default());
-        let (state, left_out) = (OnceLock::new(), LeftOut::default());
-        Self { admin, static_config, state, started_at, left_out, draining, shedding, control }
+        Self { admin, static_config, state: OnceLock::new(), started_at, draining, shedding, control }
     }
 
     /// Where the state is read from; said once, when the control plane exists.
     pub(crate) fn follow(&self, state: StateWatch) {
         let _ = self.state.set(state);
-    }
-
-    /// Where whoever publishes notes what does not compile.
-    pub(crate) fn left_out(&self) -> LeftOut {
-        self.left_out.clone()
     }
 
     /// Set by whoever watches memory, while it is short.
@@ -58,21 +49,19 @@ impl AdminService {
 
     fn view(&self) -> View {
         let state = self.state.get().map(StateWatch::load_full).unwrap_or_default();
-        let fault = |kind, name: &String, message: &String| Fault {
-            kind,
-            name: name.clone(),
-            disabled: true,
-            message: message.clone(),
+        let faults = |reasons: &Reasons, trouble| -> Vec<Fault> {
+            let told =
+                reasons.iter().flat_map(|(object, messages)| messages.iter().map(move |m| (object, m)));
+            told.map(|((kind, name), message)| Fault {
+                kind: *kind,
+                name: name.clone(),
+                trouble,
+                message: message.clone(),
+            })
+            .collect()
         };
-        let mut faults = Vec::new();
-        for ((kind, name), messages) in
-            state.providers.values().flat_map(|provider| &provider.warnings.disabled)
-        {
-            faults.extend(messages.iter().map(|message| fault(*kind, name, message)));
-        }
-        for failure in self.left_out.load() {
-            faults.push(fault(failure.kind, &failure.name, &failure.message));
-        }
+        let mut found = faults(&state.disabled, Trouble::Disabled);
+        found.extend(faults(&state.quarantined, Trouble::Quarantined));
         // Without any provider there is nothing to wait for.
         let alone = self.static_config.providers.file.is_none();
         let loaded_at = state.loaded_at.or_else(|| alone.then_some(self.started_at));
@@ -85,7 +74,7 @@ impl AdminService {
             static_config: Arc::clone(&self.static_config),
             config: Arc::clone(&state.config),
             services: Arc::clone(&state.services),
-            faults,
+            faults: found,
             loaded_at,
             stale: stale.collect(),
             draining: self.draining.load(Ordering::Relaxed),

@@ -1,44 +1,21 @@
 //! What compiling a configuration finds, and whether it may come into force.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use lb_config::{Config, Problem, Problems, Scope, Severity, StaticConfig};
 use lb_control::Candidate;
 use lb_core::balance::{MemberSpec, Service, Settings};
 use lb_proxy::{Failure, Publisher};
 
-/// What was left out of the configuration in force because it does not compile.
-#[derive(Clone, Default)]
-pub(crate) struct LeftOut(Arc<Mutex<Vec<Failure>>>);
-
-impl LeftOut {
-    pub(crate) fn load(&self) -> Vec<Failure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn store(&self, failures: Vec<Failure>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failures;
-    }
-}
-
-/// Compiles and publishes. At start what does not compile is left out, as in Traefik. Later a
-/// configuration that would lose something that works is refused as a whole.
-pub(crate) fn publish(
-    publisher: &Publisher,
-    left_out: &LeftOut,
-    candidate: &Candidate,
-) -> Result<(), Problems> {
+/// Compiles and publishes; refuses with everything that does not compile and is not known not to.
+pub(crate) fn publish(publisher: &Publisher, candidate: &Candidate) -> Result<(), Problems> {
     let compiled = publisher.compile(&candidate.config, &candidate.services);
-    let known = left_out.load();
-    let fresh: Vec<_> = compiled.failures().iter().filter(|failure| !known.contains(failure)).collect();
-    if candidate.generation > 1 && !fresh.is_empty() {
-        return Err(Problems(fresh.into_iter().map(problem).collect()));
+    let known = |failure: &&Failure| !candidate.left_out.contains_key(&(failure.kind, failure.name.clone()));
+    let fresh: Vec<_> = compiled.failures().iter().filter(known).map(problem).collect();
+    if !fresh.is_empty() {
+        return Err(Problems(fresh));
     }
-    for failure in fresh {
-        tracing::error!(kind = failure.kind.word(), name = %failure.name, "{}", failure.message);
-    }
-    left_out.store(compiled.failures().to_vec());
     publisher.publish(compiled);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lb_config::{Context, StaticConfig};
-use lb_control::{Control, Partial};
+use lb_control::Control;
 use lb_observe::access_log::AccessLog;
 use lb_observe::diagnostics;
 use lb_provider::FileProvider;
@@ -39,6 +39,7 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
     let config = Arc::new(config);
     let workers = config.core.workers.unwrap_or_else(processors);
     let metrics = observe::metrics(&config, workers);
+    metrics.follow_log(log.dropped());
     let access_log = match &config.access_log {
         Some(log) => {
             let opened = AccessLog::open(observe::access_log(log), workers, metrics.access_log_dropped());
@@ -68,9 +69,8 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
         shedding,
     })?;
     let publisher = proxy.publisher();
-    let left_out = admin.left_out();
     let mut control =
-        Control::new((&*config).into(), metrics, move |candidate| publish(&publisher, &left_out, candidate))
+        Control::new((&*config).into(), metrics, move |candidate| publish(&publisher, candidate))
             .complaining(complain);
     admin.follow(control.state());
     let file = match &config.providers.file {
@@ -84,7 +84,7 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
                     "the dynamic configuration is refused, and nothing watches it for a better one\n{problems}"
                 );
             }
-            control.attach("file", Partial::Refuse, Some(started.first), started.readings);
+            control.attach("file", Some(started.first), started.readings);
             Some(started.provider)
         }
         None => None,

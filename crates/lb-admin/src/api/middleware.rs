@@ -42,6 +42,7 @@ impl Entry<'_> {
         let object = Object::new()
             .list("error", model.errors(Kind::Middleware, self.name))
             .set("status", self.status)
+            .flag("stale", model.is_stale(Kind::Middleware, self.name))
             .list("usedBy", used_by);
         match self.config {
             Some(config) => object.set(kind(config), options(config)),

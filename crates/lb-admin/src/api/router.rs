@@ -27,6 +27,8 @@ pub(super) struct Router<'v> {
     access_logs: bool,
     metrics: bool,
     status: &'static str,
+    /// Its last good version, kept because the newest is broken.
+    stale: bool,
     errors: Vec<&'v str>,
 }
 
@@ -44,6 +46,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
         access_logs: true,
         metrics: true,
         status: "enabled",
+        stale: false,
         errors: Vec::new(),
     });
     let left_out =
@@ -58,6 +61,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             access_logs: true,
             metrics: true,
             status: "disabled",
+            stale: false,
             errors: model.errors(Kind::Router, name).to_vec(),
         });
     let mut routers: Vec<_> = written.chain(own).chain(left_out).collect();
@@ -89,6 +93,7 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
             access_logs: router.observability.access_logs.unwrap_or(true),
             metrics: router.observability.metrics.unwrap_or(true),
             status: model.status(Kind::Router, written),
+            stale: model.is_stale(Kind::Router, written),
             errors: model.errors(Kind::Router, written).to_vec(),
             name,
         }
@@ -165,6 +170,7 @@ impl Router<'_> {
             .set("observability", observability.build())
             .list("error", &self.errors)
             .set("status", self.status)
+            .flag("stale", self.stale)
             .list("using", &using)
     }
 

@@ -52,6 +52,7 @@ impl Service<'_> {
             .some("loadBalancer", self.config.map(load_balancer))
             .list("error", model.errors(Kind::Service, self.name))
             .set("status", self.status)
+            .flag("stale", model.is_stale(Kind::Service, self.name))
             .list("usedBy", used_by)
             .object(
                 "serverStatus",

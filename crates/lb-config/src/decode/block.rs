@@ -116,15 +116,16 @@ impl<'a> Block<'a> {
         for entry in self.left_over() {
             if self.report.is_full() {
                 // Only the count matters now; hints are not looked for.
-                self.report.shape(entry.at, "", String::new(), None);
+                self.report.misfit(entry.at, "", String::new(), None, entry.value.holds_maps());
                 continue;
             }
             let known = self.known.borrow();
-            self.report.shape(
+            self.report.misfit(
                 entry.at,
                 &self.key_path(&entry.key),
                 format!("there is no key {} here", quoted(&entry.key)),
                 Some(suggest::hint(&entry.key, "keys", known.iter().copied())),
+                entry.value.holds_maps(),
             );
         }
     }

@@ -47,9 +47,9 @@ impl<'a> Field<'a> {
         self.parent.join(self.segment)
     }
 
-    /// The value has the wrong shape: the file is refused.
+    /// The value has the wrong shape.
     pub(crate) fn shape(&self, message: String, hint: Option<String>) {
-        self.report.shape(self.at(), &self.path(), message, hint);
+        self.report.misfit(self.at(), &self.path(), message, hint, self.node.holds_maps());
     }
 
     /// The value cannot work.
@@ -155,6 +155,17 @@ impl<'a> Field<'a> {
             }
         }
         fields
+    }
+
+    /// The single value under `key` of a map, without reading it.
+    pub(crate) fn peek(&self, key: &str) -> Option<&'a str> {
+        let Value::Map(entries) = &self.node.value else { return None };
+        entries.iter().find(|entry| entry.key.eq_ignore_ascii_case(key)).and_then(|entry| {
+            match &entry.value.value {
+                Value::Scalar(scalar) => Some(scalar.text.as_ref()),
+                _ => None,
+            }
+        })
     }
 
     /// The elements of a list of blocks.

@@ -57,6 +57,20 @@ impl<'f> Report<'f> {
         self.push(at, key, message, hint, Severity::Error, Scope::File);
     }
 
+    /// A key or value that does not belong here. It spoils the object it is in; where it might be the start of another
+    /// object (`may_hide`: a map, perhaps just indented too far) the file is refused, or that one would be taken for
+    /// removed.
+    pub(crate) fn misfit(
+        &self,
+        at: Position,
+        key: &str,
+        message: String,
+        hint: Option<String>,
+        may_hide: bool,
+    ) {
+        if may_hide { self.shape(at, key, message, hint) } else { self.error(at, key, message, hint) }
+    }
+
     /// What is being read cannot work: the current object is not loaded, or, outside of any object,
     /// the file is refused.
     pub(crate) fn error(&self, at: Position, key: &str, message: String, hint: Option<String>) {

@@ -58,9 +58,9 @@ impl<'a> Text<'a> {
         self.value.to_owned()
     }
 
-    /// The value has the wrong type: the file is refused.
+    /// The value has the wrong type.
     pub(crate) fn shape(&self, message: impl Into<String>, hint: Option<String>) {
-        self.field.report.shape(self.start(), &self.field.path(), message.into(), hint);
+        self.field.report.misfit(self.start(), &self.field.path(), message.into(), hint, false);
     }
 
     /// The value cannot work.

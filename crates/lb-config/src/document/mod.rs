@@ -71,6 +71,15 @@ impl Node {
         matches!(self.value, Value::Null)
     }
 
+    /// Whether it may be one or several objects, indented too far.
+    pub(crate) fn holds_maps(&self) -> bool {
+        match &self.value {
+            Value::Map(_) => true,
+            Value::List(items) => items.iter().any(Self::holds_maps),
+            Value::Null | Value::Scalar(_) => false,
+        }
+    }
+
     /// "a map", "a list", "a value", for messages.
     pub(crate) fn shape(&self) -> &'static str {
         match self.value {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::Draft;
 use crate::decode::Field;
 use crate::document::Position;
+use crate::dynamic::Config;
 use crate::problem::{Kind, Problem, Scope, printable, quoted};
 use crate::suggest;
 
@@ -66,12 +67,34 @@ impl<'a> Draft<'a> {
 
 /// Reports references to nothing and cycles, and takes out of the configuration whatever uses
 /// a broken object, directly or not.
-pub(crate) fn check(draft: &mut Draft<'_>) {
+///
+/// What is right in itself comes back: with an older version of what it uses it may still work.
+pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     report_dangling(draft);
     report_cycles(draft);
+    let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
     spread(draft);
     check_entry_points(draft);
-    remove_broken(draft);
+    let mut waiting = Config::default();
+    for (kind, name) in draft.report.broken_names() {
+        let keep = !broken.contains(&(kind, name.clone()));
+        let (from, to) = (&mut draft.config, &mut waiting);
+        match kind {
+            Kind::Router => take(&mut from.routers, name, keep.then_some(&mut to.routers)),
+            Kind::Service => take(&mut from.services, name, keep.then_some(&mut to.services)),
+            Kind::Middleware => take(&mut from.middlewares, name, keep.then_some(&mut to.middlewares)),
+            Kind::ServersTransport => take(&mut from.servers_transports, name, None),
+            Kind::TlsOptions => take(&mut from.tls.options, name, None),
+            Kind::Certificate | Kind::File => {}
+        }
+    }
+    waiting
+}
+
+fn take<T>(from: &mut BTreeMap<String, T>, name: String, to: Option<&mut BTreeMap<String, T>>) {
+    if let (Some(object), Some(to)) = (from.remove(&name), to) {
+        to.insert(name, object);
+    }
 }
 
 fn report_dangling(draft: &Draft<'_>) {
@@ -91,7 +114,9 @@ fn report_dangling(draft: &Draft<'_>) {
             Kind::Middleware => missing_middleware(name),
             Kind::ServersTransport => format!("servers transport not found {name}"),
             Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
-            Kind::Router | Kind::Service | Kind::Certificate => format!("the {kind} {name:?} does not exist"),
+            Kind::Router | Kind::Service | Kind::Certificate | Kind::File => {
+                format!("the {kind} {name:?} does not exist")
+            }
         };
         draft.report.error_on(from.0, &from.1, *at, &field.path(), message, hint, Some(reason));
     }
@@ -136,6 +161,7 @@ fn plural(kind: Kind) -> &'static str {
         Kind::ServersTransport => "servers transports",
         Kind::TlsOptions => "TLS options",
         Kind::Certificate => "certificates",
+        Kind::File => "files",
     }
 }
 
@@ -277,19 +303,6 @@ fn check_entry_points(draft: &Draft<'_>) {
     for (entry_point, problem) in problems {
         if used.contains(entry_point) {
             draft.report.elsewhere(problem);
-        }
-    }
-}
-
-fn remove_broken(draft: &mut Draft<'_>) {
-    for (kind, name) in draft.report.broken_names() {
-        match kind {
-            Kind::Router => drop(draft.config.routers.remove(&name)),
-            Kind::Service => drop(draft.config.services.remove(&name)),
-            Kind::Middleware => drop(draft.config.middlewares.remove(&name)),
-            Kind::ServersTransport => drop(draft.config.servers_transports.remove(&name)),
-            Kind::TlsOptions => drop(draft.config.tls.options.remove(&name)),
-            Kind::Certificate => {}
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::decode::{Block, Field, Text};
 use crate::dynamic::{ClientAuth, ClientAuthType, TlsOptions, TlsVersion};
 use crate::pem;
 use crate::problem::{Kind, quoted};
+use crate::quarantine::DEFAULT_CERTIFICATE;
 use crate::suggest;
 
 /// TLS 1.2 suites that can be offered.
@@ -97,9 +98,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Certificates have no names; two files may hold the same key path.
+    /// Certificates have no names of their own: their file is what stays the same when the list changes.
     fn certificate_name(&self, field: &Field<'_>) -> String {
-        format!("{}:{}", self.files.name(field.at().file), field.path())
+        match field.peek("certFile") {
+            Some(path) if !pem::is_inline(path) && !path.is_empty() => path.to_owned(),
+            _ => format!("{}:{}", self.files.name(field.at().file), field.path()),
+        }
     }
 
     fn store(&mut self, name: &str, field: &Field<'a>) {
@@ -111,8 +115,7 @@ impl<'a> Draft<'a> {
             );
         }
         if let Some(certificate) = block.take("defaultCertificate") {
-            let name_of_pair = self.certificate_name(&certificate);
-            let pair = self.object(Kind::Certificate, &name_of_pair, |_| {
+            let pair = self.object(Kind::Certificate, DEFAULT_CERTIFICATE, |_| {
                 let block = certificate.block()?;
                 let pair = pem::key_pair(&block);
                 block.finish();

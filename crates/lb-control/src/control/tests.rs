@@ -37,7 +37,11 @@ fn plane_with(
     publish: impl Fn(&Candidate) -> Result<(), Problems> + Send + Sync + 'static,
 ) -> Plane {
     let metrics = Metrics::new(metrics::Settings::default(), 1);
-    let settings = Settings { throttle: Duration::from_secs(2), default_transport: transport() };
+    let settings = Settings {
+        throttle: Duration::from_secs(2),
+        default_transport: transport(),
+        context: Context::default(),
+    };
     Plane { control: Control::new(settings, metrics.clone(), publish), published, metrics }
 }
 
@@ -62,7 +66,7 @@ impl Drop for Stopped {
 fn run(plane: Plane) -> Running {
     let Plane { mut control, published, metrics } = plane;
     let (file, readings) = mpsc::channel(4);
-    control.attach("file", Partial::Refuse, None, readings);
+    control.attach("file", None, readings);
     let state = control.state();
     Running { file, published, state, metrics, _task: Stopped(tokio::spawn(control.run())) }
 }
@@ -207,32 +211,113 @@ fn live_state_survives_into_the_next_configuration() {
     assert_eq!(in_flight(), [0, 0]);
 }
 
+fn spoils(kind: Kind, name: &str) -> Problems {
+    let mut problems = problem(name);
+    problems.0[0].scope = Scope::Object { kind, name: name.to_owned() };
+    problems
+}
+
 #[test]
-fn a_file_with_a_new_mistake_is_refused_and_one_with_an_old_mistake_is_not() {
+fn a_new_mistake_keeps_the_last_good_version_and_applies_the_rest() {
     let with = |port: u16, broken: &[&str]| {
-        let mut loaded = loaded(service(&[&format!("http://10.0.0.1:{port}")]));
+        let mut config = service(&[&format!("http://10.0.0.1:{port}")]);
+        config.services.insert("other@file".to_owned(), config.services["api@file"].clone());
+        let mut loaded = loaded(config);
         for name in broken {
-            loaded.disabled.insert((Kind::Router, (*name).to_owned()), vec!["bad rule".to_owned()]);
-            loaded.problems.extend(problem(name).0);
+            loaded.config.services.remove(*name);
+            loaded.disabled.insert((Kind::Service, (*name).to_owned()), vec!["bad server".to_owned()]);
+            loaded.problems.extend(spoils(Kind::Service, name).0);
         }
         Ok(loaded)
     };
-    for (partial, applied) in [(Partial::Refuse, false), (Partial::Apply, true)] {
-        let Plane { mut control, .. } = plane();
-        let state = control.state();
-        // Better some routers than none.
-        control.attach("file", partial, Some(with(1, &["old"])), mpsc::channel(1).1);
-        assert_eq!(state.load().generation, 1);
-        assert_eq!(state.load().providers["file"].warnings.problems.len(), 1);
-        control.apply("file", with(2, &["old"]));
-        assert_eq!(state.load().generation, 2);
-        control.apply("file", with(3, &["new", "old"]));
-        assert_eq!(state.load().generation == 3, applied);
-        assert_eq!(state.load().last_error().is_some(), !applied);
-        control.apply("file", with(4, &[]));
-        assert_eq!(state.load().services["api@file"].servers().next().unwrap().0.url(), "http://10.0.0.1:4");
-        assert!(state.load().last_error().is_none());
-    }
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let says = Arc::clone(&said);
+    let Plane { control, metrics, .. } = plane();
+    let mut control = control.complaining(move |words| says.lock().push(words.to_owned()));
+    let state = control.state();
+    let url = |name: &str| state.load().services[name].servers().next().unwrap().0.url().to_owned();
+    let shown = |sample: &str| metrics.render().lines().any(|line| line == sample);
+    // Nothing is in force yet: better some objects than none.
+    control.attach("file", Some(with(1, &["other@file"])), mpsc::channel(1).1);
+    assert_eq!(
+        (state.load().generation, state.load().services.len(), state.load().disabled.len()),
+        (1, 1, 1)
+    );
+    control.apply("file", with(2, &[]));
+    assert!(state.load().disabled.is_empty());
+    assert!(shown("lb_config_quarantined_objects{kind=\"service\"} 0"));
+    control.apply("file", with(3, &["other@file"]));
+    assert_eq!(
+        (url("api@file"), url("other@file")),
+        ("http://10.0.0.1:3".to_owned(), "http://10.0.0.1:2".to_owned())
+    );
+    assert!(shown("lb_config_quarantined_objects{kind=\"service\"} 1"));
+    assert_eq!(state.load().quarantined.len(), 1);
+    assert!(state.load().last_error().is_none());
+    control.apply("file", with(4, &["other@file"]));
+    let expected =
+        "the service other@file is in quarantine, its last good version is used: dynamic.yml:3:1: other@file";
+    assert_eq!(*said.lock(), [expected], "it is said once");
+    control.apply("file", with(5, &[]));
+    assert_eq!(
+        (url("api@file"), url("other@file")),
+        ("http://10.0.0.1:5".to_owned(), "http://10.0.0.1:5".to_owned())
+    );
+    assert!(state.load().quarantined.is_empty());
+    assert!(shown("lb_config_quarantined_objects{kind=\"service\"} 0"));
+    assert!(shown("lb_config_reload_failures_total 0"));
+}
+
+#[test]
+fn what_does_not_compile_goes_back_to_what_did() {
+    // Servers on port 13 do not compile, and those on port 14 never do again.
+    let bad = Arc::new(Mutex::new(vec![":13"]));
+    let list = Arc::clone(&bad);
+    let tries = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&tries);
+    let Plane { mut control, .. } = plane_with(Published::default(), move |candidate| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let fails = |name: &String| {
+            let url = &candidate.config.services[name].servers[0].url;
+            list.lock().iter().any(|port| url.ends_with(port))
+                && !candidate.left_out.contains_key(&(Kind::Service, name.clone()))
+        };
+        let failed: Vec<_> = candidate
+            .config
+            .services
+            .keys()
+            .filter(|name| fails(name))
+            .flat_map(|name| spoils(Kind::Service, name).0)
+            .collect();
+        if failed.is_empty() { Ok(()) } else { Err(Problems(failed)) }
+    });
+    let state = control.state();
+    let both = |a: &str, b: &str| {
+        let mut both = config("a@file", &[&format!("http://10.0.0.1:{a}")], None);
+        both.services.extend(config("b@file", &[&format!("http://10.0.0.1:{b}")], None).services);
+        Ok(loaded(both))
+    };
+    let ports = || -> Vec<String> {
+        let state = state.load();
+        state
+            .config
+            .services
+            .values()
+            .map(|service| service.servers[0].url.rsplit(':').next().unwrap().to_owned())
+            .collect()
+    };
+    control.apply("file", both("1", "13"));
+    assert_eq!((ports(), state.load().disabled.len()), (vec!["1".to_owned()], 1));
+    control.apply("file", both("1", "2"));
+    tries.store(0, Ordering::Relaxed);
+    control.apply("file", both("3", "13"));
+    assert_eq!((ports(), tries.load(Ordering::Relaxed)), (vec!["3".to_owned(), "2".to_owned()], 2));
+    assert_eq!(state.load().quarantined.len(), 1);
+    // What is in force would be lost: the change is refused.
+    bad.lock().push(":2");
+    control.apply("file", both("4", "13"));
+    assert_eq!(ports(), ["3", "2"]);
+    assert!(state.load().last_error().is_some());
 }
 
 #[tokio::test]

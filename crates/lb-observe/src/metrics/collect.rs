@@ -355,6 +355,7 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         single(Family::counter(names::RELOAD_FAILURES), number(&inner.reload_failures)),
         single(Family::gauge(names::LAST_RELOAD_FAILURE), number(&inner.last_failure)),
         single(Family::counter(names::ACCESS_LOG_DROPPED), number(&inner.access_log_dropped)),
+        single(Family::counter(names::LOG_DROPPED), number(&inner.log_dropped.lock())),
     ]);
     if let Some((limit, shedding)) = &*inner.memory.lock() {
         let shedding = f64::from(u8::from(shedding.load(Ordering::Relaxed)));
@@ -363,6 +364,11 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
             single(Family::gauge(names::MEMORY_SHEDDING), shedding),
         ]);
     }
+    let mut quarantined = Family::gauge(names::QUARANTINED);
+    for (kind, count) in &*inner.quarantined.lock() {
+        quarantined.push(&[kind], *count as f64);
+    }
+    families.push(quarantined.build());
     let mut build = Family::gauge(names::BUILD_INFO);
     build.push(&[inner.settings.version], 1.0);
     let mut certificates = Family::gauge(names::TLS_CERTS_NOT_AFTER);

@@ -90,8 +90,12 @@ definitions! {
         "Access log lines lost because the file could not be written in time.";
     MEMORY_LIMIT = "lb_memory_limit_bytes" [] "Resident memory from which on new requests are refused.";
     MEMORY_SHEDDING = "lb_memory_shedding" [] "1 while new requests are refused because memory is short, else 0.";
+    LOG_DROPPED = "lb_log_dropped_lines_total" []
+        "Lines of the diagnostics lost because the file could not be written in time.";
     RELOAD_FAILURES = "lb_config_reload_failures_total" [] "Configurations refused; the previous one stayed in force.";
     LAST_RELOAD_FAILURE = "lb_config_last_reload_failure" [] "Unix time of the last refused configuration, 0 if none.";
+    QUARANTINED = "lb_config_quarantined_objects" ["kind"]
+        "Objects whose last good version is in force because the newest one is broken, by kind.";
     BUILD_INFO = "lb_build_info" ["version"] "Always 1; the version runs.";
 
     // The process, under the names that every Prometheus client library uses.

@@ -242,14 +242,21 @@ fn a_file_that_stays_empty_or_vanishes_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_directory_emptied_file_by_file_or_at_once_is_refused_with_the_reason() {
+fn a_file_emptied_in_a_directory_stays_as_it_was_and_holds_up_no_other() {
     let dir = directory();
     let [a, b] = ["a", "b"].map(|name| dir.path().join(format!("{name}.yml")));
     fs::write(&a, says("a")).unwrap();
     fs::write(&b, says("b")).unwrap();
     let mut followed = follow_directory(dir.path());
     fs::write(&a, "").unwrap();
-    assert!(followed.refuses().contains("a.yml: the file is empty"));
+    let kept = followed.next(AT_LAST).unwrap().unwrap();
+    assert_eq!(prefixes(&kept), ["a", "b"]);
+    assert!(kept.stale_files[a.to_str().unwrap()][0].contains("a.yml: the file is empty"));
+    fs::write(&b, says("d")).unwrap();
+    followed.becomes(&["a", "d"], LIVE_WITHIN);
+    fs::write(&a, "http: [").unwrap();
+    fs::write(&b, says("b")).unwrap();
+    followed.becomes(&["a", "b"], AT_LAST);
     fs::write(&a, says("c")).unwrap();
     followed.becomes(&["b", "c"], LIVE_WITHIN);
     fs::remove_file(&a).unwrap();

@@ -21,7 +21,8 @@ use crate::report::Report;
 use crate::tls::{TlsTable, client_config};
 use crate::upstream::{Endpoint, Transport};
 
-/// One object that could not be compiled. Everything else of the configuration is not touched by it.
+/// One object that could not be compiled, and so whatever uses it. Everything else of the configuration is not
+/// touched by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub kind: lb_config::Kind,
@@ -54,10 +55,9 @@ impl Snapshot {
         let (tls, problems) = TlsTable::build(&config.tls, previous.map(|snapshot| &*snapshot.tls));
         for problem in problems {
             let message = problem.to_string();
-            if problem.is_broken() {
-                failures.push(Failure { kind: Kind::Certificate, name: "tls".to_owned(), message });
-            } else {
-                tracing::warn!("{message}");
+            match problem.broken() {
+                Some((kind, name)) => failures.push(Failure { kind, name: name.to_owned(), message }),
+                None => tracing::warn!("{message}"),
             }
         }
         let mut builder = Builder {
@@ -154,11 +154,19 @@ impl<'a> Builder<'a> {
                 }
                 continue;
             }
-            for entry in &router.entry_points {
-                match index.get(entry.as_str()) {
-                    Some(at) => attached[*at].push((name, router)),
-                    None => self.fail(Kind::Router, name, format!("entryPoint {entry:?} doesn't exist")),
-                }
+            let known: Vec<usize> =
+                router.entry_points.iter().filter_map(|entry| index.get(entry.as_str()).copied()).collect();
+            if known.is_empty() {
+                // One that is unknown beside others costs nothing (reference 2.1).
+                let missing: Vec<_> = router
+                    .entry_points
+                    .iter()
+                    .map(|entry| format!("entryPoint {entry:?} doesn't exist"))
+                    .collect();
+                self.fail(Kind::Router, name, missing.join("; "));
+            }
+            for at in known {
+                attached[at].push((name, router));
             }
         }
         attached
@@ -258,7 +266,10 @@ impl<'a> Builder<'a> {
         if let Some(tls) = tls
             && self.tls.options(options_name(tls)).is_none()
         {
-            self.fail(Kind::Router, name, format!("unknown TLS options: {}", options_name(tls)));
+            // Options that are there and broken are told by themselves.
+            if !self.config.tls.options.contains_key(options_name(tls)) {
+                self.fail(Kind::Router, name, format!("unknown TLS options: {}", options_name(tls)));
+            }
             return None;
         }
         let target = match Internal::find(&router.service, &self.fixed.config) {
@@ -271,7 +282,12 @@ impl<'a> Builder<'a> {
         for middleware in entry.http.middlewares.iter().chain(&router.middlewares) {
             let qualified = qualify(middleware, name);
             if let Err(message) = self.flatten(&qualified, &mut names, 0) {
-                self.fail(Kind::Router, name, message);
+                // What an entry point lacks is no fault of the router, which others may lead to.
+                if router.middlewares.contains(middleware) {
+                    self.fail(Kind::Router, name, message);
+                } else {
+                    self.fail(Kind::Middleware, &qualified, message);
+                }
                 return None;
             }
         }
@@ -294,8 +310,7 @@ impl<'a> Builder<'a> {
             match Middleware::compile(&self.config.middlewares[middleware], &build) {
                 Ok(compiled) => middlewares.push(compiled),
                 Err(message) => {
-                    self.fail(Kind::Middleware, middleware, message.clone());
-                    self.fail(Kind::Router, name, format!("middleware {middleware}: {message}"));
+                    self.fail(Kind::Middleware, middleware, message);
                     return None;
                 }
             }
@@ -357,8 +372,7 @@ impl<'a> Builder<'a> {
         };
         let Some((_, transport)) = self.transports.get(&config.servers_transport) else {
             let message = format!("serversTransport {:?} does not exist", config.servers_transport);
-            self.fail(Kind::Service, name, message.clone());
-            self.fail(Kind::Router, router, message);
+            self.fail(Kind::Service, name, message);
             return None;
         };
         let transport = Arc::clone(transport);

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_config::dynamic::{ClientAuth, ClientAuthType, Tls, TlsOptions};
+use lb_config::{DEFAULT_CERTIFICATE, Kind};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -89,11 +90,13 @@ struct Entry {
 }
 
 impl TlsProblem {
-    /// Something configured does not work at all, rather than in a lesser way.
-    pub(crate) fn is_broken(&self) -> bool {
+    /// The object that does not work at all; `None` where it does in a lesser way.
+    pub(crate) fn broken(&self) -> Option<(Kind, &str)> {
         match self {
-            Self::Certificate { .. } | Self::DefaultCertificate { .. } | Self::BrokenOptions { .. } => true,
-            Self::Adjusted { .. } | Self::IgnoredAuthorities { .. } => false,
+            Self::Certificate { origin, .. } => Some((Kind::Certificate, origin)),
+            Self::DefaultCertificate { .. } => Some((Kind::Certificate, DEFAULT_CERTIFICATE)),
+            Self::BrokenOptions { name, .. } => Some((Kind::TlsOptions, name)),
+            Self::Adjusted { .. } | Self::IgnoredAuthorities { .. } => None,
         }
     }
 }
@@ -158,8 +161,8 @@ impl TlsTable {
         let default_entry =
             entries.entry(DEFAULT.to_owned()).or_insert_with(|| entry(DEFAULT, &library_options()));
         let default = match &default_entry.outcome {
-            Ok(profile) => Arc::clone(profile),
-            Err(_) => Arc::new(TlsProfile::for_nobody()),
+            Ok(profile) if !tls.refuse_default => Arc::clone(profile),
+            _ => Arc::new(TlsProfile::for_nobody()),
         };
         for (name, entry) in &entries {
             problems.extend(entry.adjustments.iter().cloned());
@@ -451,7 +454,7 @@ mod tests {
 
     fn tls(certificates: Vec<KeyPair>, options: Vec<(&str, TlsOptions)>) -> Tls {
         let options = options.into_iter().map(|(name, options)| (name.to_owned(), options)).collect();
-        Tls { certificates, default_certificate: None, options }
+        Tls { certificates, options, ..Tls::default() }
     }
 
     fn auth(kind: ClientAuthType, ca: Vec<lb_config::dynamic::Pem>) -> TlsOptions {

@@ -1,1 +1,4 @@
 //! Against change: reloads, upgrades and operators lose nothing.
+
+mod quarantine;
+mod reload;
