@@ -211,7 +211,8 @@ pub struct Pem(pub Arc<[u8]>);
 pub struct KeyPair {
     pub cert: Pem,
     pub key: Pem,
-    /// Where the certificate came from, for messages: a path or `<inline>`.
+    /// Where the certificate came from, for messages: a path, or `<inline>` and perhaps a
+    /// place.
     pub origin: String,
 }
 

@@ -29,7 +29,7 @@ mod testing;
 pub use dynamic::Config;
 pub use find::find_static;
 pub use load::{
-    Context, LastGood, Loaded, find_dynamic, load_dynamic, load_static, parse_dynamic, parse_static,
+    Context, LastGood, Loaded, Places, find_dynamic, load_dynamic, load_static, parse_dynamic, parse_static,
 };
 pub use problem::{Kind, Problem, Problems, Scope, Severity};
 pub use quarantine::{DEFAULT_CERTIFICATE, Object, Reasons, Settled, settle};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::decode::{Findings, Report};
-use crate::document::{self, Files, Format, Node, read_text};
+use crate::document::{self, Files, Format, Node, Position, read_text};
 use crate::dynamic::Config;
 use crate::dynamics::{Draft, check_references};
-use crate::problem::{Kind, Problem, Problems, Scope};
+use crate::problem::{Kind, Problem, Problems, Scope, printable};
 use crate::quarantine::TOLD;
 use crate::static_config::{EntryPoint, FileSource, StaticConfig};
 use crate::statics::TRAEFIK;
@@ -85,8 +85,29 @@ pub struct Loaded {
     pub waiting: Config,
     /// Files with errors of form, of which the last good text was read, with the reasons.
     pub stale_files: BTreeMap<String, Vec<String>>,
+    pub places: Places,
     /// Every file the configuration was made of: the configuration itself, certificates, user files.
     pub files: Vec<PathBuf>,
+}
+
+/// Where the objects of a load are defined.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    files: Files,
+    defined: BTreeMap<Kind, HashMap<String, Position>>,
+}
+
+impl Places {
+    /// Gives a problem that only building its object found the place of that object.
+    pub fn locate(&self, problem: &mut Problem) {
+        if let Scope::Object { kind, name } = &problem.scope
+            && problem.line == 0
+            && let Some(at) = self.defined.get(kind).and_then(|defined| defined.get(name))
+        {
+            (problem.line, problem.column) = (at.line, at.column);
+            self.files.name(at.file).clone_into(&mut problem.file);
+        }
+    }
 }
 
 impl Loaded {
@@ -205,7 +226,7 @@ impl LastGood {
         let mut broken = 0;
         for path in &paths {
             let name = path.display().to_string();
-            let is_broken = stale_files.contains_key(&name);
+            let is_broken = stale_files.contains_key(&printable(&name));
             broken += usize::from(is_broken);
             let text = if is_broken { self.texts.get(&name).cloned() } else { good.remove(&name) };
             texts.push((name, text.unwrap_or_default(), format_of(path)?));
@@ -305,7 +326,7 @@ fn read_dynamic(
         draft.read(root);
     }
     let waiting = if complete { check_references(&mut draft) } else { Config::default() };
-    let config = draft.config;
+    let (config, defined) = (draft.config, draft.defined);
     let findings = report.into_findings();
     if findings.refused {
         return Err(Problems(findings.problems));
@@ -314,7 +335,15 @@ fn read_dynamic(
     paths.sort();
     paths.dedup();
     let Findings { problems, broken: disabled, .. } = findings;
-    Ok(Loaded { config, problems, disabled, waiting, stale_files: BTreeMap::new(), files: paths })
+    Ok(Loaded {
+        config,
+        problems,
+        disabled,
+        waiting,
+        stale_files: BTreeMap::new(),
+        places: Places { files, defined },
+        files: paths,
+    })
 }
 
 fn format_of(path: &Path) -> Result<Format, Problems> {

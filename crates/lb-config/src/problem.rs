@@ -47,7 +47,7 @@ pub enum Kind {
     ServersTransport,
     TlsOptions,
     /// Has no name and nothing refers to it: called by its `certFile`, or by its place when it has none,
-    /// `a.yml:tls.certificates[0]`.
+    /// `<inline> a.yml:tls.certificates[0]`.
     Certificate,
     /// A file of a directory, by its path.
     File,

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::dynamic::{Config, Middleware, Tls};
+use crate::dynamic::{Config, KeyPair, Middleware, Tls};
 use crate::load::{Context, Loaded};
 use crate::merge::merge;
 use crate::pem::INLINE;
@@ -106,8 +106,8 @@ struct Settling<'a> {
     context: &'a Context,
     /// Objects that are gone from the files, here for old versions only: nothing new may use them.
     kept: BTreeSet<Object>,
-    /// Entry points that lack a middleware of their own, with the reason.
-    blocked: BTreeMap<&'a str, String>,
+    /// Entry points that lack a middleware of their own, for routers of which provider, with the reason.
+    blocked: BTreeMap<(&'a str, &'a str), String>,
     stale: Reasons,
     disabled: Reasons,
 }
@@ -138,7 +138,7 @@ impl<'a> Settling<'a> {
     }
 
     /// What a middleware of an entry point lacks blocks the entry point, unless the one in force can be kept.
-    fn entry_points(&mut self, provider: &str) {
+    fn entry_points(&mut self, provider: &'a str) {
         let context = self.context;
         for (entry_point, middlewares) in &context.entry_point_middlewares {
             for middleware in middlewares {
@@ -153,7 +153,7 @@ impl<'a> Settling<'a> {
                 }
                 if !self.keep(&object, &format!("the entry point {entry_point}")) {
                     let reason = self.reason(&object);
-                    self.blocked.entry(entry_point).or_insert(reason);
+                    self.blocked.entry((entry_point, provider)).or_insert(reason);
                 }
             }
         }
@@ -178,7 +178,9 @@ impl<'a> Settling<'a> {
             let defaults = self.context.default_entry_points.iter();
             let entry_points =
                 router.entry_points.iter().chain(defaults.filter(|_| router.entry_points.is_empty()));
-            let reasons: Vec<_> = entry_points.map(|name| self.blocked.get(name.as_str())).collect();
+            let provider = name.rsplit_once('@').map_or("", |(_, provider)| provider);
+            let reasons: Vec<_> =
+                entry_points.map(|name| self.blocked.get(&(name.as_str(), provider))).collect();
             if let Some(Some(reason)) = reasons.first()
                 && reasons.iter().all(Option::is_some)
             {
@@ -248,7 +250,7 @@ impl<'a> Settling<'a> {
     }
 
     /// Certificates have no names that others use, and the list may be reordered at will: an old one is known by its
-    /// file. One that was in force and is nowhere in the files stays while a new one is broken: it is the one that was
+    /// file, one that is written in place by nothing. One that was in force and is nowhere in the files stays while a new one is broken: it is the one that was
     /// to be replaced, or nobody can tell.
     fn certificates(&mut self, broken: Reasons) {
         let Tls { certificates, default_certificate, .. } = &mut self.config.tls;
@@ -261,11 +263,12 @@ impl<'a> Settling<'a> {
             }
             certificates.retain(|pair| pair.origin != object.1);
             let of_old = self.last.tls.certificates.iter();
-            let same: Vec<_> = of_old.clone().filter(|pair| pair.origin == object.1).cloned().collect();
-            let replaced = same.is_empty();
-            let found = if replaced {
+            let is_inline = |origin: &str| origin.starts_with(INLINE);
+            let is_same = |pair: &&KeyPair| pair.origin == object.1 && !is_inline(&pair.origin);
+            let same: Vec<_> = of_old.clone().filter(is_same).cloned().collect();
+            let found = if same.is_empty() {
                 let is_gone =
-                    |origin: &str| origin == INLINE || certificates.iter().all(|pair| pair.origin != origin);
+                    |origin: &str| is_inline(origin) || certificates.iter().all(|pair| pair.origin != origin);
                 of_old.filter(|pair| is_gone(&pair.origin) && !certificates.contains(pair)).cloned().collect()
             } else {
                 same

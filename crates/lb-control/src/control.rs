@@ -309,6 +309,8 @@ fn is_same(old: &Loaded, new: &Loaded) -> bool {
         && old.waiting == new.waiting
         && old.disabled == new.disabled
         && old.stale_files == new.stale_files
+        // The reasons name lines.
+        && (new.disabled.is_empty() || old.problems == new.problems)
 }
 
 /// A build, to be run where it may take long.
@@ -347,7 +349,10 @@ impl Job {
             };
             match publish(&candidate) {
                 Ok(()) => break (settled, Ok(candidate)),
-                Err(problems) => {
+                Err(mut problems) => {
+                    for problem in &mut problems.0 {
+                        parts.values().for_each(|part| part.places.locate(problem));
+                    }
                     if !quarantine::learn(&problems, &mut spoilt, &mut left_out, &settled) {
                         break (settled, Err(problems));
                     }

@@ -302,6 +302,7 @@ pub(crate) fn loaded(config: Config) -> Loaded {
         disabled: Default::default(),
         waiting: Config::default(),
         stale_files: Default::default(),
+        places: Default::default(),
         files: Vec::new(),
     }
 }

@@ -60,7 +60,9 @@ fn findings(path: &Path) -> Findings {
             read.extend(loaded.files.iter().map(|file| file.display().to_string()));
             problems.extend(loaded.problems);
             if let Some(config) = &config {
-                problems.extend(crate::publish::compile_problems(config, &loaded.config));
+                let mut found = crate::publish::compile_problems(config, &loaded.config);
+                found.iter_mut().for_each(|problem| loaded.places.locate(problem));
+                problems.extend(found);
             }
         }
     }

@@ -19,7 +19,7 @@ impl Position {
 }
 
 /// Names of the files of one load, as the operator gave them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Files(Vec<String>);
 
 impl Files {

@@ -2,8 +2,8 @@
 
 use super::Draft;
 use crate::decode::{Block, Field, Text};
-use crate::dynamic::{ClientAuth, ClientAuthType, TlsOptions, TlsVersion};
-use crate::pem;
+use crate::dynamic::{ClientAuth, ClientAuthType, KeyPair, TlsOptions, TlsVersion};
+use crate::pem::{self, INLINE};
 use crate::problem::{Kind, quoted};
 use crate::quarantine::DEFAULT_CERTIFICATE;
 use crate::suggest;
@@ -91,6 +91,9 @@ impl<'a> Draft<'a> {
             let wanted = stores.is_empty() || stores.iter().any(|store| store.value == "default");
             pair.filter(|_| wanted)
         });
+        self.defined.entry(Kind::Certificate).or_default().insert(name.clone(), field.at());
+        let pair =
+            pair.map(|pair| if pair.origin == INLINE { KeyPair { origin: name, ..pair } } else { pair });
         if let Some(pair) = pair
             && !self.config.tls.certificates.contains(&pair)
         {
@@ -102,7 +105,7 @@ impl<'a> Draft<'a> {
     fn certificate_name(&self, field: &Field<'_>) -> String {
         match field.peek("certFile") {
             Some(path) if !pem::is_inline(path) && !path.is_empty() => path.to_owned(),
-            _ => format!("{}:{}", self.files.name(field.at().file), field.path()),
+            _ => format!("{INLINE} {}:{}", self.files.name(field.at().file), field.path()),
         }
     }
 
@@ -115,6 +118,8 @@ impl<'a> Draft<'a> {
             );
         }
         if let Some(certificate) = block.take("defaultCertificate") {
+            let defined = self.defined.entry(Kind::Certificate).or_default();
+            defined.insert(DEFAULT_CERTIFICATE.to_owned(), certificate.at());
             let pair = self.object(Kind::Certificate, DEFAULT_CERTIFICATE, |_| {
                 let block = certificate.block()?;
                 let pair = pem::key_pair(&block);
@@ -373,7 +378,7 @@ mod tests {
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
         let origins: Vec<_> =
             loaded.config.tls.certificates.iter().map(|pair| pair.origin.as_str()).collect();
-        assert_eq!(origins, [cert.to_str().unwrap(), "<inline>"]);
+        assert_eq!(origins, [cert.to_str().unwrap(), "<inline> a.yml:tls.certificates[1]"]);
         assert_eq!(loaded.files, [cert, key]);
         let auth = loaded.config.tls.options["m@file"].client_auth.as_ref().unwrap();
         assert_eq!((auth.ca.len(), auth.kind), (1, ClientAuthType::RequireAndVerifyClientCert));

@@ -208,6 +208,14 @@ fn a_middleware_of_an_entry_point_stays_when_it_is_removed() {
     let settled = follow_in(&context, &[&without]);
     assert!(settled.config.routers.is_empty());
     assert_eq!(names(&settled.disabled), ["router o", "router r"]);
+    // Without a provider in its name it is that of each router.
+    let context =
+        Context { entry_point_middlewares: [("web".to_owned(), vec!["m".to_owned()])].into(), ..context };
+    let parse = |provider: &str, text: &str| parse_dynamic("x.yml", text, provider, &context).unwrap();
+    let (file, docker) = (parse("file", GOOD), parse("docker", &without));
+    let parts = [("file", &file), ("docker", &docker)].into_iter();
+    let settled = settle(parts, &Reasons::new(), &Config::default(), &context);
+    assert_eq!(settled.config.routers.keys().collect::<Vec<_>>(), ["o@file", "r@file"]);
 }
 
 #[test]
@@ -226,6 +234,12 @@ fn providers_lean_on_each_other() {
     assert!(both.config.routers.contains_key("r@file") && both.disabled.is_empty());
     let after = settle(&[("docker", &gone), ("file", &file)], &both.config);
     assert_eq!(after.stale.len(), 2, "{:?}", after.stale);
+    assert_eq!(after.config, both.config);
+    // What stays for one is not there for another.
+    let router = "{rule: 'Path(`/`)', service: s@docker}";
+    let more = parse("file", &format!("http: {{routers: {{r: {router}, a: {router}, z: {router}}}}}"));
+    let after = settle(&[("docker", &gone), ("file", &more)], &both.config);
+    assert_eq!(names(&after.disabled), ["router a", "router z"]);
     assert_eq!(after.config, both.config);
 }
 
@@ -267,11 +281,14 @@ fn certificates_are_known_by_their_files() {
         )
     };
     let newer = pair("b.pem", "2");
-    let settled = after(tls(&[newer.clone()]), "a.pem");
+    let settled = after(tls(std::slice::from_ref(&newer)), "a.pem");
     assert_eq!(settled.config.tls.certificates, [newer.clone(), a.clone()]);
     assert_eq!(names(&settled.stale), ["certificate a.pem"]);
     // Its file has a new name, too: the old one stays until the new one can be read.
-    assert_eq!(after(tls(&[newer.clone()]), "c.pem").config.tls.certificates, [newer.clone(), a.clone()]);
+    assert_eq!(
+        after(tls(std::slice::from_ref(&newer)), "c.pem").config.tls.certificates,
+        [newer.clone(), a.clone()]
+    );
     // Nothing was there before.
     let settled = after(tls(&[a.clone(), newer.clone()]), "c.pem");
     assert_eq!(
