@@ -76,12 +76,19 @@ pub(crate) fn view() -> View {
 }
 
 pub(crate) fn live(config: &lb_config::Config, name: &str) -> Service {
-    let members: Vec<_> = config.services[name]
+    let service = &config.services[name];
+    let members: Vec<_> = service
         .servers
         .iter()
         .map(|server| MemberSpec { url: server.url.clone(), weight: server.weight })
         .collect();
-    let settings = Settings { active: Some(health::Settings::default()), ..Settings::default() };
+    let settings = Settings {
+        active: Some(health::Settings::default()),
+        outlier: service.outlier_detection,
+        slow_start: service.slow_start,
+        panic_threshold: service.panic_threshold,
+        ..Settings::default()
+    };
     #[expect(clippy::disallowed_methods, reason = "only handed on, never compared")]
     let now = std::time::Instant::now();
     Service::new(name, settings, &members, None, now)

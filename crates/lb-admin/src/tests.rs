@@ -1,7 +1,9 @@
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::health::{AdminState, Probe};
+use lb_config::dynamic::{OutlierDetection, SlowStart};
+use lb_core::health::{AdminState, Outcome, Probe};
 use serde_json::{Value, json};
 
 use crate::testing::{api, ask, live, started, view};
@@ -165,6 +167,47 @@ fn services_have_traefiks_shape() {
         json!({"status": "enabled", "usedBy": ["api@internal", "ops@file"], "name": "api@internal",
                "provider": "internal"})
     );
+}
+
+#[test]
+fn ejection_slow_start_and_panic_are_shown() {
+    let mut view = view();
+    let mut config = (*view.config).clone();
+    let written = config.services.get_mut("app@file").unwrap();
+    let detection = OutlierDetection { consecutive_5xx: NonZeroU32::new(1), ..OutlierDetection::default() };
+    written.outlier_detection = Some(detection);
+    written.slow_start = Some(SlowStart::default());
+    written.panic_threshold = 60;
+    let service = live(&config, "app@file");
+    let now = service.servers().next().unwrap().0.status_since();
+    service.observe_outcome(1, Outcome::ServerError, now);
+    service.advance(now + Duration::from_secs(29));
+    view.config = Arc::new(config);
+    view.services = Arc::new([("app@file".to_owned(), Arc::new(service))].into());
+    let shown = api("/api/http/services/app@file", &view);
+    assert_has(
+        &shown,
+        &[
+            ("/panic", json!(true)),
+            ("/serverStatus", json!({"http://10.0.0.1:80": "UP", "http://10.0.0.2:80": "DOWN"})),
+            ("/serverDetails/1/ejected", json!(true)),
+            (
+                "/loadBalancer/slowStart",
+                json!({"duration": "30s", "aggression": 1.0, "minWeightPercent": 10}),
+            ),
+            ("/loadBalancer/panicThreshold", json!(60)),
+            (
+                "/loadBalancer/outlierDetection",
+                json!({"consecutive5xx": 1, "consecutiveGatewayFailure": "off", "interval": "10s",
+                       "baseEjectionTime": "30s", "maxEjectionTime": "5m0s", "maxEjectionPercent": 10}),
+            ),
+        ],
+    );
+    assert_eq!(shown.pointer("/serverDetails/0/ejected"), None);
+    view.services["app@file"].advance(now + Duration::from_secs(30));
+    let shown = api("/api/http/services/app@file", &view);
+    assert_has(&shown, &[("/serverDetails/1/slowStartPercent", json!(10))]);
+    assert_eq!((shown.get("panic"), shown.pointer("/serverDetails/1/ejected")), (None, None));
 }
 
 #[test]

@@ -64,6 +64,12 @@ pub struct Service {
     pub sticky: Option<StickyCookie>,
     pub health_check: Option<HealthCheck>,
     pub passive_health_check: Option<PassiveHealthCheck>,
+    /// Extension: a growing share for servers that appear or come back (`slowStart`).
+    pub slow_start: Option<SlowStart>,
+    /// Extension: servers that fail request after request sit out (`outlierDetection`).
+    pub outlier_detection: Option<OutlierDetection>,
+    /// Extension: percent; with fewer servers eligible all are used (`panicThreshold`, 0 is never).
+    pub panic_threshold: u8,
     pub pass_host_header: bool,
     /// `None`: flush after every write.
     pub flush_interval: Option<Duration>,
@@ -113,7 +119,8 @@ pub enum Scheme {
     H2c,
 }
 
-pub use lb_core::balance::Strategy;
+pub use lb_core::balance::{SlowStart, Strategy};
+pub use lb_core::health::OutlierSettings as OutlierDetection;
 pub use lb_core::retry::Settings as RetryBudget;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

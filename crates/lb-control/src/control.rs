@@ -19,7 +19,8 @@ use lb_config::dynamic::ServersTransport;
 use lb_config::{
     Config, Context, Loaded, Problem, Problems, Reasons, Scope, Settled, Severity, StaticConfig,
 };
-use lb_observe::metrics::{Metrics, ServerGauge};
+use lb_core::balance;
+use lb_observe::metrics::{Metrics, ServerGauge, ServiceGauge};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -28,6 +29,7 @@ use crate::probe::Probes;
 use crate::quarantine;
 use crate::services::{self, Services};
 use crate::state::{Refusal, State, StateWatch};
+use crate::upkeep::Upkeep;
 
 /// Shortest time between two builds: chosen, so that a change is live within 250 ms even after another one.
 const SHORTEST_GAP: Duration = Duration::from_millis(50);
@@ -78,6 +80,7 @@ pub struct Control {
     sources: Vec<Source>,
     state: StateWatch,
     probes: Probes,
+    upkeep: Upkeep,
 }
 
 type Publish = dyn Fn(&Candidate) -> Result<(), Problems> + Send + Sync;
@@ -106,6 +109,8 @@ impl Control {
         let state = StateWatch::default();
         let watch = state.clone();
         metrics.set_servers(move || gauges(&watch.load()));
+        let watch = state.clone();
+        metrics.set_services(move || service_gauges(&watch.load()));
         let probes = Probes::new(state.clone(), metrics.clone());
         Self {
             settings,
@@ -116,6 +121,7 @@ impl Control {
             sources: Vec::new(),
             state,
             probes,
+            upkeep: Upkeep::default(),
         }
     }
 
@@ -156,7 +162,7 @@ impl Control {
     /// Applies what providers deliver and probes servers, until it is dropped. Needs a tokio runtime, which
     /// may be single-threaded; dropping the future stops every task it started.
     pub async fn run(mut self) {
-        self.probes.follow(&self.state.load(), &self.settings.default_transport);
+        self.follow();
         let gap = SHORTEST_GAP.min(self.settings.throttle);
         let mut backlog: BTreeMap<String, Backlog> = BTreeMap::new();
         let mut earliest = Instant::now();
@@ -185,7 +191,7 @@ impl Control {
             match tokio::task::spawn_blocking(move || job.run()).await {
                 Ok(done) => {
                     self.finish(done);
-                    self.probes.follow(&self.state.load(), &self.settings.default_transport);
+                    self.follow();
                 }
                 Err(failure) => self.refuse(provider, bug(&failure).into()),
             }
@@ -193,6 +199,13 @@ impl Control {
         if let Some(problems) = backlog.refused {
             self.refuse(provider, problems);
         }
+    }
+
+    /// Probes and looks after what is in force now.
+    fn follow(&mut self) {
+        let state = self.state.load();
+        self.probes.follow(&state, &self.settings.default_transport);
+        self.upkeep.follow(&state);
     }
 
     /// What has to be built; `None` when there is nothing to build, and all that is to be done is done.
@@ -398,6 +411,22 @@ fn gauges(state: &State) -> Vec<ServerGauge> {
         }));
     }
     gauges
+}
+
+fn service_gauges(state: &State) -> Vec<ServiceGauge> {
+    let gauge = |(name, service): (&String, &Arc<balance::Service>)| {
+        let count = |is: &dyn Fn(usize) -> bool| service.distinct().filter(|index| is(*index)).count();
+        let settings = service.settings();
+        ServiceGauge {
+            service: name.clone(),
+            ejected: settings.outlier.map(|_| count(&|index| service.is_ejected(index))),
+            slow_starting: settings
+                .slow_start
+                .map(|_| count(&|index| service.slow_start_percent(index).is_some())),
+            panics: (settings.panic_threshold > 0).then(|| service.panics()),
+        }
+    };
+    state.services.iter().map(gauge).collect()
 }
 
 /// A build that panicked has published nothing.

@@ -11,6 +11,7 @@ mod services;
 mod state;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 
 pub use control::{Candidate, Control, Reading, Settings};
 pub use services::Services;

@@ -49,6 +49,9 @@ fn settings(service: &dynamic::Service) -> balance::Settings {
             failure_window: check.failure_window,
             max_failed_attempts: at_least_one(check.max_failed_attempts),
         }),
+        outlier: service.outlier_detection,
+        slow_start: service.slow_start,
+        panic_threshold: service.panic_threshold,
     }
 }
 

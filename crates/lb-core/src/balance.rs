@@ -21,6 +21,9 @@ mod queue;
 mod round_robin;
 mod schedule;
 mod server;
+mod standing;
+mod upkeep;
+mod warmth;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -31,13 +34,16 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::health::{self, PassiveSettings, Probe, Transition};
+use crate::health::{self, AdminState, OutlierSettings, PassiveSettings, Probe, Transition};
 use cookies::Cookies;
 pub use queue::Ticket;
 pub use schedule::MAX_SLOTS;
 use schedule::{Candidate, Candidates, Schedule};
 use server::Lineage;
 pub use server::Server;
+pub use upkeep::{Ejection, Event};
+pub use warmth::SlowStart;
+use warmth::Warmth;
 
 /// How a server is chosen among the eligible ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,6 +75,12 @@ pub struct Settings {
     /// one objects.
     pub active: Option<health::Settings>,
     pub passive: Option<PassiveSettings>,
+    pub outlier: Option<OutlierSettings>,
+    /// Servers that appear or come back get a growing share of their weight.
+    pub slow_start: Option<SlowStart>,
+    /// When fewer than this percentage of the servers is eligible all are used, whatever their health;
+    /// 0: never.
+    pub panic_threshold: u8,
 }
 
 impl Default for Settings {
@@ -79,6 +91,9 @@ impl Default for Settings {
             degraded_weight: 0.5,
             active: None,
             passive: None,
+            outlier: None,
+            slow_start: None,
+            panic_threshold: 0,
         }
     }
 }
@@ -172,13 +187,25 @@ impl Service {
         now: Instant,
     ) -> Self {
         let lineage = previous.map_or_else(Arc::default, |p| Arc::clone(&p.lineage));
+        // Whoever serves when slow start is switched on goes on as before.
+        if let (Some(previous), Some(_)) = (previous, &settings.slow_start)
+            && previous.settings.slow_start.is_none()
+        {
+            previous.members.iter().for_each(|member| member.server.standing().warm_up());
+        }
         let old: HashMap<&str, &Arc<Server>> = previous
             .iter()
             .flat_map(|p| p.members.iter().map(|member| (member.server.url(), &member.server)))
             .collect();
         let take_over = |url: &str| match (old.get(url), previous) {
             (Some(server), Some(previous)) => server.carry_over(&previous.settings, &settings, now),
-            _ => Arc::new(Server::new(url, &lineage, settings.active.as_ref(), now)),
+            (None, Some(_)) => {
+                Arc::new(Server::new(url, &lineage, settings.active.as_ref(), Warmth::Cold, now))
+            }
+            (_, None) => {
+                let warmth = Warmth::Fresh { since: now };
+                Arc::new(Server::new(url, &lineage, settings.active.as_ref(), warmth, now))
+            }
         };
         let mut first_of: HashMap<&str, usize> = HashMap::new();
         let mut built: Vec<Member> = Vec::with_capacity(members.len());
@@ -334,8 +361,10 @@ impl Service {
 
     fn find_by_cookie(&self, value: &str, tried: &[usize]) -> Option<(usize, CookieMatch)> {
         let (index, matched) = self.cookies.find(value)?;
-        let honoured = !tried.contains(&index) && self.members[index].server.honours_cookie();
-        honoured.then_some((index, matched))
+        let server = &self.members[index].server;
+        let out = || !schedule::is_in(server, &self.settings) && !self.panics();
+        let refused = tried.contains(&index) || server.admin_state() == AdminState::Maintenance || out();
+        (!refused).then_some((index, matched))
     }
 
     /// The schedule for the eligibility of this moment.

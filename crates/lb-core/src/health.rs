@@ -4,11 +4,14 @@
 //! traffic here is a separate question, answered by [`AdminState`]. Who probes, and when, is
 //! decided elsewhere; nothing here logs or counts, it returns what changed.
 
+mod outlier;
 mod passive;
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+pub use outlier::{EjectionReason, Outcome, OutlierSettings};
+pub(crate) use outlier::{Ejections, Streaks};
 pub use passive::{FailureWindow, PassiveSettings};
 
 /// Health of one server, as its probes and answers show it.

@@ -8,8 +8,12 @@ use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use lb_core::balance::{CookieMatch, MemberSpec, Pick, Picked, Service, Settings, Strategy};
-use lb_core::health::{self, AdminState, PassiveSettings, Probe, Status, Thresholds};
+use lb_core::balance::{
+    CookieMatch, Ejection, Event, MemberSpec, Pick, Picked, Service, Settings, SlowStart, Strategy,
+};
+use lb_core::health::{
+    self, AdminState, Outcome, OutlierSettings, PassiveSettings, Probe, Status, Thresholds,
+};
 
 /// xorshift64*: the same run for the same seed, on every machine.
 struct Random(u64);
@@ -37,6 +41,8 @@ struct Known {
     in_flight: u32,
     /// Tells a server from one of the same URL that was dropped before.
     id: u64,
+    /// When its ejection is over.
+    ejected: Option<Instant>,
 }
 
 struct World {
@@ -49,6 +55,8 @@ struct World {
     ids: u64,
     /// Services of earlier configurations with the timers they still owe.
     timers: Vec<(Service, usize)>,
+    /// What was said last of panic mode.
+    panics: bool,
 }
 
 fn non_zero(n: usize) -> NonZeroU32 {
@@ -68,7 +76,16 @@ fn random_settings(random: &mut Random) -> Settings {
         failure_window: Duration::from_secs(10),
         max_failed_attempts: non_zero(1 + random.below(3)),
     };
+    let outlier = OutlierSettings {
+        consecutive_5xx: Some(non_zero(1 + random.below(2))),
+        consecutive_gateway_failure: (random.below(2) > 0).then(|| non_zero(1)),
+        max_ejection_percent: random.one_of(&[1, 10, 50, 100]),
+        ..OutlierSettings::default()
+    };
     Settings {
+        outlier: (random.below(2) > 0).then_some(outlier),
+        slow_start: (random.below(2) > 0).then(SlowStart::default),
+        panic_threshold: random.one_of(&[0, 0, 34, 50, 100]),
         strategy: random.one_of(&[
             Strategy::RoundRobin,
             Strategy::LeastConnections,
@@ -100,7 +117,7 @@ impl World {
         let (settings, members) = (random_settings(&mut random), random_members(&mut random));
         let service = Service::new("app@file", settings, &members, None, now);
         let (known, held, timers) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut world = Self { random, now, service, known, held, ids: 0, timers };
+        let mut world = Self { random, now, service, known, held, ids: 0, timers, panics: false };
         world.meet_servers();
         world
     }
@@ -110,18 +127,19 @@ impl World {
         self.known.retain(|url, _| urls.contains(url));
         for url in urls {
             self.ids += 1;
-            let new = Known { admin: AdminState::Ready, in_flight: 0, id: self.ids };
+            let new = Known { admin: AdminState::Ready, in_flight: 0, id: self.ids, ejected: None };
             self.known.entry(url).or_insert(new);
         }
     }
 
     fn step(&mut self) {
-        match self.random.below(20) {
+        match self.random.below(22) {
             0 => self.reload(),
             1 => self.set_admin_state(),
             2..=5 => self.probe(),
             6..=8 => self.answer(),
             9 => self.fire_timer(),
+            20..=21 => self.advance(),
             10 => self.now += Duration::from_secs(self.random.one_of(&[0, 1, 9, 11, 100_000])),
             11 => self.now -= Duration::from_secs(1), // two workers read the clock in another order
             12..=14 => self.finish(),
@@ -212,13 +230,86 @@ impl World {
     }
 
     fn answer(&mut self) {
-        let (index, failed) = (self.random.below(8), self.random.below(3) > 0);
+        let index = self.random.below(8);
+        let outcome = self.random.one_of(&[Outcome::Served, Outcome::ServerError, Outcome::GatewayFailure]);
+        let failed = outcome.is_failure();
+        self.outcome(index, outcome);
         let trip = self.service.observe_response(index, failed, self.now);
         if let Some(trip) = trip {
             let settings = self.service.settings();
             assert!(failed && trip.transition.to == Status::Unhealthy);
             let window = settings.passive.unwrap().failure_window;
             assert_eq!(trip.recover_after, settings.active.is_none().then_some(window));
+        }
+    }
+
+    fn outcome(&mut self, index: usize, outcome: Outcome) {
+        let allowed = self.may_eject(index);
+        let ejection = self.service.observe_outcome(index, outcome, self.now);
+        let Some(ejection) = ejection else { return };
+        assert!(outcome.is_failure());
+        assert_eq!(ejection != Ejection::Overflow, allowed, "{ejection:?}");
+        if let Ejection::Begun { lasts, .. } = ejection {
+            assert!((30..=300).contains(&lasts.as_secs()));
+            let url = self.service.servers().nth(index).unwrap().0.url().to_owned();
+            self.known.get_mut(&url).unwrap().ejected = Some(self.now + lasts);
+        }
+    }
+
+    fn may_eject(&self, index: usize) -> bool {
+        let Some(settings) = self.service.settings().outlier else { return false };
+        let Some((server, _)) = self.service.servers().nth(index) else { return false };
+        let wanted = self.wanted();
+        let ejected = wanted.iter().filter(|url| self.known[*url].ejected.is_some()).count();
+        let others = wanted.iter().filter(|url| *url != server.url() && self.is_in(url)).count();
+        let cap = usize::from(settings.max_ejection_percent) * wanted.len() / 100;
+        others > 0 && ejected < cap.max(1)
+    }
+
+    /// URLs with a weight that the operator has not taken out.
+    fn wanted(&self) -> Vec<String> {
+        let weighty = self.service.servers().filter(|&(_, weight)| weight > 0);
+        let mut urls: Vec<_> = weighty.map(|(server, _)| server.url().to_owned()).collect();
+        urls.sort();
+        urls.dedup();
+        urls.retain(|url| self.known[url].admin == AdminState::Ready);
+        urls
+    }
+
+    /// Neither ill nor ejected.
+    fn is_in(&self, url: &str) -> bool {
+        let (server, _) = self.service.servers().find(|(server, _)| server.url() == url).unwrap();
+        let ejected = self.service.settings().outlier.is_some() && self.known[url].ejected.is_some();
+        server.status() != Status::Unhealthy && !ejected
+    }
+
+    fn is_panicking(&self) -> bool {
+        let wanted = self.wanted();
+        let eligible = wanted.iter().filter(|url| self.is_in(url)).count();
+        eligible * 100 < usize::from(self.service.settings().panic_threshold) * wanted.len()
+    }
+
+    fn advance(&mut self) {
+        for event in self.service.advance(self.now) {
+            let url = |index| self.service.servers().nth(index).unwrap().0.url().to_owned();
+            match event {
+                Event::Returned { index, .. } => {
+                    let until = self.known.get_mut(&url(index)).unwrap().ejected.take();
+                    assert!(until.is_some_and(|until| until <= self.now), "too early");
+                }
+                Event::Rising { index } | Event::Risen { index } => {
+                    assert!(self.is_in(&url(index)) && self.service.settings().slow_start.is_some());
+                }
+                Event::PanicBegun => assert!(!std::mem::replace(&mut self.panics, true)),
+                Event::PanicEnded => assert!(std::mem::replace(&mut self.panics, false)),
+            }
+        }
+        assert_eq!(self.panics, self.is_panicking());
+        if self.service.settings().outlier.is_some() {
+            for (server, _) in self.service.servers() {
+                let until = self.known[server.url()].ejected;
+                assert!(until.is_none_or(|until| self.now < until), "{server:?} should be back");
+            }
         }
     }
 
@@ -263,10 +354,11 @@ impl World {
         let weight_of = |url: &str| {
             members.iter().filter(|(s, _)| s.url() == url).map(|&(_, w)| u64::from(w)).sum::<u64>()
         };
+        let panics = self.is_panicking();
         let eligible = |index: usize| {
             let server = &members[index].0;
             weight_of(server.url()) > 0
-                && server.status() != Status::Unhealthy
+                && (panics || self.is_in(server.url()))
                 && self.known[server.url()].admin == AdminState::Ready
         };
         let Some(picked) = picked else {
@@ -287,7 +379,7 @@ impl World {
             let settings = self.service.settings();
             assert!(settings.sticky && settings.strategy != Strategy::HighestRandomWeight);
             assert_eq!(server.url(), members[named].0.url(), "the cookie named another server");
-            assert!(weight_of(server.url()) > 0 && server.status() != Status::Unhealthy);
+            assert!(weight_of(server.url()) > 0 && (panics || self.is_in(server.url())));
             assert_ne!(self.known[server.url()].admin, AdminState::Maintenance);
             assert!(!tried.contains(&picked.index()));
         }
@@ -306,7 +398,13 @@ impl World {
                 assert_eq!(server.status(), Status::Healthy, "nothing could bring {server:?} back");
             }
         }
-        let available = self.service.servers().any(|(server, weight)| weight > 0 && server.is_eligible());
+        let wanted = self.wanted();
+        let available = wanted.iter().any(|url| self.is_in(url) || self.is_panicking());
+        for (index, (server, _)) in self.service.servers().enumerate() {
+            let ejected =
+                self.service.settings().outlier.is_some() && self.known[server.url()].ejected.is_some();
+            assert_eq!(self.service.is_ejected(index), ejected, "{server:?}");
+        }
         assert_eq!(self.service.is_available(), available);
     }
 }

@@ -73,6 +73,15 @@ pub struct ServerGauge {
     pub checked: bool,
 }
 
+/// The present state of one service; `None` where its settings do not ask for it.
+#[derive(Clone, Debug)]
+pub struct ServiceGauge {
+    pub service: String,
+    pub ejected: Option<usize>,
+    pub slow_starting: Option<usize>,
+    pub panics: Option<bool>,
+}
+
 /// One certificate in force (`traefik_tls_certs_not_after`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Certificate {
@@ -85,6 +94,7 @@ pub struct Certificate {
 }
 
 type Servers = Arc<dyn Fn() -> Vec<ServerGauge> + Send + Sync>;
+type Services = Arc<dyn Fn() -> Vec<ServiceGauge> + Send + Sync>;
 
 /// All metrics of the process; a cheap handle to shared state.
 #[derive(Clone)]
@@ -103,12 +113,15 @@ struct Inner {
     retries_refused: Events,
     queue_refused: Events,
     queues: Mutex<FxHashMap<LabelId, i64>>,
+    ejections: Events,
+    ejections_overflow: Events,
     rate_limited: Events,
     breaker_transitions: Events,
     breakers: Mutex<FxHashMap<LabelId, BreakerState>>,
     probes: Mutex<FxHashMap<(&'static str, LabelId), Probes>>,
     certificates: Mutex<Vec<Certificate>>,
     servers: Mutex<Option<Servers>>,
+    services: Mutex<Option<Services>>,
     access_log_dropped: Arc<AtomicU64>,
     memory: Mutex<Option<(u64, Arc<AtomicBool>)>>,
     log_dropped: Mutex<Arc<AtomicU64>>,
@@ -134,12 +147,15 @@ impl Metrics {
             retries_refused: Events::default(),
             queue_refused: Events::default(),
             queues: Mutex::default(),
+            ejections: Events::default(),
+            ejections_overflow: Events::default(),
             rate_limited: Events::default(),
             breaker_transitions: Events::default(),
             breakers: Mutex::default(),
             probes: Mutex::default(),
             certificates: Mutex::default(),
             servers: Mutex::default(),
+            services: Mutex::default(),
             access_log_dropped: Arc::default(),
             memory: Mutex::default(),
             log_dropped: Mutex::default(),
@@ -218,6 +234,16 @@ impl Metrics {
         self.inner.queue_refused.count(service, reason);
     }
 
+    /// Outlier detection put a server aside.
+    pub fn ejected(&self, service: LabelId, reason: &'static str) {
+        self.inner.ejections.count(service, reason);
+    }
+
+    /// Outlier detection would have, had not too many been out already.
+    pub fn ejection_overflowed(&self, service: LabelId) {
+        self.inner.ejections_overflow.count(service, "");
+    }
+
     /// A request that `rateLimit` or `inFlightReq` refused.
     pub fn rate_limited(&self, middleware: LabelId) {
         self.inner.rate_limited.count(middleware, "");
@@ -269,6 +295,11 @@ impl Metrics {
     /// Where a scrape reads whether requests are refused because memory is short, and from how many bytes on they are.
     pub fn set_memory(&self, limit_bytes: u64, shedding: Arc<AtomicBool>) {
         *self.inner.memory.lock() = Some((limit_bytes, shedding));
+    }
+
+    /// Where a scrape reads what it says of whole services.
+    pub fn set_services(&self, services: impl Fn() -> Vec<ServiceGauge> + Send + Sync + 'static) {
+        *self.inner.services.lock() = Some(Arc::new(services));
     }
 
     /// The counter for [`crate::access_log::AccessLog::open`].

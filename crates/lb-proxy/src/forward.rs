@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lb_core::balance::{CookieMatch, Pick, Picked};
+use lb_core::health::Outcome;
 use lb_core::sticky;
 use lb_http1::{Framing, Head};
 use tokio::time::Instant;
@@ -141,10 +142,8 @@ pub(crate) async fn call<D: Downstream>(
         let Failed { failure, untouched } = failed;
         if failure.blames_server() {
             worker.upstream_failed(service, &endpoint, failure);
-            if service.passive
-                && let Some(trip) = service.live.observe_response(index, true, worker.now())
-            {
-                worker.recover_later(&service.live, index, trip);
+            if service.judged {
+                worker.judge(service, index, Outcome::GatewayFailure, worker.now());
             }
         }
         x.tried_in_vain(index);
@@ -194,10 +193,8 @@ fn prepare(x: &mut Exchange, upgrade: Option<&str>, framing: Framing) {
 fn observe(worker: &Rc<Worker>, service: &Service, index: usize, picked: &Picked, x: &Exchange) {
     let now = worker.now();
     picked.server().record_first_byte(now.saturating_duration_since(x.started));
-    if service.passive
-        && let Some(trip) = service.live.observe_response(index, x.response.status() >= 500, now)
-    {
-        worker.recover_later(&service.live, index, trip);
+    if service.judged {
+        worker.judge(service, index, Outcome::of_status(x.response.status()), now);
     }
 }
 

@@ -77,7 +77,8 @@ pub(crate) struct Service {
     pub(crate) endpoints: Box<[Arc<Endpoint>]>,
     pub(crate) sticky: Option<StickyCookie>,
     pub(crate) pass_host_header: bool,
-    pub(crate) passive: bool,
+    /// Answers are judged: by a passive health check or by outlier detection.
+    pub(crate) judged: bool,
     pub(crate) retries: Retries,
     /// `None`: no server has a limit, so nothing ever waits.
     pub(crate) queue: Option<Queue>,

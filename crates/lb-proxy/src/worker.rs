@@ -11,7 +11,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use lb_core::balance::{PassiveTrip, Service as LiveService};
+use lb_core::balance::{Ejection, PassiveTrip, Service as LiveService};
+use lb_core::health::Outcome;
 use lb_observe::access_log;
 use lb_observe::metrics::{Metrics, Shard};
 use slab::Slab;
@@ -200,8 +201,24 @@ impl Worker {
         }
     }
 
+    /// Passes on how a request to a server went, to whatever may take the server out for it.
+    pub(crate) fn judge(&self, service: &Service, index: usize, outcome: Outcome, now: Instant) {
+        if let Some(trip) = service.live.observe_response(index, outcome.is_failure(), now) {
+            self.recover_later(&service.live, index, trip);
+        }
+        match service.live.observe_outcome(index, outcome, now) {
+            Some(Ejection::Begun { reason, lasts }) => {
+                self.metrics.ejected(service.label, reason.word());
+                tracing::warn!(serviceName = %service.name, targetURL = %service.endpoints[index].url,
+                    reason = reason.word(), seconds = lasts.as_secs_f64(), "Server is ejected.");
+            }
+            Some(Ejection::Overflow) => self.metrics.ejection_overflowed(service.label),
+            None => {}
+        }
+    }
+
     /// Lets the server of a passive health check back in when its time is over.
-    pub(crate) fn recover_later(&self, service: &Arc<LiveService>, index: usize, trip: PassiveTrip) {
+    fn recover_later(&self, service: &Arc<LiveService>, index: usize, trip: PassiveTrip) {
         tracing::warn!(service = service.name(), index, "passive health check takes a server out");
         let Some(after) = trip.recover_after else { return };
         let service = Arc::clone(service);

@@ -1,11 +1,13 @@
 //! Services and their servers: `/api/http/services`.
 
 use std::cmp::Ordering;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use lb_config::Kind;
 use lb_config::dynamic::{
-    self, HealthCheck, ProbeMode, Queue, RetryBudget, SameSite, StickyCookie, Strategy,
+    self, HealthCheck, OutlierDetection, ProbeMode, Queue, RetryBudget, SameSite, SlowStart, StickyCookie,
+    Strategy,
 };
 use lb_core::health::{AdminState, Status};
 use serde_json::{Map, Value};
@@ -57,9 +59,13 @@ impl Service<'_> {
             .object(
                 "serverStatus",
                 self.live(model, |live| {
-                    let status = |status| if status == Status::Unhealthy { "DOWN" } else { "UP" };
+                    let status = |out| if out { "DOWN" } else { "UP" };
                     live.servers()
-                        .map(|(server, _)| (server.url().to_owned(), status(server.status()).into()))
+                        .enumerate()
+                        .map(|(index, (server, _))| {
+                            let out = server.status() == Status::Unhealthy || live.is_ejected(index);
+                            (server.url().to_owned(), status(out).into())
+                        })
                         .collect()
                 }),
             )
@@ -79,13 +85,14 @@ impl Service<'_> {
             .set("provider", provider(self.name))
             .text("type", self.kind())
             .some("serverDetails", model.view.services.get(self.name).map(|live| details(live)))
+            .flag("panic", model.view.services.get(self.name).is_some_and(|live| live.panics()))
             .build()
     }
 }
 
 /// Beyond Traefik: what the dashboard shows of each server.
 fn details(service: &lb_core::balance::Service) -> Vec<Value> {
-    let details = service.servers().map(|(server, weight)| {
+    let details = service.servers().enumerate().map(|(index, (server, weight))| {
         let health = match server.status() {
             Status::Healthy => "healthy",
             Status::Degraded => "degraded",
@@ -102,6 +109,8 @@ fn details(service: &lb_core::balance::Service) -> Vec<Value> {
             .set("state", state)
             .set("weight", weight)
             .set("inFlight", server.in_flight())
+            .flag("ejected", service.is_ejected(index))
+            .some("slowStartPercent", service.slow_start_percent(index))
             .build()
     });
     details.collect()
@@ -139,6 +148,9 @@ fn load_balancer(config: &dynamic::Service) -> Value {
                     .build()
             }),
         )
+        .some("slowStart", config.slow_start.as_ref().map(slow_start))
+        .some("outlierDetection", config.outlier_detection.as_ref().map(outlier_detection))
+        .number("panicThreshold", config.panic_threshold)
         .set("passHostHeader", config.pass_host_header)
         .set("responseForwarding", Object::new().set("flushInterval", flush).build())
         .some("serversTransport", transport.map(String::as_str))
@@ -156,6 +168,27 @@ fn queue(queue: Queue) -> Value {
 
 fn retry_budget(budget: RetryBudget) -> Value {
     Object::new().set("percent", budget.percent).set("minRetriesPerSecond", budget.min_per_second).build()
+}
+
+fn slow_start(slow_start: &SlowStart) -> Value {
+    Object::new()
+        .duration("duration", slow_start.duration)
+        .set("aggression", slow_start.aggression)
+        .set("minWeightPercent", slow_start.min_weight_percent)
+        .build()
+}
+
+fn outlier_detection(detection: &OutlierDetection) -> Value {
+    let in_a_row =
+        |limit: Option<NonZeroU32>| -> Value { limit.map_or("off".into(), |limit| limit.get().into()) };
+    Object::new()
+        .set("consecutive5xx", in_a_row(detection.consecutive_5xx))
+        .set("consecutiveGatewayFailure", in_a_row(detection.consecutive_gateway_failure))
+        .duration("interval", detection.interval)
+        .duration("baseEjectionTime", detection.base_ejection_time)
+        .duration("maxEjectionTime", detection.max_ejection_time)
+        .set("maxEjectionPercent", detection.max_ejection_percent)
+        .build()
 }
 
 fn strategy(strategy: Strategy) -> &'static str {

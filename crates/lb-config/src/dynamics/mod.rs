@@ -5,6 +5,7 @@
 
 mod health;
 mod limits;
+mod outliers;
 mod references;
 mod routers;
 mod services;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lb_core::balance::Strategy;
 
-use super::{Draft, health, limits, sticky};
+use super::{Draft, health, limits, outliers, sticky};
 use crate::decode::{Block, Field};
 use crate::dynamic::{Server, Service};
 use crate::net::server_url;
@@ -72,6 +72,9 @@ impl<'a> Draft<'a> {
         }
         let health_check = block.take("healthCheck").and_then(|field| health::active(&field));
         let passive_health_check = block.take("passiveHealthCheck").and_then(|field| health::passive(&field));
+        let slow_start = block.take("slowStart").and_then(|field| outliers::slow_start(&field));
+        let outlier_detection = block.take("outlierDetection").and_then(|field| outliers::detection(&field));
+        let panic_threshold = block.take("panicThreshold").and_then(|field| outliers::percent(&field, 0));
         let pass_host_header = block.take("passHostHeader").and_then(|field| field.boolean());
         let forwarding = block.take("responseForwarding").and_then(|field| field.block());
         let flush_interval =
@@ -88,6 +91,9 @@ impl<'a> Draft<'a> {
             sticky,
             health_check,
             passive_health_check,
+            slow_start,
+            outlier_detection,
+            panic_threshold: panic_threshold.unwrap_or(0),
             pass_host_header: pass_host_header.unwrap_or(true),
             // A negative interval flushes after every write.
             flush_interval: flush_interval.map_or(Some(FLUSH_INTERVAL), |span| span.to_duration()),
@@ -171,6 +177,9 @@ mod tests {
                 sticky: None,
                 health_check: None,
                 passive_health_check: None,
+                slow_start: None,
+                outlier_detection: None,
+                panic_threshold: 0,
                 pass_host_header: true,
                 flush_interval: Some(Duration::from_millis(100)),
                 servers_transport: "default@internal".to_owned(),

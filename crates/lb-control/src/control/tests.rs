@@ -1,10 +1,11 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lb_config::Kind;
-use lb_config::dynamic::{HealthCheck, PassiveHealthCheck};
+use lb_config::dynamic::{HealthCheck, OutlierDetection, PassiveHealthCheck};
 use lb_core::balance::Pick;
-use lb_core::health::Status;
+use lb_core::health::{Outcome, Status};
 use lb_observe::metrics;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -423,6 +424,32 @@ async fn a_reload_keeps_health_and_causes_no_probes() {
     plane.loads(with(1, &HealthCheck { path: "/ready".to_owned(), ..check })).await;
     wait_until(|| plane.status("api@file") == [Status::Healthy]).await;
     assert_eq!(origin.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_ejected_server_returns_by_itself_after_a_reload() {
+    let plane = run(plane());
+    let time = Duration::from_millis(500);
+    let one_error = NonZeroU32::new(1);
+    let with = |urls: &[&str]| {
+        let mut config = service(urls);
+        config.services.get_mut("api@file").unwrap().outlier_detection = Some(OutlierDetection {
+            consecutive_5xx: one_error,
+            base_ejection_time: time,
+            ..OutlierDetection::default()
+        });
+        config
+    };
+    let [one, two, three] = ["http://10.0.0.1:80", "http://10.0.0.2:80", "http://10.0.0.3:80"];
+    plane.loads(with(&[one, two])).await;
+    let in_force = || Arc::clone(&plane.state.load().services["api@file"]);
+    let ejected = Instant::now();
+    assert!(in_force().observe_outcome(0, Outcome::ServerError, ejected.into_std()).is_some());
+    plane.loads(with(&[three, one, two])).await;
+    assert_eq!((in_force().is_ejected(1), plane.metric("lb_ejected_servers").as_str()), (true, "1"));
+    wait_until(|| !in_force().is_ejected(1)).await;
+    assert!(ejected.elapsed() >= time);
+    assert_eq!(plane.metric("lb_ejected_servers"), "0");
 }
 
 #[tokio::test]

@@ -23,6 +23,9 @@ struct Best<'a> {
 /// Chooses and counts the request in one step: it is counted only if the chosen server still has the load
 /// by which it was chosen, so workers that choose at the same time do not all take the same server.
 ///
+/// A server in slow start is considered only when it is its turn, so that being idle brings it no more than its
+/// share.
+///
 /// Ties: when all are equal they take turns by weight; otherwise the one that waited longest is taken.
 ///
 /// # Errors
@@ -41,7 +44,9 @@ pub(super) fn begin<'a>(
         let whose_turn = rate(candidates.at_turn(turn));
         let mut best: Option<Best<'a>> = None;
         let mut all_tied = candidates.is_complete();
-        for rated in candidates.iter().map(rate) {
+        let spared =
+            |candidate: &Candidate| candidate.rising && candidate.index != whose_turn.candidate.index;
+        for rated in candidates.iter().filter(|candidate| !spared(candidate)).map(rate) {
             all_tied &= rated.score == whose_turn.score;
             let better = |best: &Best| (rated.score, rated.last_turn) < (best.score, best.last_turn);
             if best.as_ref().is_none_or(better) {
@@ -50,7 +55,9 @@ pub(super) fn begin<'a>(
         }
         let chosen = match best {
             Some(best) if !all_tied => best,
-            _ => whose_turn,
+            // All others were tried, and it is the turn of one of them.
+            None => candidates.iter().map(rate).next().unwrap_or(whose_turn),
+            Some(_) => whose_turn,
         };
         if chosen.in_flight >= chosen.candidate.most {
             return Err(chosen.candidate);

@@ -9,6 +9,9 @@ pub(super) fn choose<'a>(candidates: &Candidates<'a>, random: u64) -> &'a Candid
     let Some(second) = another(candidates, first, (random >> 32) as u32) else {
         return first;
     };
+    if second.rising {
+        return first; // it was not its turn
+    }
     let load = |candidate: &Candidate| f64::from(candidate.server.in_flight()) / candidate.weight as f64;
     if load(second) < load(first) { second } else { first }
 }

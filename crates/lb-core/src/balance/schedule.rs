@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::warmth::WHOLE;
 use super::{Member, Server, Settings, Strategy};
 use crate::health::{AdminState, Status};
 
@@ -11,13 +12,12 @@ use crate::health::{AdminState, Status};
 /// each server then gets the rounded share of `MAX_SLOTS` turns, at least one. Up to here shares are exact.
 pub const MAX_SLOTS: usize = 8192;
 
-/// Steps in which a degraded server's weight is reduced.
-const WHOLE: u64 = 1000;
-
 /// A snapshot of the eligible servers.
 #[derive(Debug)]
 pub(super) struct Schedule {
     generation: u64,
+    /// Too few servers are eligible: all that the operator wants are in, whatever their health.
+    panics: bool,
     regular: Group,
     /// Degraded servers that keep nothing of their weight: for when no regular one is left.
     reserve: Group,
@@ -43,6 +43,8 @@ pub(super) struct Candidate {
     pub(super) weight: u64,
     /// Requests in flight at most; `u32::MAX` is no limit.
     pub(super) most: u32,
+    /// In slow start: chosen by its turns only, since few requests in flight say nothing good of it.
+    pub(super) rising: bool,
 }
 
 /// The candidates of one pick: never empty, and without the servers tried before while others are left.
@@ -54,9 +56,16 @@ pub(super) struct Candidates<'a> {
 impl Schedule {
     /// `generation` was read before the states of the servers are, here.
     pub(super) fn build(members: &[Member], settings: &Settings, generation: u64) -> Self {
-        let [regular, reserve] =
-            candidates(members, settings).map(|candidates| Group::new(candidates, settings.strategy));
-        Self { generation, regular, reserve }
+        let panicking = panicking(members, settings);
+        let panics = panicking.is_some();
+        let [regular, reserve] = panicking
+            .unwrap_or_else(|| candidates(members, settings))
+            .map(|candidates| Group::new(candidates, settings.strategy));
+        Self { generation, panics, regular, reserve }
+    }
+
+    pub(super) fn panics(&self) -> bool {
+        self.panics
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -182,8 +191,11 @@ pub(super) fn scale(random: u32, below: u64) -> u64 {
     ((u128::from(random) * u128::from(below)) >> 32) as u64
 }
 
-/// The regular candidates and the reserve.
-fn candidates(members: &[Member], settings: &Settings) -> [Vec<Candidate>; 2] {
+/// The servers that the operator wants to take part, with their configured weights.
+pub(super) fn wanted<'a>(
+    members: &'a [Member],
+    settings: &Settings,
+) -> impl Iterator<Item = Candidate> + use<'a> {
     let mut weights = vec![0_u64; members.len()];
     for member in members.iter().filter(|member| member.weight > 0) {
         weights[member.first] += match settings.strategy {
@@ -191,26 +203,52 @@ fn candidates(members: &[Member], settings: &Settings) -> [Vec<Candidate>; 2] {
             _ => u64::from(member.weight),
         };
     }
+    let weighty = weights.into_iter().enumerate().filter(|&(_, weight)| weight > 0);
+    weighty.filter_map(|(index, weight)| {
+        let Member { server, most, .. } = &members[index];
+        let ready = server.admin_state() == AdminState::Ready;
+        let (server, most) = (Arc::clone(server), *most);
+        ready.then_some(Candidate { server, index, weight, most, rising: false })
+    })
+}
+
+/// Whether nothing that judges servers has taken this one out.
+pub(super) fn is_in(server: &Server, settings: &Settings) -> bool {
+    server.status() != Status::Unhealthy && !(settings.outlier.is_some() && server.standing().is_ejected())
+}
+
+/// The regular candidates and the reserve.
+fn candidates(members: &[Member], settings: &Settings) -> [Vec<Candidate>; 2] {
     let kept = match (settings.degraded_weight.clamp(0.0, 1.0) * WHOLE as f64).round() as u64 {
         0 if settings.degraded_weight > 0.0 => 1,
         kept => kept,
     };
     let [mut regular, mut reserve] = [Vec::new(), Vec::new()];
-    for (index, &weight) in weights.iter().enumerate().filter(|&(_, &weight)| weight > 0) {
-        let (server, most) = (Arc::clone(&members[index].server), members[index].most);
-        if server.admin_state() != AdminState::Ready {
-            continue;
-        }
-        match server.status() {
-            Status::Healthy => regular.push(Candidate { server, index, weight: weight * WHOLE, most }),
-            Status::Degraded if kept > 0 => {
-                regular.push(Candidate { server, index, weight: weight * kept, most })
+    for mut candidate in wanted(members, settings).filter(|candidate| is_in(&candidate.server, settings)) {
+        let warmth = candidate.server.standing().warmth();
+        let share = settings.slow_start.as_ref().map_or(WHOLE, |slow| warmth.share(slow));
+        candidate.rising = share < WHOLE;
+        candidate.weight *= share;
+        match candidate.server.status() {
+            Status::Degraded if kept == 0 => reserve.push(candidate),
+            status => {
+                candidate.weight *= if status == Status::Degraded { kept } else { WHOLE };
+                regular.push(candidate);
             }
-            Status::Degraded => reserve.push(Candidate { server, index, weight, most }),
-            Status::Unhealthy => {}
         }
     }
     [regular, reserve]
+}
+
+/// All wanted servers, if too few of them are in; nobody is spared then.
+fn panicking(members: &[Member], settings: &Settings) -> Option<[Vec<Candidate>; 2]> {
+    if settings.panic_threshold == 0 {
+        return None;
+    }
+    let all: Vec<_> = wanted(members, settings).collect();
+    let eligible = all.iter().filter(|candidate| is_in(&candidate.server, settings)).count();
+    let panics = eligible * 100 < usize::from(settings.panic_threshold) * all.len();
+    panics.then_some([all, Vec::new()])
 }
 
 /// One cycle of earliest deadline first: the k-th turn of a server of weight w is due at k/w, and servers

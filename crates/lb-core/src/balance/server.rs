@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 
 use super::Settings;
 use super::queue::Queue;
+use super::standing::Standing;
+use super::warmth::Warmth;
 use crate::health::{self, AdminState, FailureWindow, Health, PassiveSettings, Probe, Status, Transition};
 use crate::sticky;
 
@@ -33,6 +35,7 @@ struct Endpoint {
     admin: AtomicU8,
     traffic: Traffic,
     times: Mutex<Times>,
+    standing: Standing,
     /// Bits of the mean time to the first byte in milliseconds, an `f64`.
     mean_time: AtomicU64,
 }
@@ -69,6 +72,9 @@ pub(super) struct Lineage {
     generation: AtomicU64,
     queue: Queue,
     turn: Turn,
+    /// Held while it is decided whether one more server may be ejected.
+    pub(super) ejecting: Mutex<()>,
+    panics: AtomicBool,
 }
 
 /// Written by every pick: on a cache line of its own.
@@ -91,9 +97,19 @@ impl Lineage {
     }
 
     /// To be called after the change: whoever sees the new generation sees the change.
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.queue.wake();
+    }
+
+    /// What was said last of panic mode.
+    pub(super) fn panics(&self) -> bool {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Returns what was said before.
+    pub(super) fn set_panics(&self, panics: bool) -> bool {
+        self.panics.swap(panics, Ordering::Relaxed)
     }
 }
 
@@ -102,6 +118,7 @@ impl Server {
         url: &str,
         lineage: &Arc<Lineage>,
         active: Option<&health::Settings>,
+        warmth: Warmth,
         now: Instant,
     ) -> Self {
         let endpoint = Endpoint {
@@ -111,6 +128,7 @@ impl Server {
             admin: AtomicU8::new(AdminState::default() as u8),
             traffic: Traffic::default(),
             times: Mutex::default(),
+            standing: Standing::new(warmth),
             mean_time: AtomicU64::new(0.0_f64.to_bits()),
         };
         Self::with_health(Arc::new(endpoint), Health::new(active, now))
@@ -187,14 +205,8 @@ impl Server {
         self.endpoint.lineage.changed();
     }
 
-    /// Whether new clients may be sent here, the weight aside.
-    pub fn is_eligible(&self) -> bool {
-        self.admin_state() == AdminState::Ready && self.status() != Status::Unhealthy
-    }
-
-    /// Whether a client whose cookie names this server may be sent here.
-    pub(super) fn honours_cookie(&self) -> bool {
-        self.admin_state() != AdminState::Maintenance && self.status() != Status::Unhealthy
+    pub(super) fn standing(&self) -> &Standing {
+        &self.endpoint.standing
     }
 
     /// Takes in how long a request waited for the first byte of its answer, for

@@ -6,6 +6,8 @@ use crate::health::{AdminState, Status};
 use crate::sticky;
 use crate::testing::origin;
 
+mod upkeep;
+
 const ALL: [Strategy; 5] = [
     Strategy::RoundRobin,
     Strategy::LeastConnections,
@@ -24,6 +26,9 @@ const CHECKED: Settings = Settings {
         start_unhealthy: false,
     }),
     passive: None,
+    outlier: None,
+    slow_start: None,
+    panic_threshold: 0,
 };
 
 const TWO_FAILURES: PassiveSettings = PassiveSettings {

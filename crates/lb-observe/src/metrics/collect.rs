@@ -14,7 +14,7 @@ use super::label::{Kind, LabelId, Snapshot};
 use super::names::{self, Definition};
 use super::sample::Key;
 use super::table::{Bounds, Histogram, Row, Table};
-use super::{BreakerState, Certificate, Inner, ServerGauge, Status, unix_seconds};
+use super::{BreakerState, Certificate, Inner, ServerGauge, ServiceGauge, Status, unix_seconds};
 
 /// Seconds, of `request_duration_seconds`.
 pub(super) const REQUEST_BUCKETS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -55,6 +55,7 @@ impl Collector for Requests {
         per_server(&requests, &labels, &mut families);
         connections(&open, &labels, &mut families);
         servers(inner, &mut families);
+        services(inner, &mut families);
         events(inner, &labels, &mut families);
         probes(inner, &labels, &mut families);
         configuration(inner, &mut families);
@@ -89,6 +90,8 @@ impl Inner {
             &self.retries,
             &self.retries_refused,
             &self.queue_refused,
+            &self.ejections,
+            &self.ejections_overflow,
             &self.rate_limited,
             &self.breaker_transitions,
         ] {
@@ -276,6 +279,23 @@ fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
     families.extend([up, active, healths].map(Family::build));
 }
 
+fn services(inner: &Inner, families: &mut Vec<MetricFamily>) {
+    let read = inner.services.lock().clone();
+    let Some(read) = read else { return };
+    let mut ejections = Family::gauge(names::EJECTED_SERVERS);
+    let mut slow_starts = Family::gauge(names::SLOW_START_SERVERS);
+    let mut panic_modes = Family::gauge(names::PANIC_MODE);
+    for ServiceGauge { service, ejected, slow_starting, panics } in read() {
+        let push = |family: &mut Family, value: Option<f64>| {
+            value.into_iter().for_each(|value| family.push(&[&service], value));
+        };
+        push(&mut ejections, ejected.map(|count| count as f64));
+        push(&mut slow_starts, slow_starting.map(|count| count as f64));
+        push(&mut panic_modes, panics.map(|panics| f64::from(u8::from(panics))));
+    }
+    families.extend([ejections, slow_starts, panic_modes].map(Family::build));
+}
+
 fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     for (definition, events) in [
         (names::REFUSED_REQUESTS, &inner.refused),
@@ -284,6 +304,8 @@ fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         (names::SERVICE_RETRIES, &inner.retries),
         (names::RETRIES_REFUSED, &inner.retries_refused),
         (names::QUEUE_REFUSED, &inner.queue_refused),
+        (names::EJECTIONS, &inner.ejections),
+        (names::EJECTIONS_OVERFLOW, &inner.ejections_overflow),
         (names::RATE_LIMITED, &inner.rate_limited),
         (names::BREAKER_TRANSITIONS, &inner.breaker_transitions),
     ] {

@@ -84,6 +84,14 @@ definitions! {
     BREAKER_STATE = "lb_circuit_breaker_state" ["middleware"] "Circuit breaker: 0 closed, 1 half-open, 2 open.";
     BREAKER_TRANSITIONS = "lb_circuit_breaker_transitions_total" ["middleware", "to"]
         "State changes of a circuit breaker, by the state entered.";
+    EJECTIONS = "lb_ejections_total" ["service", "reason"]
+        "Servers that outlier detection put aside, by the kind of failures in a row.";
+    EJECTIONS_OVERFLOW = "lb_ejections_overflow_total" ["service"]
+        "Ejections that did not happen, since enough servers were out or no other one would be left.";
+    EJECTED_SERVERS = "lb_ejected_servers" ["service"] "Servers that outlier detection keeps aside now.";
+    SLOW_START_SERVERS = "lb_slow_start_servers" ["service"] "Servers whose share is still growing.";
+    PANIC_MODE = "lb_panic_mode" ["service"]
+        "Whether too few servers are eligible, so that all are used: 1 or 0.";
     RATE_LIMITED = "lb_rate_limited_total" ["middleware"] "Requests that a rate limit or in-flight limit refused.";
     UPSTREAM_CONNECTIONS = "lb_upstream_connections" ["service"] "Open connections to servers, idle ones included.";
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []

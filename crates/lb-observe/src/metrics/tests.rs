@@ -265,6 +265,34 @@ fn servers_are_read_when_scraped() {
 }
 
 #[test]
+fn services_are_read_when_scraped() {
+    let (metrics, ids) = metrics(Settings::default());
+    metrics.set_services(|| {
+        let service = |name: &str, ejected, slow_starting, panics| ServiceGauge {
+            service: name.into(),
+            ejected,
+            slow_starting,
+            panics,
+        };
+        vec![service("a@file", Some(2), None, Some(true)), service("b@file", None, Some(1), Some(false))]
+    });
+    metrics.ejected(ids.service, "consecutive_5xx");
+    metrics.ejection_overflowed(ids.service);
+    assert_shows(
+        &metrics.render(),
+        &[
+            r#"lb_ejected_servers{service="a@file"} 2"#,
+            r#"lb_slow_start_servers{service="b@file"} 1"#,
+            r#"lb_panic_mode{service="a@file"} 1"#,
+            r#"lb_panic_mode{service="b@file"} 0"#,
+            r#"lb_ejections_total{service="api@file",reason="consecutive_5xx"} 1"#,
+            r#"lb_ejections_overflow_total{service="api@file"} 1"#,
+        ],
+    );
+    assert_eq!(shown(&metrics, "lb_ejected_servers").len(), 1, "b@file ejects nobody");
+}
+
+#[test]
 fn connections_are_counted_until_dropped() {
     let (metrics, ids) = metrics(Settings::default());
     let opened = metrics.shard(0).connection(ids.entry_point);

@@ -411,7 +411,7 @@ impl<'a> Builder<'a> {
             endpoints,
             sticky: config.sticky.clone(),
             pass_host_header: config.pass_host_header,
-            passive: config.passive_health_check.is_some(),
+            judged: config.passive_health_check.is_some() || config.outlier_detection.is_some(),
             retries: Retries { settings: config.retry_budget, budget, refused: Report::default() },
             queue,
             retry_after: probed.map_or(1, whole_seconds),
