@@ -34,6 +34,8 @@ pub struct Core {
     pub workers: Option<usize>,
     /// Extension of Vigie (`core.memoryLimit`).
     pub memory_limit: MemoryLimit,
+    /// How long a new process may take to get ready in an upgrade (`core.upgradeTimeout`, an extension).
+    pub upgrade_timeout: Duration,
 }
 
 /// From where on new requests are refused, lest the system end the process.

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::health::{self, AdminState, OutlierSettings, PassiveSettings, Probe, Transition};
+use crate::health::{self, AdminState, Memory, OutlierSettings, PassiveSettings, Probe, Status, Transition};
 use cookies::Cookies;
 pub use queue::Ticket;
 pub use schedule::MAX_SLOTS;
@@ -328,6 +328,22 @@ impl Service {
     pub fn passive_recover(&self, index: usize, now: Instant) -> Option<Transition> {
         let change = self.members.get(index)?.server.passive_recover(now);
         self.refresh_after(change)
+    }
+
+    /// Goes on with what another process knew of member `index`, as far as something here can correct it: without
+    /// an active check only that the passive one took it out. Returns when to call [`Service::passive_recover`].
+    pub fn recall(&self, index: usize, memory: Memory, now: Instant) -> Option<Duration> {
+        let server = &self.members.get(index)?.server;
+        let recover_after = match (&self.settings.active, &self.settings.passive) {
+            (Some(_), _) => None,
+            (None, Some(passive)) if memory.status == Status::Unhealthy => {
+                Some(passive.failure_window.saturating_sub(memory.since))
+            }
+            (None, _) => return None,
+        };
+        server.recall(memory, recover_after.is_some(), now);
+        self.refresh();
+        recover_after
     }
 
     /// Chooses and begins.

@@ -92,7 +92,34 @@ pub struct Health {
     starting: bool,
 }
 
+/// What is known of a server's health, for a process with another clock: times are ages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub status: Status,
+    pub streak: u32,
+    pub since: Duration,
+    pub appeared: Duration,
+    pub starting: bool,
+}
+
 impl Health {
+    pub fn memory(&self, now: Instant) -> Memory {
+        Memory {
+            status: self.status,
+            streak: self.streak,
+            since: now.saturating_duration_since(self.since),
+            appeared: now.saturating_duration_since(self.appeared),
+            starting: self.starting,
+        }
+    }
+
+    /// The health that was remembered, as if it had been seen here.
+    pub fn recalled(memory: Memory, now: Instant) -> Self {
+        let ago = |age| now.checked_sub(age).unwrap_or(now);
+        let Memory { status, streak, since, appeared, starting } = memory;
+        Self { status, streak, since: ago(since), appeared: ago(appeared), starting }
+    }
+
     /// A server that appears now. Without an active health check it is healthy.
     pub fn new(settings: Option<&Settings>, now: Instant) -> Self {
         let status = match settings {
@@ -250,6 +277,24 @@ mod tests {
         let back = health.observe(Probe::Passed, &settings, t0 + 9 * second).unwrap();
         assert_eq!((back.to, back.after), (Status::Healthy, 2 * second));
         assert_eq!(health.bring_back(t0 + 9 * second), None);
+    }
+
+    #[test]
+    fn what_is_recalled_goes_on_where_it_was() {
+        let (settings, t0) = (settings(2, 3), origin());
+        let second = Duration::from_secs(1);
+        let mut health = Health::new(Some(&settings), t0);
+        for _ in 0..2 {
+            assert_eq!(health.observe(Probe::Failed, &settings, t0 + second), None);
+        }
+        let memory = health.memory(t0 + 5 * second);
+        assert_eq!((memory.status, memory.streak, memory.since), (Status::Healthy, 2, 5 * second));
+        // The clock of another process starts anywhere.
+        let t1 = t0 + 1000 * second;
+        let mut recalled = Health::recalled(memory, t1);
+        assert_eq!(recalled.memory(t1), memory);
+        let out = recalled.observe(Probe::Failed, &settings, t1 + second).unwrap();
+        assert_eq!((out.to, out.after), (Status::Unhealthy, 6 * second));
     }
 
     #[test]

@@ -131,6 +131,8 @@ struct Inner {
     /// Unix seconds, 0 before the first.
     last_success: AtomicU64,
     last_failure: AtomicU64,
+    upgrades: AtomicU64,
+    upgrade_failures: AtomicU64,
 }
 
 impl Metrics {
@@ -162,6 +164,8 @@ impl Metrics {
             quarantined: Mutex::default(),
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
+            upgrades: AtomicU64::new(0),
+            upgrade_failures: AtomicU64::new(0),
             last_success: AtomicU64::new(0),
             last_failure: AtomicU64::new(0),
         });
@@ -280,6 +284,23 @@ impl Metrics {
     /// How many objects of each kind are in force in an older version than the configuration has.
     pub fn set_quarantined(&self, counts: Vec<(&'static str, usize)>) {
         *self.inner.quarantined.lock() = counts;
+    }
+
+    /// This process follows another, which counted so many upgrades and failed ones.
+    pub fn upgraded(&self, upgrades: u64, failures: u64) {
+        self.inner.upgrades.store(upgrades + 1, Ordering::Relaxed);
+        self.inner.upgrade_failures.store(failures, Ordering::Relaxed);
+    }
+
+    /// A new process did not get ready; this one goes on.
+    pub fn upgrade_failed(&self) {
+        self.inner.upgrade_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Upgrades and failed ones so far, for the process that follows.
+    pub fn upgrades(&self) -> (u64, u64) {
+        let inner = &self.inner;
+        (inner.upgrades.load(Ordering::Relaxed), inner.upgrade_failures.load(Ordering::Relaxed))
     }
 
     /// Replaces the certificates shown.

@@ -16,6 +16,7 @@ use lb_observe::access_log::AccessLog;
 use lb_observe::metrics::{Certificate, Kind, Metrics};
 use tokio::sync::watch;
 
+use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::seats::Seats;
 use crate::entrypoint::{Entry, listen};
 use crate::http::forwarded::ForwardedSettings;
@@ -78,7 +79,10 @@ impl Compiled {
 pub struct Proxy {
     settings: Settings,
     entries: Vec<Arc<Entry>>,
+    /// Each entry point's sockets.
     listeners: Vec<Vec<TcpListener>>,
+    /// Which of them came by socket activation.
+    activated: Vec<bool>,
     store: Arc<ArcSwap<Snapshot>>,
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
@@ -132,24 +136,27 @@ fn certificates(snapshot: &Snapshot) -> Vec<Certificate> {
 }
 
 impl Proxy {
-    /// Binds every entry point.
+    /// Binds every entry point, but for those that have `inherited` sockets. Of these the ones that no entry point
+    /// wants are closed.
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn bind(settings: Settings) -> Result<Self, BindError> {
-        let mut entries = Vec::new();
-        let mut listeners: Vec<Vec<TcpListener>> = (0..settings.workers).map(|_| Vec::new()).collect();
+    pub fn bind(settings: Settings, mut inherited: Vec<Inherited>) -> Result<Self, BindError> {
+        let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
         for (index, config) in settings.config.entry_points.iter().enumerate() {
-            let bound =
-                listen::bind(config.address, config.reuse_port, settings.workers, config.idle_timeout)
-                    .map_err(|source| BindError {
-                        name: config.name.clone(),
-                        address: config.address,
-                        source,
-                    })?;
-            for (worker, listener) in bound.into_iter().enumerate() {
-                listeners[worker].push(listener);
-            }
+            let share = inherit::take(&mut inherited, config, &settings.config.entry_points);
+            let bound = match share.sockets.is_empty() {
+                false => listen::adopt(share.sockets, settings.workers, config.idle_timeout),
+                true => {
+                    listen::bind(config.address, config.reuse_port, settings.workers, config.idle_timeout)
+                }
+            };
+            listeners.push(bound.map_err(|source| BindError {
+                name: config.name.clone(),
+                address: config.address,
+                source,
+            })?);
+            activated.push(share.activated);
             entries.push(Arc::new(Entry {
                 index,
                 label: settings.metrics.label(Kind::EntryPoint, &config.name),
@@ -166,6 +173,12 @@ impl Proxy {
                 config: config.clone(),
             }));
         }
+        for unwanted in inherited {
+            tracing::info!(
+                entryPointName = unwanted.entry_point,
+                "a socket that no entry point wants is closed"
+            );
+        }
         let fixed = Fixed { config: Arc::clone(&settings.config), metrics: settings.metrics.clone() };
         let now = tokio::time::Instant::now().into_std();
         let (empty, _) = Snapshot::build(&fixed, &Config::default(), &HashMap::new(), None, now);
@@ -173,6 +186,7 @@ impl Proxy {
             settings,
             entries,
             listeners,
+            activated,
             store: Arc::new(ArcSwap::from_pointee(empty)),
             phase: watch::Sender::new(Phase::Serve),
             threads: Vec::new(),
@@ -187,9 +201,27 @@ impl Proxy {
 
     /// Name and bound address of each entry point, the port that was given where 0 was asked for.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        let first = self.listeners.first().map(Vec::as_slice).unwrap_or_default();
-        let names = self.entries.iter().map(|entry| entry.config.name.clone());
-        names.zip(first).filter_map(|(name, listener)| Some((name, listener.local_addr().ok()?))).collect()
+        let first = self.listeners.iter().map(|sockets| sockets.first());
+        let named = self.entries.iter().map(|entry| entry.config.name.clone()).zip(first);
+        named.filter_map(|(name, listener)| Some((name, listener?.local_addr().ok()?))).collect()
+    }
+
+    /// Every listening socket once more, for the process that is to follow this one.
+    ///
+    /// # Errors
+    /// When the system gives no more descriptors.
+    pub fn sockets(&self) -> std::io::Result<Vec<Inherited>> {
+        let entries = self.entries.iter().zip(&self.listeners).zip(&self.activated);
+        let each = entries.flat_map(|((entry, sockets), activated)| {
+            sockets.iter().map(move |socket| {
+                Ok(Inherited {
+                    entry_point: entry.config.name.clone(),
+                    configured: (!activated).then_some(entry.config.address),
+                    socket: socket.try_clone()?,
+                })
+            })
+        });
+        each.collect()
     }
 
     /// Starts the workers.
@@ -197,9 +229,10 @@ impl Proxy {
     /// # Errors
     /// When the system gives no thread or no event queue.
     pub fn start(&mut self) -> std::io::Result<()> {
-        for (index, listeners) in self.listeners.iter_mut().enumerate() {
-            // Kept as well: `addresses` stays true, and nothing is refused between here and there.
-            let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+        // Kept as well: `addresses` stays true, nothing is refused between here and there, and the next process can
+        // have them.
+        let shares = listen::share_out(&self.listeners, self.settings.workers)?;
+        for (index, listeners) in shares.into_iter().enumerate() {
             let seed = Seed {
                 index,
                 listeners,
@@ -232,7 +265,8 @@ impl Proxy {
 /// What a worker's thread starts with.
 struct Seed {
     index: usize,
-    listeners: Vec<TcpListener>,
+    /// With the index of the entry point.
+    listeners: Vec<(usize, TcpListener)>,
     entries: Vec<Arc<Entry>>,
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
@@ -261,7 +295,8 @@ impl Seed {
             self;
         let worker = Rc::new(Worker::new(index, &store, &metrics, access_log, internals, shedding));
         let mut acceptors = Vec::new();
-        for (entry, listener) in entries.into_iter().zip(listeners) {
+        for (entry, listener) in listeners {
+            let entry = Arc::clone(&entries[entry]);
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let stop = Rc::new(tokio::sync::Notify::new());

@@ -1,5 +1,6 @@
 //! `api@internal` and the like: lb-admin's answers, given on the control plane's thread.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,12 @@ impl AdminService {
     /// Set by whoever watches memory, while it is short.
     pub(crate) fn shedding(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.shedding)
+    }
+
+    /// Objects of the configuration that are not served.
+    pub(crate) fn spoilt(&self) -> BTreeSet<String> {
+        let state = self.state.get().map(StateWatch::load_full).unwrap_or_default();
+        state.disabled.keys().map(|(kind, name)| format!("{} {name}", kind.word())).collect()
     }
 
     /// `/ping` and `/ready` say from now on that this instance is going away.

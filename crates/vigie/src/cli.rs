@@ -29,6 +29,14 @@ pub(crate) enum Command {
     },
     /// Ask the running instance's /ping; exit code 0 when it answers.
     Healthcheck,
+    /// Replace the running process by a new one that takes over its sockets; exit code 0 when that serves.
+    ///
+    /// The program is the file that is now where the running one was started from.
+    Upgrade {
+        /// Which process, where several run.
+        #[arg(long)]
+        pid: Option<u32>,
+    },
     /// Print the version.
     Version,
 }

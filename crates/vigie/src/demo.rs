@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::print::say;
 use crate::replica::{self, Replica};
+use crate::run::Life;
 
 /// Where the dashboard is, as in Traefik, if nobody else is there.
 const ADMIN_PORT: u16 = 8080;
@@ -36,7 +37,7 @@ pub(crate) fn run(port: u16) -> anyhow::Result<()> {
     fs::write(&file, dynamic(&ports))?;
     let (config, _) = lb_config::parse_static("demo", &static_yaml(port, &directory.0))
         .map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    crate::run::serve(config, |proxy| say(&banner(proxy, &ports, &file)))?;
+    crate::run::serve(config, Life::default(), |proxy| say(&banner(proxy, &ports, &file)))?;
     runtime.shutdown_background();
     Ok(())
 }

@@ -1,16 +1,19 @@
 //! Vigie, a Layer-7 high-availability load balancer: the wiring of its crates, and the command line.
 
+mod activation;
 mod admin;
 mod check;
 mod cli;
 mod demo;
 mod memory;
+mod notify;
 mod observe;
 mod print;
 mod publish;
 pub mod replica;
 
 mod run;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,6 +41,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Check) => return check::check(config_file),
         Some(Command::Demo { port }) => demo::run(port),
         Some(Command::Healthcheck) => check::healthcheck(config_file),
+        Some(Command::Upgrade { pid }) => upgrade::command(pid),
         Some(Command::Version) => {
             say(&cli::version());
             Ok(())

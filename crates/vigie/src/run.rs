@@ -10,28 +10,44 @@ use lb_control::Control;
 use lb_observe::access_log::AccessLog;
 use lb_observe::diagnostics;
 use lb_provider::FileProvider;
-use lb_proxy::{Proxy, Settings};
+use lb_proxy::{Inherited, Proxy, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{AdminService, Answers};
 use crate::print::complain;
 use crate::publish::publish;
-use crate::{check, memory, observe};
+use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
+use crate::{activation, check, memory, notify, observe};
 
 /// How long the last lines may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Serves until a signal says to stop.
 pub(crate) fn run(config_file: Option<&Path>) -> anyhow::Result<()> {
+    let mut predecessor = Predecessor::meet()?;
+    let inherited = match &mut predecessor {
+        Some(predecessor) => predecessor.sockets(),
+        None => activation::sockets()?,
+    };
     let (config, warnings) = check::static_config(config_file)?;
     for warning in warnings {
         complain(&warning.to_string());
     }
-    serve(config, |_| {})
+    serve(config, Life { inherited, predecessor, launch: Some(Launch::of_this_process()?) }, |_| {})
+}
+
+/// What a process has of those before it, and leaves to those after it.
+#[derive(Default)]
+pub(crate) struct Life {
+    pub(crate) inherited: Vec<Inherited>,
+    pub(crate) predecessor: Option<Predecessor>,
+    /// `None`: there is none after it.
+    pub(crate) launch: Option<Launch>,
 }
 
 /// Serves `config`; `started` is called once, when connections are accepted.
-pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyhow::Result<()> {
+pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Proxy)) -> anyhow::Result<()> {
+    let Life { inherited, predecessor, launch } = life;
     let log = diagnostics::init(observe::diagnostics(&config.log))?;
     // What libraries and rustls may not find by themselves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -59,7 +75,7 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
         metrics.set_memory(limit, Arc::clone(&shedding));
         control_runtime.spawn(memory::watch(limit, Arc::clone(&shedding)));
     }
-    let mut proxy = Proxy::bind(Settings {
+    let settings = Settings {
         config: Arc::clone(&config),
         metrics: metrics.clone(),
         access_log: access_log.clone(),
@@ -67,35 +83,58 @@ pub(crate) fn serve(config: StaticConfig, started: impl FnOnce(&Proxy)) -> anyho
         workers,
         host_name: host_name(),
         shedding,
-    })?;
+    };
+    let mut proxy = Proxy::bind(settings, inherited)?;
     let publisher = proxy.publisher();
     let mut control =
-        Control::new((&*config).into(), metrics, move |candidate| publish(&publisher, candidate))
+        Control::new((&*config).into(), metrics.clone(), move |candidate| publish(&publisher, candidate))
             .complaining(complain);
     admin.follow(control.state());
     let file = match &config.providers.file {
         Some(file) => {
             let started = FileProvider::start(file.source.clone(), file.watch, Context::from(&*config))
                 .context("the file provider cannot be started")?;
-            if !file.watch
-                && let Err(problems) = &started.first
-            {
-                anyhow::bail!(
-                    "the dynamic configuration is refused, and nothing watches it for a better one\n{problems}"
-                );
+            if let Err(problems) = &started.first {
+                if predecessor.is_some() {
+                    anyhow::bail!("the dynamic configuration is refused\n{problems}");
+                }
+                if !file.watch {
+                    anyhow::bail!(
+                        "the dynamic configuration is refused, and nothing watches it for a better one\n{problems}"
+                    );
+                }
             }
             control.attach("file", Some(started.first), started.readings);
             Some(started.provider)
         }
         None => None,
     };
+    let state = control.state();
+    if let Some(predecessor) = &predecessor {
+        predecessor.check(&admin.spoilt())?;
+        predecessor.count(&metrics);
+        let mut live = predecessor.ready()?;
+        lb_proxy::take_over_ticket_keys(live.ticket_keys());
+        let recoveries = live.recall(&state.load().services, tokio::time::Instant::now().into_std());
+        recoveries.into_iter().for_each(|recovery| drop(control_runtime.spawn(recovery.run())));
+    }
     let control = control_runtime.spawn(control.run());
     proxy.start()?;
     // Before the report: whoever reads it may send one at once.
-    let signals = control_runtime.block_on(async { Signals::catch() })?;
+    let (signals, requests) =
+        control_runtime.block_on(async { anyhow::Ok((Signals::catch()?, Requests::listen())) })?;
+    if let Some(predecessor) = predecessor {
+        predecessor.serving()?;
+    }
     report(&proxy, &config, workers);
     started(&proxy);
-    control_runtime.block_on(wait(signals, &config, &admin, access_log.as_deref(), &log, file.as_ref()));
+    notify::ready("serving");
+    control_runtime.spawn(notify::keep_watchdog());
+    let timeout = config.core.upgrade_timeout;
+    let upgrades =
+        Upgrades { launch, proxy: &proxy, metrics, state, admin: Arc::clone(&admin), timeout, ongoing: None };
+    let logs = Logs { access_log: access_log.as_deref(), diagnostics: &log };
+    control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, file.as_ref()));
     proxy.drain();
     control.abort();
     drop(file);
@@ -124,6 +163,7 @@ struct Signals {
     interrupt: Signal,
     reopen: Signal,
     reread: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -134,38 +174,52 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             reopen: signal(SignalKind::user_defined1())?,
             reread: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 }
 
-/// Handles signals until one says to stop.
+/// What is opened anew on SIGUSR1.
+struct Logs<'a> {
+    access_log: Option<&'a AccessLog>,
+    diagnostics: &'a diagnostics::Diagnostics,
+}
+
+/// Handles signals and upgrades until one of them says to stop.
 async fn wait(
-    mut signals: Signals,
+    (mut signals, mut requests): (Signals, Requests),
+    mut upgrades: Upgrades<'_>,
     config: &StaticConfig,
-    admin: &AdminService,
-    access_log: Option<&AccessLog>,
-    log: &diagnostics::Diagnostics,
+    logs: &Logs<'_>,
     file: Option<&FileProvider>,
 ) {
-    let Signals { terminate, interrupt, reopen, reread } = &mut signals;
+    let Signals { terminate, interrupt, reopen, reread, upgrade } = &mut signals;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = reopen.recv() => {
-                if let Some(access_log) = access_log {
+                if let Some(access_log) = logs.access_log {
                     access_log.reopen();
                 }
-                log.reopen();
+                logs.diagnostics.reopen();
             }
             _ = reread.recv() => {
                 if let Some(file) = file {
                     file.reread();
                 }
             }
+            _ = upgrade.recv() => upgrades.begin(None),
+            reply = requests.next() => upgrades.begin(Some(reply)),
+            // Nobody has to notice anything: what goes away is only this process.
+            Some(_) = upgrades.finished() => return,
         }
     }
-    admin.set_draining();
+    if upgrades.cancel().await {
+        return;
+    }
+    notify::stopping();
+    upgrades.admin.set_draining();
     let patience =
         config.entry_points.iter().map(|entry| entry.request_accept_grace_timeout).max().unwrap_or_default();
     tracing::info!(?patience, "stopping: requests are finished first");

@@ -217,7 +217,7 @@ impl Vigie {
     }
 }
 
-fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     // A process that has ended and was not waited for is a zombie: state `Z`.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z') && !rest.is_empty())
@@ -306,7 +306,7 @@ pub(crate) fn origin(response: &Response) -> String {
 pub(crate) struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 
 impl Metrics {
-    fn parse(page: &str) -> Self {
+    pub(crate) fn parse(page: &str) -> Self {
         let sample = |line: &str| {
             let (series, value) = line.rsplit_once(' ').expect("a value");
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));

@@ -119,3 +119,18 @@ async fn a_stop_right_after_the_start_is_clean() {
         assert!(status.success(), "{status}\n{}", vigie.words());
     }
 }
+
+/// A client that was let in before the end is heard, even if its request comes after that.
+#[tokio::test]
+async fn a_client_that_has_not_spoken_yet_is_waited_for() {
+    let server = Origin::start("api").await;
+    let mut vigie = Vigie::start(&app("", &[server.url()])).await;
+    let web = vigie.web();
+    let mut client = Client::connect(web).await.unwrap();
+    vigie.until_metric("traefik_open_connections", &[("entrypoint", "web")], 1.0).await;
+    vigie.signal(Signal::TERM);
+    assert!(eventually(PATIENCE, async || Client::connect(web).await.is_err()).await);
+    let response = client.get(HOST, "/").await.unwrap();
+    assert_eq!((origin(&response).as_str(), response.get("connection")), ("api", Some("close")));
+    assert!(vigie.ended(Duration::from_secs(5)).await.success());
+}

@@ -5,6 +5,7 @@ mod observe;
 mod providers;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::decode::{Block, Enabled, Field, Report};
 use crate::document::Node;
@@ -25,6 +26,9 @@ const MAX_WORKERS: i64 = 1024;
 const MEMORY_LIMIT: MemoryLimit = MemoryLimit::Percent(90);
 /// Started, with a small configuration, on two processors; measured in November 2026.
 const LEAST_MEMORY_BYTES: u64 = 16 << 20;
+
+/// For a new process to get ready in an upgrade; chosen: far above what the largest configuration takes to compile.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Name of the internal entry point.
 pub(crate) const TRAEFIK: &str = "traefik";
@@ -200,7 +204,12 @@ fn servers_transport(field: Option<&Field<'_>>) -> ServersTransport {
 }
 
 fn core(field: Option<&Field<'_>>) -> Core {
-    let mut core = Core { strict_tls_options: false, workers: None, memory_limit: MEMORY_LIMIT };
+    let mut core = Core {
+        strict_tls_options: false,
+        workers: None,
+        memory_limit: MEMORY_LIMIT,
+        upgrade_timeout: UPGRADE_TIMEOUT,
+    };
     let Some(block) = field.and_then(|field| field.block()) else { return core };
     if let Some(syntax) = block.take("defaultRuleSyntax").and_then(|field| field.text()) {
         match syntax.value {
@@ -219,6 +228,9 @@ fn core(field: Option<&Field<'_>>) -> Core {
         .and_then(|workers| usize::try_from(workers).ok());
     if let Some(limit) = block.take("memoryLimit").and_then(|field| memory_limit(&field)) {
         core.memory_limit = limit;
+    }
+    if let Some(timeout) = block.take("upgradeTimeout").and_then(|field| field.positive_duration()) {
+        core.upgrade_timeout = timeout;
     }
     block.finish();
     core
@@ -312,7 +324,7 @@ mod tests {
         assert_eq!(config.providers.throttle, Duration::from_secs(2));
         assert_eq!(config.providers.precedence.len(), 17);
         assert_eq!(config.servers_transport.max_idle_conns_per_host, Some(200));
-        assert_eq!(config.core.workers, None);
+        assert_eq!((config.core.workers, config.core.upgrade_timeout), (None, Duration::from_secs(60)));
         let http = &config.entry_points[0];
         assert_eq!((http.read_timeout, http.write_timeout), (Some(Duration::from_secs(60)), None));
         assert_eq!(http.idle_timeout, Some(Duration::from_secs(180)));
@@ -391,7 +403,7 @@ mod tests {
              fields: {defaultMode: drop, names: {ClientHost: keep}, headers: {names: {User-Agent: redact}}, \
              queryParameters: {defaultMode: drop}}}\n\
              metrics: {prometheus: {buckets: '0.1, 2', addRoutersLabels: true, entryPoint: http}}\n\
-             api: {basePath: /x, dashboardName: me}\ncore: {workers: 3, strictTLSOptions: true}\n\
+             api: {basePath: /x, dashboardName: me}\ncore: {workers: 3, strictTLSOptions: true, upgradeTimeout: 5s}\n\
              serversTransport: {insecureSkipVerify: true, maxIdleConnsPerHost: -1, forwardingTimeouts: {dialTimeout: 1}}\n",
         );
         assert_eq!(config.providers.precedence, ["file", "docker"]);
@@ -406,6 +418,7 @@ mod tests {
         let metrics = config.metrics.unwrap();
         assert_eq!((metrics.buckets, metrics.entry_point.as_str()), (vec![0.1, 2.0], "http"));
         assert_eq!((config.core.workers, config.core.strict_tls_options), (Some(3), true));
+        assert_eq!(config.core.upgrade_timeout, Duration::from_secs(5));
         assert_eq!(config.servers_transport.max_idle_conns_per_host, None);
         assert_eq!(config.servers_transport.dial_timeout, Some(Duration::from_secs(1)));
     }
@@ -467,6 +480,7 @@ mod tests {
             ),
             ("api: {basePath: foo}", "api.basePath: `foo` is not a path"),
             ("core: {workers: 0}", "core.workers: 0 is out of range"),
+            ("core: {upgradeTimeout: 0s}", "core.upgradeTimeout: 0s must be greater than 0"),
             (
                 "accessLog: {filters: {statusCodes: [abc]}}",
                 "accessLog.filters.statusCodes[0]: `abc` is not a status",

@@ -11,7 +11,9 @@ use super::Settings;
 use super::queue::Queue;
 use super::standing::Standing;
 use super::warmth::Warmth;
-use crate::health::{self, AdminState, FailureWindow, Health, PassiveSettings, Probe, Status, Transition};
+use crate::health::{
+    self, AdminState, FailureWindow, Health, Memory, PassiveSettings, Probe, Status, Transition,
+};
 use crate::sticky;
 
 /// Times to the first byte that the mean of [`Server::record_first_byte`] covers (Traefik's number).
@@ -187,6 +189,20 @@ impl Server {
     /// When the status began.
     pub fn status_since(&self) -> Instant {
         self.checks.lock().health.since()
+    }
+
+    /// What another process is to know of its health.
+    pub fn memory(&self, now: Instant) -> Memory {
+        self.checks.lock().health.memory(now)
+    }
+
+    /// Goes on with what another process knew. `awaits_recovery`: [`Server::passive_recover`] will be called.
+    pub(super) fn recall(&self, memory: Memory, awaits_recovery: bool, now: Instant) {
+        let mut checks = self.checks.lock();
+        checks.health = Health::recalled(memory, now);
+        checks.awaits_recovery = awaits_recovery;
+        self.status.store(memory.status as u8, Ordering::Relaxed);
+        self.endpoint.lineage.changed();
     }
 
     pub fn admin_state(&self) -> AdminState {

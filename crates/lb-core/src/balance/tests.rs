@@ -490,3 +490,32 @@ fn an_index_out_of_range_is_ignored() {
     assert_eq!(service.passive_recover(7, t0), None);
     assert_ne!(letter(service.pick(&Pick { tried: &[7], ..ANYONE }).as_ref()), '-');
 }
+
+#[test]
+fn another_process_goes_on_with_the_health_that_can_be_corrected() {
+    let passive = Settings { active: None, passive: Some(TWO_FAILURES), ..CHECKED };
+    let none = Settings { active: None, passive: None, ..CHECKED };
+    let memory = |status| {
+        let (since, appeared) = (Duration::from_secs(4), Duration::from_secs(60));
+        health::Memory { status, streak: 0, since, appeared, starting: false }
+    };
+    for (settings, remembered, recalled, recovery) in [
+        (CHECKED, Status::Unhealthy, Status::Unhealthy, None),
+        (CHECKED, Status::Degraded, Status::Degraded, None),
+        (passive, Status::Unhealthy, Status::Unhealthy, Some(Duration::from_secs(6))),
+        (passive, Status::Degraded, Status::Healthy, None),
+        (none, Status::Unhealthy, Status::Healthy, None),
+    ] {
+        let service = service(settings, &[1, 1]);
+        let now = origin() + Duration::from_secs(1);
+        assert_eq!(service.recall(1, memory(remembered), now), recovery, "{settings:?}");
+        let server = service.servers().nth(1).unwrap().0;
+        assert_eq!(server.status(), recalled, "{settings:?}");
+        assert_eq!(sequence(&service, 8).contains('b'), recalled != Status::Unhealthy);
+        if let Some(after) = recovery {
+            assert!(service.passive_recover(1, now + after).is_some());
+            assert!(sequence(&service, 8).contains('b'));
+        }
+    }
+    assert_eq!(service(CHECKED, &[1]).recall(7, memory(Status::Unhealthy), origin()), None);
+}

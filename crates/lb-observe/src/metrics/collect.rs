@@ -376,6 +376,8 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         single(Family::gauge(names::CONFIG_LAST_RELOAD_SUCCESS), number(&inner.last_success)),
         single(Family::counter(names::RELOAD_FAILURES), number(&inner.reload_failures)),
         single(Family::gauge(names::LAST_RELOAD_FAILURE), number(&inner.last_failure)),
+        single(Family::counter(names::UPGRADES), number(&inner.upgrades)),
+        single(Family::counter(names::UPGRADE_FAILURES), number(&inner.upgrade_failures)),
         single(Family::counter(names::ACCESS_LOG_DROPPED), number(&inner.access_log_dropped)),
         single(Family::counter(names::LOG_DROPPED), number(&inner.log_dropped.lock())),
     ]);

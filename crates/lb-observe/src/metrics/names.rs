@@ -104,6 +104,9 @@ definitions! {
     LAST_RELOAD_FAILURE = "lb_config_last_reload_failure" [] "Unix time of the last refused configuration, 0 if none.";
     QUARANTINED = "lb_config_quarantined_objects" ["kind"]
         "Objects whose last good version is in force because the newest one is broken, by kind.";
+    UPGRADES = "lb_upgrades_total" [] "Upgrades of Vigie itself that led from the first process to this one.";
+    UPGRADE_FAILURES = "lb_upgrade_failures_total" []
+        "Upgrades that failed: this process went on, or one of those before it.";
     BUILD_INFO = "lb_build_info" ["version"] "Always 1; the version runs.";
 
     // The process, under the names that every Prometheus client library uses.

@@ -333,6 +333,8 @@ fn rare_events_are_counted() {
     metrics.reload_failed(at + Duration::from_secs(5));
     metrics.follow_log(Arc::new(AtomicU64::new(3)));
     metrics.set_quarantined(vec![("router", 2), ("file", 0)]);
+    metrics.upgraded(6, 2);
+    metrics.upgrade_failed();
     metrics.access_log_dropped().fetch_add(4, Ordering::Relaxed);
     let certificate = Certificate {
         common_name: "a.test".into(),
@@ -366,6 +368,8 @@ fn rare_events_are_counted() {
             "lb_config_quarantined_objects{kind=\"file\"} 0",
             "lb_config_reload_failures_total 1",
             "lb_config_last_reload_failure 1005",
+            "lb_upgrades_total 7",
+            "lb_upgrade_failures_total 3",
             "lb_access_log_dropped_lines_total 4",
             "lb_log_dropped_lines_total 3",
             r#"traefik_tls_certs_not_after{cn="a.test",serial="7",sans="a.test,b.test"} 1000"#,

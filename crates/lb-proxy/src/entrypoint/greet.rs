@@ -20,10 +20,11 @@ use super::{Connection, Entry, TlsInfo};
 use crate::deadline::Deadline;
 use crate::http::forwarded::{Peer, is_trusted};
 use crate::http::h1::H1;
-use crate::http::{h1_serve, h2_serve};
+use crate::http::h1_serve::{self, LAME_DUCK};
+use crate::http::h2_serve;
 use crate::stream::{Prefixed, Stream};
 use crate::tls::UNRECOGNIZED_NAME;
-use crate::worker::Worker;
+use crate::worker::{Watch, Worker};
 
 /// RFC 9113 section 3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,10 +39,16 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text
     Retry-After: 5\r\nConnection: close\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    entry: Arc<Entry>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    mut watch: Watch,
+) {
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let open = worker.shard.connection(entry.label);
-    let greeting = Box::pin(greet(&worker, &entry, tcp, client)).await;
+    let greeting = Box::pin(greet(&worker, &entry, tcp, client, &mut watch)).await;
     // The seat is kept until the connection has ended.
     let Some(Greeting { stream, speaks, client, tls, _seat }) = greeting else { return };
     let connection = Rc::new(Connection {
@@ -55,10 +62,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, entry: Arc<Entry>, tcp: TcpStream,
     match speaks {
         Speaks::Http1 { input, end } => {
             let h1 = H1::with_input(stream, Rc::clone(&worker.buffers), input, end);
-            h1_serve::serve(worker, connection, h1).await;
+            h1_serve::serve(worker, connection, h1, watch).await;
         }
         Speaks::Http2 { prefix } => {
-            Box::pin(h2_serve::serve(worker, connection, Prefixed::new(prefix, stream))).await;
+            let stream = Prefixed::new(prefix, stream);
+            Box::pin(h2_serve::serve(worker, connection, stream, watch)).await;
         }
     }
 }
@@ -82,7 +90,13 @@ enum Speaks {
     },
 }
 
-async fn greet(worker: &Worker, entry: &Arc<Entry>, tcp: TcpStream, peer: SocketAddr) -> Option<Greeting> {
+async fn greet(
+    worker: &Worker,
+    entry: &Arc<Entry>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    watch: &mut Watch,
+) -> Option<Greeting> {
     let mut deadline = Deadline::default();
     let patience =
         entry.config.read_timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT));
@@ -100,9 +114,17 @@ async fn greet(worker: &Worker, entry: &Arc<Entry>, tcp: TcpStream, peer: Socket
             }
         }
     }
-    poll_fn(|cx| match stream.poll_readable(cx) {
-        Poll::Pending => deadline.poll(cx).map(|()| None),
-        Poll::Ready(ready) => Poll::Ready(ready.ok()),
+    let mut ending = false;
+    poll_fn(|cx| {
+        watch.register(cx.waker());
+        if let Poll::Ready(ready) = stream.poll_readable(cx) {
+            return Poll::Ready(ready.ok());
+        }
+        if worker.is_draining() && !ending {
+            ending = true;
+            deadline.set(Instant::now(), Some(patience.min(LAME_DUCK)));
+        }
+        deadline.poll(cx).map(|()| None)
     })
     .await?;
     let mut input = worker.buffers.input();

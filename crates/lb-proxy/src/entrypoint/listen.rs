@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::descriptors::{Allowance, is_shortage};
@@ -15,6 +16,8 @@ use crate::worker::Worker;
 
 /// Connections the kernel keeps for us; it caps the number at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Connections that are taken from a queue at a time while stopping, before others get their turn. Chosen.
+const DRAIN_BATCH: i32 = 64;
 /// Pause when no descriptor is left: the connections in service give some back, and idle ones are closed.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// How often that is said.
@@ -44,16 +47,68 @@ pub(crate) fn bind(
     if !reuse_port {
         drop(open(address, false)?);
     }
-    let stalled = idle_timeout.map(|timeout| timeout.max(LEAST_STALL));
-    let open = |address| open(address, true).and_then(|socket| listen(socket, stalled));
-    let first = open(address)?;
-    // Port 0 asks for any free port: all workers must then share the one that was given.
-    let address = SocketAddr::new(address.ip(), first.local_addr()?.port());
+    let stalled = stalled(idle_timeout);
+    let first = listen(open(address, true)?, stalled)?;
     let mut listeners = vec![first];
-    for _ in 1..workers {
-        listeners.push(open(address)?);
+    add_until(workers, &mut listeners, stalled)?;
+    Ok(listeners)
+}
+
+/// Goes on with sockets that are bound already, all of them: connections may wait in the queue of each, and
+/// closing one resets those. More workers than sockets get new ones where the system allows it; else they
+/// share, as [`share_out`] does.
+///
+/// # Errors
+/// When one of them is no listening socket.
+pub(crate) fn adopt(
+    sockets: Vec<TcpListener>,
+    workers: usize,
+    idle_timeout: Option<Duration>,
+) -> io::Result<Vec<TcpListener>> {
+    let stalled = stalled(idle_timeout);
+    let adopted = sockets.into_iter().map(|socket| {
+        let socket = Socket::from(socket);
+        if !socket.is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the inherited socket does not listen"));
+        }
+        socket.set_tcp_nodelay(true)?;
+        listen(socket, stalled)
+    });
+    let mut listeners = adopted.collect::<io::Result<Vec<_>>>()?;
+    if let Err(error) = add_until(workers, &mut listeners, stalled) {
+        tracing::debug!(%error, "workers share the sockets that there are");
     }
     Ok(listeners)
+}
+
+/// Binds more sockets to the address of the first until there is one per worker.
+fn add_until(workers: usize, listeners: &mut Vec<TcpListener>, stalled: Option<Duration>) -> io::Result<()> {
+    let Some(first) = listeners.first() else { return Ok(()) };
+    // Port 0 asks for any free port: all workers must then share the one that was given.
+    let address = first.local_addr()?;
+    while listeners.len() < workers {
+        listeners.push(listen(open(address, true)?, stalled)?);
+    }
+    Ok(())
+}
+
+/// Who accepts from which socket: row by worker, with the entry point's index. Every socket has a worker, every
+/// worker a socket of each entry point; one of its own where there are as many.
+pub(crate) fn share_out(
+    entry_points: &[Vec<TcpListener>],
+    workers: usize,
+) -> io::Result<Vec<Vec<(usize, TcpListener)>>> {
+    let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for (entry, sockets) in entry_points.iter().enumerate() {
+        for turn in 0..workers.max(sockets.len()) {
+            shares[turn % workers].push((entry, sockets[turn % sockets.len()].try_clone()?));
+        }
+    }
+    Ok(shares)
+}
+
+fn stalled(idle_timeout: Option<Duration>) -> Option<Duration> {
+    idle_timeout.map(|timeout| timeout.max(LEAST_STALL))
 }
 
 fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
@@ -110,13 +165,14 @@ pub(crate) async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => accepted,
+            // First: a flood of clients must not put off the end.
             () = &mut stopped => break,
+            accepted = listener.accept() => accepted,
         };
         let short = match accepted {
             Ok((tcp, peer)) => {
                 let short = allowance.ends_with(&tcp);
-                tokio::task::spawn_local(greet::serve(Rc::clone(&worker), Arc::clone(&entry), tcp, peer));
+                welcome(&worker, &entry, tcp, peer);
                 short
             }
             Err(error) => {
@@ -140,10 +196,34 @@ pub(crate) async fn accept(
             }
         }
     }
-    // Closing the socket would reset connections that wait in its queue.
-    while let Some(Ok((tcp, peer))) = futures_now(listener.accept()).await {
-        tokio::task::spawn_local(greet::serve(Rc::clone(&worker), Arc::clone(&entry), tcp, peer));
+    if let Ok(listener) = listener.into_std() {
+        empty(&listener, |tcp, peer| welcome(&worker, &entry, tcp, peer)).await;
     }
+}
+
+/// Takes what waits in the queue of a socket: closing it would reset those connections. The event loop may not know
+/// of them yet, so the system is asked; for no more than a queue holds, or a flood would never let us go.
+async fn empty(listener: &TcpListener, mut welcome: impl FnMut(TcpStream, SocketAddr)) {
+    for taken in 1..=BACKLOG {
+        match listener.accept() {
+            Ok((tcp, peer)) => {
+                if let Ok(tcp) = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) {
+                    welcome(tcp, peer);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_shortage(&error) => break,
+            Err(_) => {}
+        }
+        if taken % DRAIN_BATCH == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Counts the connection from here on, so that draining waits for it, and serves it.
+fn welcome(worker: &Rc<Worker>, entry: &Arc<Entry>, tcp: TcpStream, peer: SocketAddr) {
+    let watch = worker.watch(entry.config.grace_timeout);
+    tokio::task::spawn_local(greet::serve(Rc::clone(worker), Arc::clone(entry), tcp, peer, watch));
 }
 
 /// Closes idle connections until clients may have descriptors again. Those who knock meanwhile wait in the queue.
@@ -158,11 +238,83 @@ async fn relief(worker: &Worker, allowance: Allowance) {
     worker.keep_idle();
 }
 
-/// The result of a future that is ready now.
-async fn futures_now<F: Future>(future: F) -> Option<F::Output> {
-    tokio::select! {
-        biased;
-        output = future => Some(output),
-        () = std::future::ready(()) => None,
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use super::*;
+
+    /// Everybody who knocked before another number of workers took over is let in.
+    #[test]
+    fn adopted_sockets_keep_their_queues() {
+        for (before, after) in [(3, 1), (3, 2), (3, 3), (2, 7), (1, 4)] {
+            let old = bind("127.0.0.1:0".parse().unwrap(), false, before, None).unwrap();
+            let address = old[0].local_addr().unwrap();
+            let clients: Vec<_> = (0..40).map(|_| Client::connect(address).unwrap()).collect();
+            let handed_over = old.iter().map(|socket| socket.try_clone().unwrap()).collect();
+            let new = vec![adopt(handed_over, after, None).unwrap()];
+            drop(old);
+            let shares = share_out(&new, after).unwrap();
+            drop(new);
+            assert_eq!(shares.len(), after);
+            let mut accepted = Vec::new();
+            for share in &shares {
+                assert!(!share.is_empty(), "a worker without a socket");
+                for (entry, socket) in share {
+                    assert_eq!(*entry, 0);
+                    accepted.extend(std::iter::from_fn(|| socket.accept().ok()).map(|(_, peer)| peer));
+                }
+            }
+            accepted.sort();
+            let mut expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+            expected.sort();
+            assert_eq!(accepted, expected, "from {before} to {after}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_does_not_listen_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = Client::connect(listener.local_addr().unwrap()).unwrap();
+        let disguised = TcpListener::from(std::os::fd::OwnedFd::from(connected));
+        assert_eq!(adopt(vec![disguised], 1, None).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    /// A socket that may not be bound again is shared.
+    #[test]
+    fn a_single_socket_serves_all_workers() {
+        let single = TcpListener::bind("127.0.0.1:0").unwrap();
+        let adopted = adopt(vec![single], 3, None).unwrap();
+        assert_eq!(adopted.len(), 1);
+        assert!(share_out(&[adopted], 3).unwrap().iter().all(|share| share.len() == 1));
+    }
+
+    /// However many wait, and before the event loop has looked.
+    #[tokio::test]
+    async fn everybody_in_the_queue_is_let_in() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), false, 1, None).unwrap().remove(0);
+        let address = listener.local_addr().unwrap();
+        let waiting: Vec<_> = (0..300).map(|_| Client::connect(address).unwrap()).collect();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap().into_std().unwrap();
+        let mut welcomed = Vec::new();
+        empty(&listener, |tcp, _| welcomed.push(tcp)).await;
+        assert_eq!(welcomed.len(), waiting.len());
+    }
+
+    /// For each that is let in another one knocks.
+    #[tokio::test]
+    async fn a_flood_does_not_delay_the_end() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), false, 1, None).unwrap().remove(0);
+        let address = listener.local_addr().unwrap();
+        let knock = || drop(Client::connect(address).unwrap());
+        knock();
+        let mut welcomed = 0;
+        empty(&listener, |_, _| {
+            welcomed += 1;
+            assert!(welcomed <= BACKLOG, "there is no end to it");
+            knock();
+        })
+        .await;
+        assert_eq!(welcomed, BACKLOG);
     }
 }

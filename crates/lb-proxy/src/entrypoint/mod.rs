@@ -2,6 +2,7 @@
 
 pub(crate) mod descriptors;
 pub(crate) mod greet;
+pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod proxy_protocol;
 pub(crate) mod seats;

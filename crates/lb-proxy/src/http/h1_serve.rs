@@ -27,11 +27,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept when draining begins. A request may be on its way already: closing at
 /// once would lose it, and this lets it come and be told that the connection ends. Chosen.
-const LAME_DUCK: Duration = Duration::from_millis(500);
+pub(crate) const LAME_DUCK: Duration = Duration::from_millis(500);
 
 /// Serves requests until the connection ends.
-pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut h1: H1) {
-    let mut watch = worker.watch(connection.entry.config.grace_timeout);
+pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut h1: H1, mut watch: Watch) {
     let mut deadline = Deadline::default();
     let opened = Instant::now();
     let mut served = 0_u64;

@@ -27,7 +27,7 @@ use super::pace::{Pace, too_slow};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::stream::{Prefixed, Stream};
-use crate::worker::Worker;
+use crate::worker::{Watch, Worker};
 
 /// Bytes a client may send ahead of us, per stream and per connection. Chosen.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -47,8 +47,12 @@ const EARLY_RESETS_AFTER: u64 = 500;
 /// ... at most one in so many may have been reset early (CVE-2023-44487, for streams that we did begin to serve).
 const EARLY_RESETS_SHARE: u64 = 2;
 
-pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, stream: Prefixed<Stream>) {
-    let mut watch = worker.watch(connection.entry.config.grace_timeout);
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    stream: Prefixed<Stream>,
+    mut watch: Watch,
+) {
     let config = Rc::clone(&connection);
     let config = &config.entry.config;
     let mut builder = h2::server::Builder::new();

@@ -7,10 +7,14 @@ pub(crate) mod algorithms;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod server;
+mod ticket_keys;
 mod tickets;
 
 pub(crate) use certificates::subject;
 pub(crate) use client::client_config;
+pub use ticket_keys::TicketKey;
+pub use tickets::{take_over_ticket_keys, ticket_keys};
+
 pub(crate) use server::{TlsProfile, TlsTable, UNRECOGNIZED_NAME};
 
 #[cfg(test)]

@@ -256,10 +256,8 @@ impl TlsProfile {
                     || ServerSessionMemoryCache::new(CACHED_SESSIONS) as Arc<_>,
                     |(_, previous)| Arc::clone(&previous.config.session_storage),
                 );
-            if let Some(ticketer) = tickets::ticketer(class) {
-                config.ticketer = ticketer;
-                config.send_tls13_tickets = TICKETS;
-            }
+            config.ticketer = tickets::ticketer(class);
+            config.send_tls13_tickets = TICKETS;
         }
         Ok(Self {
             name: name.to_owned(),

@@ -4,11 +4,17 @@
 //! That alone would let a session opened under options without client certificates continue under options that
 //! demand one (the flaw of CVE-2025-23419), since a resumed handshake asks for no certificate. Hence each ticket
 //! carries the class of the options it was issued under and is good for that class only. rustls binds it to the
-//! server name as well. Keys are made anew every six hours and forgotten after twelve.
+//! server name as well. Keys are made anew every six hours, forgotten after twelve, and outlive the process in an
+//! upgrade.
 
 use std::sync::{Arc, LazyLock};
 
 use rustls::server::ProducesTickets;
+
+use super::ticket_keys::{TicketKey, TicketKeys};
+
+/// Seconds that a client may keep a ticket: as long as its key is known at most.
+const LIFETIME: u32 = 12 * 60 * 60;
 
 /// Options whose sessions may be continued under each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +27,24 @@ pub(super) enum Class {
     Required,
 }
 
-/// `None` if the system has no random numbers for the keys: every handshake is a full one then.
-pub(super) fn ticketer(class: Class) -> Option<Arc<dyn ProducesTickets>> {
-    static KEYS: LazyLock<Option<Arc<dyn ProducesTickets>>> =
-        LazyLock::new(|| rustls::crypto::aws_lc_rs::Ticketer::new().ok());
-    let keys = Arc::clone(KEYS.as_ref()?);
-    Some(Arc::new(Ticketer { keys, class }))
+static KEYS: LazyLock<TicketKeys> = LazyLock::new(TicketKeys::default);
+
+/// The keys of this process, for the one that follows it.
+pub fn ticket_keys() -> Vec<TicketKey> {
+    KEYS.share()
+}
+
+/// Goes on with the keys of the process before this one; to be called before there are tickets.
+pub fn take_over_ticket_keys(keys: Vec<TicketKey>) {
+    KEYS.take_over(keys);
+}
+
+pub(super) fn ticketer(class: Class) -> Arc<dyn ProducesTickets> {
+    Arc::new(Ticketer { class })
 }
 
 #[derive(Debug)]
 struct Ticketer {
-    keys: Arc<dyn ProducesTickets>,
     class: Class,
 }
 
@@ -41,18 +54,18 @@ impl ProducesTickets for Ticketer {
     }
 
     fn lifetime(&self) -> u32 {
-        self.keys.lifetime()
+        LIFETIME
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let mut state = Vec::with_capacity(plain.len() + 1);
         state.extend_from_slice(plain);
         state.push(self.class as u8);
-        self.keys.encrypt(&state)
+        KEYS.seal(state)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let mut state = self.keys.decrypt(cipher)?;
+        let mut state = KEYS.open(cipher)?;
         (state.pop()? == self.class as u8).then_some(state)
     }
 }
@@ -65,9 +78,9 @@ mod tests {
     fn a_ticket_is_good_for_its_class_only() {
         let classes = [Class::Anonymous, Class::Requested, Class::Required];
         for issued in classes {
-            let ticket = ticketer(issued).unwrap().encrypt(b"state").unwrap();
+            let ticket = ticketer(issued).encrypt(b"state").unwrap();
             for used in classes {
-                let state = ticketer(used).unwrap().decrypt(&ticket);
+                let state = ticketer(used).decrypt(&ticket);
                 assert_eq!(
                     state.as_deref(),
                     (issued == used).then_some(&b"state"[..]),
@@ -75,6 +88,6 @@ mod tests {
                 );
             }
         }
-        assert_eq!(ticketer(Class::Anonymous).unwrap().decrypt(b""), None);
+        assert_eq!(ticketer(Class::Anonymous).decrypt(b""), None);
     }
 }

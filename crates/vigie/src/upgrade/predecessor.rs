@@ -1,0 +1,97 @@
+//! The new process's side: it takes over, or ends and says why on standard error.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use lb_observe::metrics::Metrics;
+use lb_proxy::Inherited;
+
+use super::live::LiveState;
+use super::wire::{self, Offer, Offered, Ready, Serving};
+
+/// Names the process that this one follows; its end of the socket pair is standard input then.
+pub(super) const FOLLOWS: &str = "VIGIE_FOLLOWS";
+/// How long the other may take for its last words to the service manager. Chosen.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The running process that is to be followed.
+pub(crate) struct Predecessor {
+    line: UnixStream,
+    /// Where standard error goes; until this process serves the other one reads it.
+    stderr: OwnedFd,
+    offer: Offer,
+    sockets: Vec<Inherited>,
+}
+
+impl Predecessor {
+    /// `None` when this process was started to serve from scratch.
+    pub(crate) fn meet() -> anyhow::Result<Option<Self>> {
+        let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+        // Some descendant may have been given the variable on the way.
+        if parent.is_none() || std::env::var(FOLLOWS).ok() != parent {
+            return Ok(None);
+        }
+        let line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        let offer: Offer = wire::receive(&line).context("the running process offers nothing")?;
+        if offer.protocol != wire::PROTOCOL {
+            bail!("the running process speaks version {} of the upgrade protocol", offer.protocol);
+        }
+        let mut descriptors = wire::receive_descriptors(&line, offer.sockets.len() + 1)
+            .context("the running process keeps its sockets")?
+            .into_iter();
+        let stderr = descriptors.next().context("no standard error")?;
+        let named = offer.sockets.iter().zip(descriptors);
+        let sockets = named.map(|(Offered { entry_point, configured }, socket)| Inherited {
+            entry_point: entry_point.clone(),
+            configured: *configured,
+            socket: TcpListener::from(socket),
+        });
+        let sockets = sockets.collect();
+        Ok(Some(Self { line, stderr, offer, sockets }))
+    }
+
+    /// Its listening sockets, to be taken once.
+    pub(crate) fn sockets(&mut self) -> Vec<Inherited> {
+        std::mem::take(&mut self.sockets)
+    }
+
+    pub(crate) fn count(&self, metrics: &Metrics) {
+        metrics.upgraded(self.offer.upgrades, self.offer.upgrade_failures);
+    }
+
+    /// Checks that nothing is `spoilt` here that the other still serves.
+    pub(crate) fn check(&self, spoilt: &BTreeSet<String>) -> anyhow::Result<()> {
+        let lost: Vec<_> = spoilt.difference(&self.offer.spoilt).map(String::as_str).collect();
+        if !lost.is_empty() {
+            bail!("the dynamic configuration would lose what is served now: {}", lost.join(", "));
+        }
+        Ok(())
+    }
+
+    /// Says that everything is prepared; returns when it is time to serve, with what is known of the servers.
+    pub(crate) fn ready(&self) -> anyhow::Result<LiveState> {
+        let ready = Ready { version: crate::VERSION.to_owned() };
+        wire::send(&self.line, &ready)
+            .and_then(|()| wire::receive(&self.line))
+            .context("the running process did not hand over")
+    }
+
+    /// Says that this process accepts connections: the other one stops. Returns when that has told the service
+    /// manager, which believes this process from then on.
+    pub(crate) fn serving(self) -> anyhow::Result<()> {
+        let Self { mut line, stderr, .. } = self;
+        wire::send(&line, &Serving {}).context("the running process is gone")?;
+        rustix::stdio::dup2_stderr(stderr)?;
+        line.set_read_timeout(Some(FAREWELL))?;
+        // It says no more: the end, or that it takes its time.
+        let _ = line.read(&mut [0]);
+        Ok(())
+    }
+}
