@@ -480,7 +480,7 @@ mod tests {
             ),
             ("api: {basePath: foo}", "api.basePath: `foo` is not a path"),
             ("core: {workers: 0}", "core.workers: 0 is out of range"),
-            ("core: {upgradeTimeout: 0s}", "core.upgradeTimeout: 0s must be greater than 0"),
+            ("core: {upgradeTimeout: 0s}", "core.upgradeTimeout: must be longer than 0"),
             (
                 "accessLog: {filters: {statusCodes: [abc]}}",
                 "accessLog.filters.statusCodes[0]: `abc` is not a status",
