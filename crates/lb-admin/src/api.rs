@@ -5,7 +5,7 @@ mod entry_point;
 mod internal;
 mod list;
 mod middleware;
-mod object;
+pub(crate) mod object;
 mod overview;
 mod router;
 mod service;
@@ -17,7 +17,7 @@ use lb_observe::rfc3339;
 use serde_json::{Map, Value, json};
 
 use crate::query::{Query, decode_segment};
-use crate::{Admin, Response, Trouble, View};
+use crate::{Admin, Response, Trouble, View, operator};
 use object::Object;
 
 /// `rest` is the path behind `/api/`.
@@ -33,6 +33,9 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["http", "routers"] => router::list(&model(), query),
         ["http", "routers", id] => found("router", id, |id| router::one(&model(), id)),
         ["http", "services"] => service::list(&model(), query),
+        ["http", "services", id, "servers", server, "state"] => {
+            operator::state(&decode_segment(id), &decode_segment(server), view)
+        }
         ["http", "services", id] => found("service", id, |id| service::one(&model(), id)),
         ["http", "middlewares"] => middleware::list(&model(), query),
         ["http", "middlewares", id] => found("middleware", id, |id| middleware::one(&model(), id)),

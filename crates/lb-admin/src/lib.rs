@@ -5,6 +5,7 @@
 
 mod api;
 mod dashboard;
+mod operator;
 mod probes;
 mod query;
 mod response;
@@ -14,6 +15,7 @@ use std::time::SystemTime;
 
 use lb_observe::metrics::{self, Metrics};
 
+pub use operator::{Demand, Standing, Verdict};
 pub use response::Response;
 pub use view::{Fault, LoadError, Trouble, View};
 
@@ -22,6 +24,8 @@ pub use view::{Fault, LoadError, Trouble, View};
 pub enum Internal {
     /// `api@internal`; serves the dashboard too when that is on.
     Api,
+    /// The same where it is for those with the token only: [`Admin::judge`] comes first.
+    ApiByToken,
     /// `dashboard@internal`.
     Dashboard,
     /// `ping@internal`: `/live`, `/ready`, `/health`, and `/ping` under any other path, as in Traefik.
@@ -59,10 +63,14 @@ impl Admin {
             Internal::Prometheus => Response::new(200, self.metrics.render().into_bytes())
                 .with("Content-Type", metrics::CONTENT_TYPE),
             Internal::Noop => Response::new(418, Vec::new()),
-            Internal::Api | Internal::Dashboard if method != "GET" && method != "HEAD" => {
-                Response::new(405, Vec::new()).with("Allow", "GET, HEAD")
+            Internal::Api | Internal::ApiByToken | Internal::Dashboard
+                if method != "GET" && method != "HEAD" =>
+            {
+                let changes = service != Internal::Dashboard && operator::place(path, view).is_some();
+                Response::new(405, Vec::new())
+                    .with("Allow", if changes { "GET, HEAD, PUT" } else { "GET, HEAD" })
             }
-            Internal::Api => self.api(path, query, view),
+            Internal::Api | Internal::ApiByToken => self.api(path, query, view),
             Internal::Dashboard => self.dashboard(path, view).unwrap_or_else(Response::page_not_found),
         }
     }

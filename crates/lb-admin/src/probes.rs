@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_config::Kind;
-use lb_core::health::Status;
+use lb_core::health::{AdminState, Status};
 use lb_observe::rfc3339;
 use serde_json::{Map, Value, json};
 
@@ -81,6 +81,7 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
     let mut services = Map::new();
     for (name, service) in &*view.services {
         let count = |wanted| service.servers().filter(|(server, _)| server.status() == wanted).count();
+        let wanted = |state| service.servers().filter(|(server, _)| server.admin_state() == state).count();
         if service.servers().len() > 0 && !service.is_available() {
             reasons.push(format!("service {name}: no server is available"));
         }
@@ -91,6 +92,8 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
                 "healthy": count(Status::Healthy),
                 "degraded": count(Status::Degraded),
                 "unhealthy": count(Status::Unhealthy),
+                "drain": wanted(AdminState::Drain),
+                "maintenance": wanted(AdminState::Maintenance),
                 "available": service.is_available(),
             }),
         );

@@ -68,6 +68,7 @@ pub(crate) fn view() -> View {
         config: Arc::new(loaded.config),
         services: Arc::new(services),
         loaded_at: Some(started()),
+        standing: Vec::new(),
         stale: Vec::new(),
         draining: false,
         shedding: false,

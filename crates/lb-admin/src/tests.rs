@@ -90,7 +90,7 @@ fn live_ready_and_health_follow_the_state() {
             ("/configuration/stale/0/provider", json!("file")),
             (
                 "/services/idle@file",
-                json!({"servers":1,"healthy":0,"degraded":0,"unhealthy":1,"available":false}),
+                json!({"servers":1,"healthy":0,"degraded":0,"unhealthy":1,"drain":0,"maintenance":0,"available":false}),
             ),
             ("/services/app@file/healthy", json!(2)),
         ],

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use lb_config::{Config, Kind, Problem, Scope, Severity, StaticConfig};
 use lb_core::balance::Service;
 
+use crate::operator::Standing;
+
 /// What is in force and how it is doing.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -15,6 +17,8 @@ pub struct View {
     pub config: Arc<Config>,
     /// Live services by qualified name.
     pub services: Arc<HashMap<String, Arc<Service>>>,
+    /// What operators want of servers, but for those that are ready.
+    pub standing: Vec<Standing>,
     /// Objects that were left out, or that work but should not be as they are.
     pub faults: Vec<Fault>,
     /// When the configuration came into force; `None`: there is none yet.

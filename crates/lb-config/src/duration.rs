@@ -84,8 +84,14 @@ pub(crate) fn parse(text: &str) -> Result<Span, &'static str> {
     Ok(Span { nanos })
 }
 
+/// A length of time that is not negative, as the configuration writes it; the error is a reason to print
+/// after the text.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    parse(text)?.to_duration().ok_or("is negative")
+}
+
 /// Go's way to print it (`1m30s`, `300ms`), for messages.
-pub(crate) fn show(duration: Duration) -> String {
+pub fn show(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     if nanos == 0 {
         return "0s".to_owned();

@@ -79,6 +79,9 @@ pub struct Service {
     pub retry_budget: RetryBudget,
     /// Extension: where requests wait while every server has its `maxConnections` (`queue`).
     pub queue: Queue,
+    /// How long requests and tunnels may go on on a server that a reload removes; `None`: until they end.
+    /// Extension of Vigie.
+    pub drain_timeout: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,10 +22,11 @@ mod problem;
 mod quarantine;
 mod size;
 mod statics;
-mod suggest;
+pub mod suggest;
 #[cfg(test)]
 mod testing;
 
+pub use duration::{duration, show as show_duration};
 pub use dynamic::Config;
 pub use find::find_static;
 pub use load::{

@@ -168,6 +168,29 @@ pub struct Api {
     pub base_path: String,
     pub dashboard_name: Option<String>,
     pub disable_dashboard_ad: bool,
+    /// Who has it may change the state of servers, and reads the API on the entry point `traefik` even where
+    /// that is not `insecure`. Extension of Vigie.
+    pub token: Option<ApiToken>,
+}
+
+/// A secret that does not show itself when printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiToken(String);
+
+impl ApiToken {
+    pub fn new(token: &str) -> Self {
+        Self(token.to_owned())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiToken(..)")
+    }
 }
 
 #[derive(Clone, Debug)]

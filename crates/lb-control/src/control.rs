@@ -9,7 +9,7 @@
 //! arrives in between is applied together. So a single change is live without delay, and a storm of them
 //! costs at most twenty builds a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
+use crate::operator::Operators;
 use crate::probe::Probes;
 use crate::quarantine;
 use crate::services::{self, Services};
@@ -79,6 +80,7 @@ pub struct Control {
     parts: BTreeMap<String, Arc<Loaded>>,
     sources: Vec<Source>,
     state: StateWatch,
+    operators: Operators,
     probes: Probes,
     upkeep: Upkeep,
 }
@@ -119,6 +121,7 @@ impl Control {
             complain: Box::new(|_| {}),
             parts: BTreeMap::new(),
             sources: Vec::new(),
+            operators: Operators::new(state.clone()),
             state,
             probes,
             upkeep: Upkeep::default(),
@@ -128,6 +131,11 @@ impl Control {
     /// What is in force, now and later.
     pub fn state(&self) -> StateWatch {
         self.state.clone()
+    }
+
+    /// What operators want of servers, now and later.
+    pub fn operators(&self) -> Operators {
+        self.operators.clone()
     }
 
     /// Whom to tell, besides the log, why a configuration was refused: an operator at a terminal wants to
@@ -170,6 +178,7 @@ impl Control {
             tokio::select! {
                 biased;
                 () = self.probes.supervise() => {}
+                () = self.operators.supervise() => {}
                 (provider, reading) = next(&mut self.sources) => {
                     backlog.entry(provider).or_default().add(reading);
                 }
@@ -219,7 +228,8 @@ impl Control {
         parts.insert(provider.to_owned(), part);
         let state = self.state.load_full();
         let (publish, context) = (Arc::clone(&self.publish), self.settings.context.clone());
-        Some(Job { provider: provider.to_owned(), parts, state, context, publish })
+        let operators = self.operators.clone();
+        Some(Job { provider: provider.to_owned(), parts, state, context, operators, publish })
     }
 
     /// The provider says again what is in force: nothing to build, and nothing refused any more.
@@ -277,6 +287,8 @@ impl Control {
         state.quarantined = Arc::new(settled.stale);
         state.disabled = Arc::new(settled.disabled);
         self.state.store(state);
+        // Orders that were given while this was built.
+        self.operators.apply(&self.state.load().services);
         self.metrics.reloaded(now);
     }
 
@@ -332,6 +344,7 @@ struct Job {
     parts: BTreeMap<String, Arc<Loaded>>,
     state: Arc<State>,
     context: Context,
+    operators: Operators,
     publish: Arc<Publish>,
 }
 
@@ -347,7 +360,7 @@ impl Job {
     /// Builds, and builds again without what turned out not to work, until the rest does.
     fn run(self) -> Done {
         let start = Instant::now();
-        let Self { provider, parts, state, context, publish } = self;
+        let Self { provider, parts, state, context, operators, publish } = self;
         let mut spoilt = Reasons::new();
         let mut left_out = Reasons::new();
         let (settled, built) = loop {
@@ -360,6 +373,7 @@ impl Job {
                 config: Arc::new(config),
                 left_out: left_out.clone(),
             };
+            operators.apply(&candidate.services);
             match publish(&candidate) {
                 Ok(()) => break (settled, Ok(candidate)),
                 Err(mut problems) => {
@@ -402,11 +416,15 @@ fn gauges(state: &State) -> Vec<ServerGauge> {
     let mut gauges = Vec::new();
     for (name, service) in state.services.iter() {
         let checked = service.settings().active.is_some() || service.settings().passive.is_some();
-        gauges.extend(service.servers().map(|(server, _)| ServerGauge {
+        // A URL that is listed twice is one server: the same series twice would spoil the whole scrape.
+        let mut seen = HashSet::new();
+        let servers = service.servers().filter(|(server, _)| seen.insert(server.url()));
+        gauges.extend(servers.map(|(server, _)| ServerGauge {
             service: name.clone(),
             url: server.url().to_owned(),
             in_flight: server.in_flight(),
             status: server.status(),
+            admin_state: server.admin_state(),
             checked,
         }));
     }

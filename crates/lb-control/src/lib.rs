@@ -5,6 +5,7 @@
 //! `lb-core` shares between successive configurations.
 
 mod control;
+mod operator;
 mod probe;
 mod quarantine;
 mod services;
@@ -14,5 +15,6 @@ mod testing;
 mod upkeep;
 
 pub use control::{Candidate, Control, Reading, Settings};
+pub use operator::Operators;
 pub use services::Services;
 pub use state::{ProviderState, Refusal, State, StateWatch};

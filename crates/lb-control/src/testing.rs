@@ -294,6 +294,7 @@ pub(crate) fn config(name: &str, urls: &[&str], check: Option<HealthCheck>) -> C
         servers_transport: "default@internal".to_owned(),
         retry_budget: Default::default(),
         queue: Default::default(),
+        drain_timeout: None,
     };
     Config { services: BTreeMap::from([(name.to_owned(), service)]), ..Config::default() }
 }

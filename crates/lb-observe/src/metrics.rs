@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_core::breaker::State as BreakerState;
-use lb_core::health::Status;
+use lb_core::health::{AdminState, Status};
 use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use rustc_hash::FxHashMap;
@@ -69,6 +69,7 @@ pub struct ServerGauge {
     pub url: String,
     pub in_flight: u32,
     pub status: Status,
+    pub admin_state: AdminState,
     /// Whether the service has an active or passive health check (`traefik_service_server_up`).
     pub checked: bool,
 }
@@ -117,6 +118,7 @@ struct Inner {
     ejections_overflow: Events,
     rate_limited: Events,
     breaker_transitions: Events,
+    removed_closed: AtomicU64,
     breakers: Mutex<FxHashMap<LabelId, BreakerState>>,
     probes: Mutex<FxHashMap<(&'static str, LabelId), Probes>>,
     certificates: Mutex<Vec<Certificate>>,
@@ -153,6 +155,7 @@ impl Metrics {
             ejections_overflow: Events::default(),
             rate_limited: Events::default(),
             breaker_transitions: Events::default(),
+            removed_closed: AtomicU64::new(0),
             breakers: Mutex::default(),
             probes: Mutex::default(),
             certificates: Mutex::default(),
@@ -246,6 +249,11 @@ impl Metrics {
     /// Outlier detection would have, had not too many been out already.
     pub fn ejection_overflowed(&self, service: LabelId) {
         self.inner.ejections_overflow.count(service, "");
+    }
+
+    /// Requests and tunnels on a removed server, ended because its `drainTimeout` was over.
+    pub fn removed_closed(&self, count: u64) {
+        self.inner.removed_closed.fetch_add(count, Ordering::Relaxed);
     }
 
     /// A request that `rateLimit` or `inFlightReq` refused.

@@ -41,6 +41,12 @@ pub struct InternalRequest {
     pub query: String,
     /// `X-Forwarded-Prefix`, which the dashboard's redirect honours.
     pub forwarded_prefix: Option<String>,
+    /// The `Authorization` field, if there is exactly one.
+    pub authorization: Option<Vec<u8>>,
+    /// The peer, not what a header claims.
+    pub client: std::net::IpAddr,
+    /// Of requests to the API; others have none.
+    pub body: Vec<u8>,
 }
 
 /// What it answers.

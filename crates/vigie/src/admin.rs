@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use lb_admin::{Admin, Fault, LoadError, Trouble, View};
+use lb_admin::{Admin, Demand, Fault, LoadError, Response, Standing, Trouble, Verdict, View};
 use lb_config::{Reasons, StaticConfig};
-use lb_control::StateWatch;
+use lb_control::{Operators, StateWatch};
 use lb_observe::metrics::Metrics;
 use lb_proxy::{Internal, InternalRequest, InternalResponse, Internals};
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 pub(crate) struct AdminService {
     admin: Arc<Admin>,
     static_config: Arc<StaticConfig>,
-    state: OnceLock<StateWatch>,
+    state: OnceLock<(StateWatch, Operators)>,
     started_at: SystemTime,
     draining: AtomicBool,
     shedding: Arc<AtomicBool>,
@@ -34,8 +34,8 @@ impl AdminService {
     }
 
     /// Where the state is read from; said once, when the control plane exists.
-    pub(crate) fn follow(&self, state: StateWatch) {
-        let _ = self.state.set(state);
+    pub(crate) fn follow(&self, state: StateWatch, operators: Operators) {
+        let _ = self.state.set((state, operators));
     }
 
     /// Set by whoever watches memory, while it is short.
@@ -45,7 +45,7 @@ impl AdminService {
 
     /// Objects of the configuration that are not served.
     pub(crate) fn spoilt(&self) -> BTreeSet<String> {
-        let state = self.state.get().map(StateWatch::load_full).unwrap_or_default();
+        let state = self.state.get().map(|(state, _)| state.load_full()).unwrap_or_default();
         state.disabled.keys().map(|(kind, name)| format!("{} {name}", kind.word())).collect()
     }
 
@@ -55,7 +55,9 @@ impl AdminService {
     }
 
     fn view(&self) -> View {
-        let state = self.state.get().map(StateWatch::load_full).unwrap_or_default();
+        let followed = self.state.get();
+        let state = followed.map(|(state, _)| state.load_full()).unwrap_or_default();
+        let standing = followed.map(|(_, operators)| operators.all()).unwrap_or_default();
         let faults = |reasons: &Reasons, trouble| -> Vec<Fault> {
             let told =
                 reasons.iter().flat_map(|(object, messages)| messages.iter().map(move |m| (object, m)));
@@ -81,12 +83,52 @@ impl AdminService {
             static_config: Arc::clone(&self.static_config),
             config: Arc::clone(&state.config),
             services: Arc::clone(&state.services),
+            standing: standing.into_iter().map(|(told, server)| Standing { told, server }).collect(),
             faults: found,
             loaded_at,
             stale: stale.collect(),
             draining: self.draining.load(Ordering::Relaxed),
             shedding: self.shedding.load(Ordering::Relaxed),
             now: SystemTime::now(),
+        }
+    }
+}
+
+impl AdminService {
+    fn answer(&self, request: &InternalRequest) -> Response {
+        let service = match request.service {
+            Internal::Api => lb_admin::Internal::Api,
+            Internal::ApiByToken => lb_admin::Internal::ApiByToken,
+            Internal::Dashboard => lb_admin::Internal::Dashboard,
+            Internal::Ping => lb_admin::Internal::Ping,
+            Internal::Prometheus => lb_admin::Internal::Prometheus,
+            Internal::Noop => lb_admin::Internal::Noop,
+        };
+        let view = self.view();
+        let demand = Demand {
+            service,
+            method: &request.method,
+            path: &request.path,
+            authorization: request.authorization.as_deref(),
+            client: request.client,
+            body: &request.body,
+        };
+        match self.admin.judge(&demand, &view) {
+            Verdict::Read => {
+                self.admin.respond(service, &request.method, &request.path, &request.query, &view)
+            }
+            Verdict::Refused(response) => {
+                let InternalRequest { client, method, path, .. } = request;
+                tracing::warn!(%client, method, path, status = response.status, "The API refuses a request");
+                response
+            }
+            Verdict::Order(told) => {
+                if let Some((_, operators)) = self.state.get() {
+                    // Unknown only when a reload has just removed it: the answer says so.
+                    operators.set(told);
+                }
+                self.admin.respond(service, "GET", &request.path, "", &self.view())
+            }
         }
     }
 }
@@ -100,16 +142,7 @@ impl Internals for Answers {
         let control = service.control.clone();
         Box::pin(async move {
             let answered = control.spawn_blocking(move || {
-                let internal = match request.service {
-                    Internal::Api => lb_admin::Internal::Api,
-                    Internal::Dashboard => lb_admin::Internal::Dashboard,
-                    Internal::Ping => lb_admin::Internal::Ping,
-                    Internal::Prometheus => lb_admin::Internal::Prometheus,
-                    Internal::Noop => lb_admin::Internal::Noop,
-                };
-                let view = service.view();
-                let response =
-                    service.admin.respond(internal, &request.method, &request.path, &request.query, &view);
+                let response = service.answer(&request);
                 InternalResponse { status: response.status, headers: response.headers, body: response.body }
             });
             answered.await.unwrap_or_else(|_| InternalResponse {

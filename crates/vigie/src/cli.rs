@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::server::ServerCommand;
+
 /// A Layer-7 high-availability load balancer that reads Traefik's configuration.
 #[derive(Debug, Parser)]
 #[command(name = "vigie", version, disable_version_flag = true)]
@@ -36,6 +38,11 @@ pub(crate) enum Command {
         /// Which process, where several run.
         #[arg(long)]
         pid: Option<u32>,
+    },
+    /// Take servers of the running instance out of service, and bring them back.
+    Server {
+        #[command(subcommand)]
+        command: ServerCommand,
     },
     /// Print the version.
     Version,

@@ -2,6 +2,7 @@
 
 mod activation;
 mod admin;
+mod api_client;
 mod check;
 mod cli;
 mod demo;
@@ -13,6 +14,7 @@ mod publish;
 pub mod replica;
 
 mod run;
+mod server;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -42,6 +44,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Demo { port }) => demo::run(port),
         Some(Command::Healthcheck) => check::healthcheck(config_file),
         Some(Command::Upgrade { pid }) => upgrade::command(pid),
+        Some(Command::Server { command }) => match server::run(config_file, &command) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Some(Command::Version) => {
             say(&cli::version());
             Ok(())

@@ -89,7 +89,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     let mut control =
         Control::new((&*config).into(), metrics.clone(), move |candidate| publish(&publisher, candidate))
             .complaining(complain);
-    admin.follow(control.state());
+    admin.follow(control.state(), control.operators());
     let file = match &config.providers.file {
         Some(file) => {
             let started = FileProvider::start(file.source.clone(), file.watch, Context::from(&*config))
@@ -109,12 +109,13 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         }
         None => None,
     };
-    let state = control.state();
+    let (state, operators) = (control.state(), control.operators());
     if let Some(predecessor) = &predecessor {
         predecessor.check(&admin.spoilt())?;
         predecessor.count(&metrics);
         let mut live = predecessor.ready()?;
         lb_proxy::take_over_ticket_keys(live.ticket_keys());
+        operators.restore(live.orders());
         let recoveries = live.recall(&state.load().services, tokio::time::Instant::now().into_std());
         recoveries.into_iter().for_each(|recovery| drop(control_runtime.spawn(recovery.run())));
     }
@@ -131,8 +132,16 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     notify::ready("serving");
     control_runtime.spawn(notify::keep_watchdog());
     let timeout = config.core.upgrade_timeout;
-    let upgrades =
-        Upgrades { launch, proxy: &proxy, metrics, state, admin: Arc::clone(&admin), timeout, ongoing: None };
+    let upgrades = Upgrades {
+        launch,
+        proxy: &proxy,
+        metrics,
+        state,
+        operators,
+        admin: Arc::clone(&admin),
+        timeout,
+        ongoing: None,
+    };
     let logs = Logs { access_log: access_log.as_deref(), diagnostics: &log };
     control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, file.as_ref()));
     proxy.drain();
@@ -250,8 +259,10 @@ fn report(proxy: &Proxy, config: &StaticConfig, workers: usize) {
         if config.metrics.as_ref().is_some_and(|metrics| metrics.entry_point == name) {
             text.push_str("  /metrics");
         }
-        if name == "traefik" && config.api.as_ref().is_some_and(|api| api.insecure) {
-            text.push_str("  /api /dashboard/");
+        match config.api.as_ref().filter(|_| name == "traefik") {
+            Some(api) if api.insecure => text.push_str("  /api /dashboard/"),
+            Some(api) if api.token.is_some() => text.push_str("  /api (by token)"),
+            _ => {}
         }
     }
     complain(&text);
@@ -262,7 +273,7 @@ fn processors() -> usize {
 }
 
 /// For `X-Forwarded-Server`.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }

@@ -34,7 +34,7 @@ async fn orchestrators_get_their_answers() {
     assert_eq!(health["reasons"], json!([]), "{health}");
     assert_eq!(
         health["services"]["app@file"],
-        json!({"servers": 1, "healthy": 1, "degraded": 0, "unhealthy": 0, "available": true})
+        json!({"servers": 1, "healthy": 1, "degraded": 0, "unhealthy": 0, "drain": 0, "maintenance": 0, "available": true})
     );
     assert!(
         health["version"].is_string()

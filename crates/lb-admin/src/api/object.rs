@@ -7,55 +7,55 @@ use serde_json::{Map, Value};
 use super::duration::go_duration;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Object(Map<String, Value>);
+pub(crate) struct Object(Map<String, Value>);
 
 impl Object {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub(super) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.0.insert(key.to_owned(), value.into());
         self
     }
 
-    pub(super) fn some(self, key: &str, value: Option<impl Into<Value>>) -> Self {
+    pub(crate) fn some(self, key: &str, value: Option<impl Into<Value>>) -> Self {
         match value {
             Some(value) => self.set(key, value),
             None => self,
         }
     }
 
-    pub(super) fn text(self, key: &str, value: &str) -> Self {
+    pub(crate) fn text(self, key: &str, value: &str) -> Self {
         if value.is_empty() { self } else { self.set(key, value) }
     }
 
-    pub(super) fn flag(self, key: &str, value: bool) -> Self {
+    pub(crate) fn flag(self, key: &str, value: bool) -> Self {
         if value { self.set(key, true) } else { self }
     }
 
-    pub(super) fn number(self, key: &str, value: impl Into<i64>) -> Self {
+    pub(crate) fn number(self, key: &str, value: impl Into<i64>) -> Self {
         let value = value.into();
         if value == 0 { self } else { self.set(key, value) }
     }
 
-    pub(super) fn list(self, key: &str, values: &[impl AsRef<str>]) -> Self {
+    pub(crate) fn list(self, key: &str, values: &[impl AsRef<str>]) -> Self {
         if values.is_empty() {
             return self;
         }
         self.set(key, values.iter().map(|value| value.as_ref().to_owned()).collect::<Vec<_>>())
     }
 
-    pub(super) fn duration(self, key: &str, value: Duration) -> Self {
+    pub(crate) fn duration(self, key: &str, value: Duration) -> Self {
         self.set(key, go_duration(value))
     }
 
     /// Left out when it has no members.
-    pub(super) fn object(self, key: &str, value: Value) -> Self {
+    pub(crate) fn object(self, key: &str, value: Value) -> Self {
         if value.as_object().is_some_and(Map::is_empty) { self } else { self.set(key, value) }
     }
 
-    pub(super) fn build(self) -> Value {
+    pub(crate) fn build(self) -> Value {
         Value::Object(self.0)
     }
 }

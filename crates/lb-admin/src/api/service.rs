@@ -9,13 +9,13 @@ use lb_config::dynamic::{
     self, HealthCheck, OutlierDetection, ProbeMode, Queue, RetryBudget, SameSite, SlowStart, StickyCookie,
     Strategy,
 };
-use lb_core::health::{AdminState, Status};
+use lb_core::health::Status;
 use serde_json::{Map, Value};
 
 use super::object::Object;
 use super::{Model, header_map, internal, list, provider};
-use crate::Response;
 use crate::query::Query;
+use crate::{Response, operator};
 
 struct Service<'m> {
     name: &'m str,
@@ -84,31 +84,16 @@ impl Service<'_> {
             .set("name", self.name)
             .set("provider", provider(self.name))
             .text("type", self.kind())
-            .some("serverDetails", model.view.services.get(self.name).map(|live| details(live)))
+            .some("serverDetails", model.view.services.get(self.name).map(|live| details(model, live)))
             .flag("panic", model.view.services.get(self.name).is_some_and(|live| live.panics()))
             .build()
     }
 }
 
 /// Beyond Traefik: what the dashboard shows of each server.
-fn details(service: &lb_core::balance::Service) -> Vec<Value> {
+fn details(model: &Model<'_>, service: &lb_core::balance::Service) -> Vec<Value> {
     let details = service.servers().enumerate().map(|(index, (server, weight))| {
-        let health = match server.status() {
-            Status::Healthy => "healthy",
-            Status::Degraded => "degraded",
-            Status::Unhealthy => "unhealthy",
-        };
-        let state = match server.admin_state() {
-            AdminState::Ready => "ready",
-            AdminState::Drain => "drain",
-            AdminState::Maintenance => "maintenance",
-        };
-        Object::new()
-            .set("url", server.url())
-            .set("health", health)
-            .set("state", state)
-            .set("weight", weight)
-            .set("inFlight", server.in_flight())
+        operator::server(model.view, service.name(), server, weight)
             .flag("ejected", service.is_ejected(index))
             .some("slowStartPercent", service.slow_start_percent(index))
             .build()
@@ -128,6 +113,12 @@ fn load_balancer(config: &dynamic::Service) -> Value {
     // `None` is written as a negative interval; Go prints it as it was written, we know its meaning only.
     let flush = config.flush_interval.map_or("-1ns".into(), super::duration::go_duration);
     let transport = Some(&config.servers_transport).filter(|name| *name != "default@internal");
+    // Five minutes go without saying.
+    let drain_timeout = match config.drain_timeout {
+        Some(timeout) if timeout == Duration::from_secs(300) => None,
+        Some(timeout) => Some(super::duration::go_duration(timeout)),
+        None => Some("none".into()),
+    };
     let object = match &config.servers[..] {
         [] => Object::new(),
         servers => Object::new().set("servers", servers.iter().map(server).collect::<Vec<_>>()),
@@ -159,6 +150,7 @@ fn load_balancer(config: &dynamic::Service) -> Value {
             "retryBudget",
             Some(config.retry_budget).filter(|budget| *budget != RetryBudget::default()).map(retry_budget),
         )
+        .some("drainTimeout", drain_timeout)
         .build()
 }
 

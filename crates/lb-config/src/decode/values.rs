@@ -91,6 +91,14 @@ impl<'a> Field<'a> {
         span.to_duration()
     }
 
+    /// Zero or longer, or the word `none` for no limit, which is `Some(None)`.
+    pub(crate) fn duration_or_none(&self) -> Option<Option<Duration>> {
+        if self.text()?.value == "none" {
+            return Some(None);
+        }
+        self.duration().map(Some)
+    }
+
     /// Longer than zero.
     pub(crate) fn positive_duration(&self) -> Option<Duration> {
         let span = self.span()?;

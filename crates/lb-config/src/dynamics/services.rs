@@ -15,6 +15,9 @@ use crate::problem::{Kind, quoted};
 /// `responseForwarding.flushInterval` when absent (reference 2.5).
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// `drainTimeout` when absent: the deregistration delay of AWS load balancers.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// A heavier server is refused; chosen, so that a full cycle of weighted turns stays small.
 const MAX_WEIGHT: i64 = 65_535;
 
@@ -85,6 +88,7 @@ impl<'a> Draft<'a> {
         let transport = block
             .take("serversTransport")
             .and_then(|field| self.reference(Kind::Service, name, Kind::ServersTransport, &field));
+        let drain_timeout = block.take("drainTimeout").and_then(|field| field.duration_or_none());
         Some(Service {
             servers,
             strategy: strategy?,
@@ -100,6 +104,7 @@ impl<'a> Draft<'a> {
             servers_transport: transport.unwrap_or_else(|| "default@internal".to_owned()),
             retry_budget,
             queue,
+            drain_timeout: drain_timeout.unwrap_or(Some(DRAIN_TIMEOUT)),
         })
     }
 }
@@ -185,8 +190,15 @@ mod tests {
                 servers_transport: "default@internal".to_owned(),
                 retry_budget: Default::default(),
                 queue: Default::default(),
+                drain_timeout: Some(DRAIN_TIMEOUT),
             }
         );
+        for (text, expected) in
+            [("none", None), ("0s", Some(Duration::ZERO)), ("1h", Some(DRAIN_TIMEOUT * 12))]
+        {
+            let service = load_balancer(&format!("{{servers: [], drainTimeout: {text}}}")).unwrap();
+            assert_eq!(service.drain_timeout, expected, "{text}");
+        }
         let service =
             load_balancer("{servers: [], responseForwarding: {flushInterval: -1}, strategy: leastConn}");
         let service = service.unwrap();
@@ -211,6 +223,8 @@ mod tests {
             ("{servers: [{weight: 2}]}", "servers[0]: `url` is missing"),
             ("{servers: [{}]}", "servers[0]: `url` is missing"),
             ("{servers: [http://a]}", "servers[0]: expected a map, found a single value"),
+            ("{servers: [], drainTimeout: forever}", "drainTimeout: `forever` is not a length of time"),
+            ("{servers: [], drainTimeout: -1s}", "drainTimeout: a length of time cannot be negative"),
             ("{servers: [], strategy: WRR}", "strategy: `WRR` is not a known value"),
             ("{servers: [{url: 'http://a', weight: 70000}]}", "servers[0].weight: 70000 is out of range"),
             ("{servers: [], serversTransport: t}", "serversTransport: no servers transport is called `t`"),

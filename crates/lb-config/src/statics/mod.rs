@@ -3,6 +3,7 @@
 mod entry_points;
 mod observe;
 mod providers;
+mod token;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
     let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
 
-    let wants_internal = api.as_ref().is_some_and(|api| api.insecure)
+    let wants_internal = api.as_ref().is_some_and(|api| api.insecure || api.token.is_some())
         || ping.as_ref().is_some_and(|ping| ping.entry_point == TRAEFIK && !ping.manual_routing)
         || metrics.as_ref().is_some_and(|metrics| metrics.entry_point == TRAEFIK && !metrics.manual_routing);
     if wants_internal && !entry_points.iter().any(|entry_point| entry_point.name == TRAEFIK) {
@@ -134,6 +135,7 @@ fn api(field: &Field<'_>) -> Option<Api> {
         base_path: "/".to_owned(),
         dashboard_name: None,
         disable_dashboard_ad: false,
+        token: None,
     };
     let block = match field.enabled() {
         Enabled::Off => return None,
@@ -154,6 +156,7 @@ fn api(field: &Field<'_>) -> Option<Api> {
         api.base_path = path.value.to_owned();
     }
     api.dashboard_name = text(&block, "dashboardName");
+    api.token = token::read(&block);
     block.finish();
     Some(api)
 }
@@ -298,6 +301,10 @@ mod tests {
         assert_eq!(listens("entryPoints: {web: {address: ':1'}}\napi: {}"), ["web=[::]:1"]);
         assert_eq!(
             listens("entryPoints: {web: {address: ':1'}}\napi: {insecure: true}"),
+            ["traefik=[::]:8080", "web=[::]:1"]
+        );
+        assert_eq!(
+            listens("entryPoints: {web: {address: ':1'}}\napi: {token: 0123456789abcdef}"),
             ["traefik=[::]:8080", "web=[::]:1"]
         );
         assert_eq!(

@@ -14,7 +14,7 @@ use super::label::{Kind, LabelId, Snapshot};
 use super::names::{self, Definition};
 use super::sample::Key;
 use super::table::{Bounds, Histogram, Row, Table};
-use super::{BreakerState, Certificate, Inner, ServerGauge, ServiceGauge, Status, unix_seconds};
+use super::{AdminState, BreakerState, Certificate, Inner, ServerGauge, ServiceGauge, Status, unix_seconds};
 
 /// Seconds, of `request_duration_seconds`.
 pub(super) const REQUEST_BUCKETS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -255,9 +255,10 @@ fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
     let read = inner.servers.lock().clone();
     let Some(read) = read else { return };
     let mut up = Family::gauge(names::SERVER_UP);
+    let mut admin = Family::gauge(names::SERVER_ADMIN_STATE);
     // One URL may serve several services: requests add up, and the worst health is what an alert wants.
     let mut instances: BTreeMap<String, (u64, f64)> = BTreeMap::new();
-    for ServerGauge { service, url, in_flight, status, checked } in read() {
+    for ServerGauge { service, url, in_flight, status, admin_state, checked } in read() {
         let health = match status {
             Status::Healthy => 1.0,
             Status::Degraded => 0.5,
@@ -266,6 +267,12 @@ fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
         if checked {
             up.push(&[&service, &url], if status == Status::Unhealthy { 0.0 } else { 1.0 });
         }
+        let wanted = match admin_state {
+            AdminState::Ready => 0.0,
+            AdminState::Drain => 1.0,
+            AdminState::Maintenance => 2.0,
+        };
+        admin.push(&[&service, &url], wanted);
         let (requests, worst) = instances.entry(url).or_insert((0, 1.0));
         *requests += u64::from(in_flight);
         *worst = worst.min(health);
@@ -276,7 +283,7 @@ fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
         active.push(&[url], *requests as f64);
         healths.push(&[url], *health);
     }
-    families.extend([up, active, healths].map(Family::build));
+    families.extend([up, admin, active, healths].map(Family::build));
 }
 
 fn services(inner: &Inner, families: &mut Vec<MetricFamily>) {
@@ -380,6 +387,7 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         single(Family::counter(names::UPGRADE_FAILURES), number(&inner.upgrade_failures)),
         single(Family::counter(names::ACCESS_LOG_DROPPED), number(&inner.access_log_dropped)),
         single(Family::counter(names::LOG_DROPPED), number(&inner.log_dropped.lock())),
+        single(Family::counter(names::REMOVED_CLOSED), number(&inner.removed_closed)),
     ]);
     if let Some((limit, shedding)) = &*inner.memory.lock() {
         let shedding = f64::from(u8::from(shedding.load(Ordering::Relaxed)));

@@ -93,6 +93,10 @@ definitions! {
     PANIC_MODE = "lb_panic_mode" ["service"]
         "Whether too few servers are eligible, so that all are used: 1 or 0.";
     RATE_LIMITED = "lb_rate_limited_total" ["middleware"] "Requests that a rate limit or in-flight limit refused.";
+    SERVER_ADMIN_STATE = "lb_server_admin_state" ["service", "url"]
+        "What the operator wants of a server: 0 ready, 1 drain, 2 maintenance.";
+    REMOVED_CLOSED = "lb_removed_server_closed_total" []
+        "Requests and tunnels on servers that a reload removed, ended because the drain time was over.";
     UPSTREAM_CONNECTIONS = "lb_upstream_connections" ["service"] "Open connections to servers, idle ones included.";
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []
         "Access log lines lost because the file could not be written in time.";

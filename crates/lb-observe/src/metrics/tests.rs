@@ -243,6 +243,7 @@ fn servers_are_read_when_scraped() {
             url: url.into(),
             in_flight,
             status,
+            admin_state: if url == "http://two" { AdminState::Drain } else { AdminState::Ready },
             checked,
         };
         vec![
@@ -257,6 +258,8 @@ fn servers_are_read_when_scraped() {
             r#"active_connections{instance="http://one"} 7"#,
             r#"instance_health{instance="http://one"} 0.5"#,
             r#"instance_health{instance="http://two"} 0"#,
+            r#"lb_server_admin_state{service="a@file",url="http://one"} 0"#,
+            r#"lb_server_admin_state{service="a@file",url="http://two"} 1"#,
             r#"traefik_service_server_up{service="a@file",url="http://one"} 1"#,
             r#"traefik_service_server_up{service="a@file",url="http://two"} 0"#,
         ],
@@ -325,6 +328,7 @@ fn rare_events_are_counted() {
     drop(served);
     metrics.queue_refused(ids.service, "full");
     metrics.rate_limited(limit);
+    metrics.removed_closed(3);
     metrics.breaker(limit, BreakerState::Closed);
     metrics.breaker_changed(limit, BreakerState::HalfOpen);
     metrics.probed("http", ids.server, true, Duration::from_millis(30));
@@ -353,6 +357,7 @@ fn rare_events_are_counted() {
             r#"lb_retries_refused_total{service="api@file"} 1"#,
             r#"lb_queue_length{service="api@file"} 1"#,
             r#"lb_queue_refused_total{reason="full",service="api@file"} 1"#,
+            "lb_removed_server_closed_total 3",
             r#"lb_rate_limited_total{middleware="limit@file"} 1"#,
             r#"lb_circuit_breaker_state{middleware="limit@file"} 1"#,
             r#"lb_circuit_breaker_transitions_total{middleware="limit@file",to="half-open"} 1"#,

@@ -15,14 +15,14 @@ use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
 use super::replay::Replay;
-use super::{forwarded, tunnel};
+use super::{forwarded, internally, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Called, Delivered, Patience};
 use crate::middleware::{Middleware, Step};
-use crate::snapshot::{Internal, Route, Target};
+use crate::snapshot::{Route, Target};
 use crate::upstream::failure::{Cause, Failure};
-use crate::worker::{InternalRequest, Worker};
+use crate::worker::Worker;
 
 /// Seconds after which a client may try again that was refused because memory is short. Chosen.
 const SHED_RETRY_AFTER: &str = "5";
@@ -330,7 +330,9 @@ async fn pass<D: Downstream>(
     }
     let service = match &route.target {
         Target::Internal(internal) => {
-            let local = respond_internally(worker, x, *internal).await;
+            let patience = connection.entry.patience(x.started);
+            // Boxed: what an operator asks, and not to be in the way of what clients ask.
+            let local = Box::pin(internally::respond(worker, x, *internal, down, framing, patience)).await;
             local.write_head(&mut x.response);
             return Passed { reply: Reply::Local(local.body), reached, failure: None };
         }
@@ -418,23 +420,6 @@ fn unwind(x: &mut Exchange, chain: &[Middleware]) {
     for middleware in chain.iter().rev() {
         middleware.on_response(x);
     }
-}
-
-async fn respond_internally(worker: &Worker, x: &Exchange, service: Internal) -> Local {
-    let (path, query) = split_target(x.head.target());
-    let request = InternalRequest {
-        service,
-        method: x.head.method().to_owned(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        forwarded_prefix: x.head.get_str("x-forwarded-prefix").map(str::to_owned),
-    };
-    let response = worker.internals.respond(request).await;
-    let mut local = Local::bare(response.status).body(response.body);
-    for (name, value) in response.headers {
-        local = local.with(name, value);
-    }
-    local
 }
 
 /// Sends an answer of our own.

@@ -12,6 +12,7 @@ pub(crate) mod h2_meter;
 pub(crate) mod h2_serve;
 pub(crate) mod h2_stream;
 pub(crate) mod handle;
+mod internally;
 pub(crate) mod local;
 pub(crate) mod normalise;
 pub(crate) mod pace;

@@ -425,7 +425,7 @@ impl<'a> Builder<'a> {
             if router.entry_point != entry.name {
                 continue;
             }
-            let Some(rule) = internal::rule(router.rule) else { continue };
+            let Some(rule) = internal::rule(&router.rule) else { continue };
             let value = Arc::new(self.internal_route(router.name, Box::new([]), router.service));
             plain.push(route::Route { rule, priority: router.priority, rank: u32::MAX, value });
         }

@@ -9,6 +9,8 @@ use lb_core::route::Rule;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Internal {
     Api,
+    /// The API where each request has to show the token.
+    ApiByToken,
     Dashboard,
     Ping,
     Prometheus,
@@ -22,7 +24,7 @@ const TOP: i64 = i64::MAX;
 pub(super) struct InternalRouter {
     pub(super) name: &'static str,
     pub(super) entry_point: String,
-    pub(super) rule: &'static str,
+    pub(super) rule: String,
     pub(super) priority: i64,
     pub(super) service: Internal,
 }
@@ -44,7 +46,7 @@ impl Internal {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Api => "api@internal",
+            Self::Api | Self::ApiByToken => "api@internal",
             Self::Dashboard => "dashboard@internal",
             Self::Ping => "ping@internal",
             Self::Prometheus => "prometheus@internal",
@@ -56,8 +58,9 @@ impl Internal {
 /// The routers that the static configuration asks for.
 pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
     let mut routers = Vec::new();
-    let mut add = |name, entry_point: &str, rule, priority, service| {
-        routers.push(InternalRouter { name, entry_point: entry_point.to_owned(), rule, priority, service });
+    let mut add = |name, entry_point: &str, rule: &str, priority, service| {
+        let (entry_point, rule) = (entry_point.to_owned(), rule.to_owned());
+        routers.push(InternalRouter { name, entry_point, rule, priority, service });
     };
     if let Some(ping) = fixed.ping.as_ref().filter(|ping| !ping.manual_routing) {
         add("ping@internal", &ping.entry_point, "PathPrefix(`/ping`)", TOP, Internal::Ping);
@@ -68,9 +71,12 @@ pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
     if let Some(metrics) = fixed.metrics.as_ref().filter(|metrics| !metrics.manual_routing) {
         add("prometheus@internal", &metrics.entry_point, "PathPrefix(`/metrics`)", TOP, Internal::Prometheus);
     }
-    if let Some(api) = fixed.api.as_ref().filter(|api| api.insecure) {
-        add("api@internal", "traefik", "PathPrefix(`/api`)", TOP - 1, Internal::Api);
-        if api.dashboard {
+    if let Some(api) = fixed.api.as_ref().filter(|api| api.insecure || api.token.is_some()) {
+        let service = if api.insecure { Internal::Api } else { Internal::ApiByToken };
+        let rule = format!("PathPrefix(`{}/api`)", api.base_path.trim_end_matches('/'));
+        add("api@internal", "traefik", &rule, TOP - 1, service);
+        // A browser has no token to show.
+        if api.dashboard && api.insecure {
             add("dashboard@internal", "traefik", "PathPrefix(`/`)", TOP - 2, Internal::Dashboard);
         }
     }

@@ -1,11 +1,12 @@
 //! What is known of the servers, and the keys of TLS sessions, as a document for the process that follows.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lb_control::Services;
 use lb_core::balance::Service;
 use lb_core::health::{AdminState, Memory, Status};
+use lb_core::operator::OperatorState;
 use lb_proxy::TicketKey;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct LiveState {
     servers: Vec<ServerState>,
+    #[serde(default)]
+    orders: Vec<Order>,
     #[serde(default)]
     ticket_keys: Vec<SharedKey>,
 }
@@ -35,8 +38,34 @@ struct ServerState {
     since_ms: u64,
     appeared_ms: u64,
     starting: bool,
-    /// What the operator wants.
-    admin: String,
+}
+
+/// See [`OperatorState`]. Times are milliseconds since 1970.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    service: String,
+    url: String,
+    state: String,
+    since_ms: u64,
+    until_ms: Option<u64>,
+    by: String,
+}
+
+impl Order {
+    fn of(told: OperatorState) -> Self {
+        let since = |time: SystemTime| millis(time.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let OperatorState { service, url, state, until, by, .. } = told;
+        let state = state.word().to_owned();
+        Self { service, url, state, since_ms: since(told.since), until_ms: until.map(since), by }
+    }
+
+    /// `None` for a state of a later version.
+    fn told(self) -> Option<OperatorState> {
+        let time = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        let Self { service, url, state, since_ms, until_ms, by } = self;
+        let state = AdminState::from_word(&state)?;
+        Some(OperatorState { service, url, state, since: time(since_ms), until: until_ms.map(time), by })
+    }
 }
 
 /// A server that its service lets back in at some time, unless something else does before.
@@ -55,11 +84,14 @@ impl Recovery {
 
 const STATUSES: [(Status, &str); 3] =
     [(Status::Healthy, "healthy"), (Status::Degraded, "degraded"), (Status::Unhealthy, "unhealthy")];
-const ADMIN_STATES: [(AdminState, &str); 3] =
-    [(AdminState::Ready, "ready"), (AdminState::Drain, "drain"), (AdminState::Maintenance, "maintenance")];
 
 impl LiveState {
-    pub(crate) fn record(services: &Services, ticket_keys: Vec<TicketKey>, now: Instant) -> Self {
+    pub(crate) fn record(
+        services: &Services,
+        orders: impl IntoIterator<Item = OperatorState>,
+        ticket_keys: Vec<TicketKey>,
+        now: Instant,
+    ) -> Self {
         let of_service = |(name, service): (&String, &Arc<Service>)| {
             let servers = service.servers().map(|(server, _)| {
                 let Memory { status, streak, since, appeared, starting } = server.memory(now);
@@ -71,7 +103,6 @@ impl LiveState {
                     since_ms: millis(since),
                     appeared_ms: millis(appeared),
                     starting,
-                    admin: word(&ADMIN_STATES, server.admin_state()),
                 }
             });
             servers.collect::<Vec<_>>()
@@ -79,8 +110,14 @@ impl LiveState {
         let shared = |TicketKey { name, secret, age }| SharedKey { name, secret, age_ms: millis(age) };
         Self {
             servers: services.iter().flat_map(of_service).collect(),
+            orders: orders.into_iter().map(Order::of).collect(),
             ticket_keys: ticket_keys.into_iter().map(shared).collect(),
         }
+    }
+
+    /// What operators want of servers, to be taken once.
+    pub(crate) fn orders(&mut self) -> Vec<OperatorState> {
+        std::mem::take(&mut self.orders).into_iter().filter_map(Order::told).collect()
     }
 
     /// Keys of TLS session tickets, to be taken once.
@@ -100,15 +137,9 @@ impl LiveState {
         for known in &self.servers {
             let Some(service) = services.get(&known.service) else { continue };
             let mut servers = service.servers().enumerate();
-            let Some((index, (server, _))) = servers.find(|(_, (server, _))| server.url() == known.url)
-            else {
+            let Some((index, _)) = servers.find(|(_, (server, _))| server.url() == known.url) else {
                 continue;
             };
-            if let Some(admin) = meaning(&ADMIN_STATES, &known.admin)
-                && admin != server.admin_state()
-            {
-                server.set_admin_state(admin);
-            }
             let Some(status) = meaning(&STATUSES, &known.status) else { continue };
             let [since, appeared] = [known.since_ms, known.appeared_ms].map(Duration::from_millis);
             let memory = Memory { status, streak: known.streak, since, appeared, starting: known.starting };
@@ -149,9 +180,9 @@ mod tests {
         Services::from([("app@file".to_owned(), Arc::new(service))])
     }
 
-    fn states(services: &Services) -> Vec<(String, Status, AdminState)> {
+    fn states(services: &Services) -> Vec<(&str, Status)> {
         let servers = services["app@file"].servers();
-        servers.map(|(server, _)| (server.url().to_owned(), server.status(), server.admin_state())).collect()
+        servers.map(|(server, _)| (server.url(), server.status())).collect()
     }
 
     #[test]
@@ -162,20 +193,25 @@ mod tests {
         let app = &old["app@file"];
         app.observe_probe(0, Probe::Failed, now);
         app.observe_probe(2, Probe::Failed, now);
-        app.servers().nth(1).unwrap().0.set_admin_state(AdminState::Drain);
-        let text = serde_json::to_string(&LiveState::record(&old, Vec::new(), now)).unwrap();
+        let since = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let order = OperatorState {
+            service: "app@file".to_owned(),
+            url: "http://b".to_owned(),
+            state: AdminState::Drain,
+            since,
+            until: Some(since + Duration::from_secs(600)),
+            by: "alice".to_owned(),
+        };
+        let text = serde_json::to_string(&LiveState::record(&old, [order.clone()], Vec::new(), now)).unwrap();
 
         let later = now + Duration::from_secs(5);
         let new = services(checked, &["http://new", "http://b", "http://a"], later);
-        let live: LiveState = serde_json::from_str(&text).unwrap();
+        let mut live: LiveState = serde_json::from_str(&text).unwrap();
+        assert_eq!(live.orders(), [order]);
         assert!(live.recall(&new, later).is_empty());
         assert_eq!(
             states(&new),
-            [
-                ("http://new".to_owned(), Status::Healthy, AdminState::Ready),
-                ("http://b".to_owned(), Status::Healthy, AdminState::Drain),
-                ("http://a".to_owned(), Status::Unhealthy, AdminState::Ready),
-            ]
+            [("http://new", Status::Healthy), ("http://b", Status::Healthy), ("http://a", Status::Unhealthy)]
         );
     }
 
@@ -188,7 +224,7 @@ mod tests {
         let old = services(settings, &["http://a"], now);
         assert!(old["app@file"].observe_response(0, true, now).is_some());
         let new = services(settings, &["http://a"], now);
-        let live = LiveState::record(&old, Vec::new(), now + Duration::from_secs(4));
+        let live = LiveState::record(&old, [], Vec::new(), now + Duration::from_secs(4));
         let recoveries = live.recall(&new, now + Duration::from_secs(4));
         assert_eq!(states(&new)[0].1, Status::Unhealthy);
         assert_eq!(recoveries[0].after, Duration::from_secs(6));
@@ -202,8 +238,11 @@ mod tests {
         let checked = Settings { active: Some(health::Settings::default()), ..Settings::default() };
         let new = services(checked, &["http://a"], now);
         let text = r#"{"later": 1, "servers": [{"service": "app@file", "url": "http://a", "status": "asleep",
-            "streak": 0, "since_ms": 1, "appeared_ms": 1, "starting": false, "admin": "gone", "mood": "fine"}]}"#;
-        serde_json::from_str::<LiveState>(text).unwrap().recall(&new, now);
+            "streak": 0, "since_ms": 1, "appeared_ms": 1, "starting": false, "mood": "fine"}], "orders": [{"service": "app@file", "url": "http://a", "state": "gone",
+            "since_ms": 1, "until_ms": null, "by": "bob"}]}"#;
+        let mut live: LiveState = serde_json::from_str(text).unwrap();
+        live.recall(&new, now);
+        assert_eq!(live.orders(), []);
         assert_eq!(states(&new)[0].1, Status::Healthy);
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_control::StateWatch;
+use lb_control::{Operators, StateWatch};
 use lb_observe::metrics::Metrics;
 use lb_proxy::Proxy;
 use tokio::task::JoinHandle;
@@ -23,6 +23,7 @@ pub(crate) struct Upgrades<'a> {
     pub(crate) proxy: &'a Proxy,
     pub(crate) metrics: Metrics,
     pub(crate) state: StateWatch,
+    pub(crate) operators: Operators,
     pub(crate) admin: Arc<AdminService>,
     /// `core.upgradeTimeout`.
     pub(crate) timeout: Duration,
@@ -55,14 +56,16 @@ impl Upgrades<'_> {
     fn raise(&self) -> Result<(JoinHandle<Result<Successor, String>>, UnixStream), String> {
         let launch = self.launch.clone().ok_or("this command cannot be upgraded")?;
         let (upgrades, upgrade_failures) = self.metrics.upgrades();
-        let state = self.state.clone();
+        let (state, operators) = (self.state.clone(), self.operators.clone());
         let estate = Estate {
             sockets: self.proxy.sockets().map_err(|error| error.to_string())?,
             spoilt: self.admin.spoilt(),
             upgrades,
             upgrade_failures,
             live: Box::new(move || {
-                LiveState::record(&state.load().services, lb_proxy::ticket_keys(), Instant::now().into_std())
+                let orders = operators.all().into_iter().map(|(told, _)| told);
+                let now = Instant::now().into_std();
+                LiveState::record(&state.load().services, orders, lb_proxy::ticket_keys(), now)
             }),
         };
         let pair = || {

@@ -1,6 +1,7 @@
 //! Against change: reloads, upgrades and operators lose nothing.
 
 mod dynasty;
+mod operator;
 mod quarantine;
 mod reload;
 mod systemd;

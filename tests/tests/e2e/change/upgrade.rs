@@ -131,6 +131,37 @@ async fn health_goes_along() {
     assert_eq!(traffic(), before, "{}", vigie.words());
 }
 
+/// What an operator has taken out of service stays out, over upgrades and over reloads after them.
+#[tokio::test]
+async fn operator_states_go_along() {
+    let (kept, resting) = (Origin::start("kept").await, Origin::start("resting").await);
+    let token = "0123456789abcdef0123456789abcdef";
+    let statics =
+        STATIC.replace("api: {insecure: true}", &format!("api: {{insecure: true, token: {token}}}"));
+    let dynamic = app("", &[kept.url(), resting.url()]);
+    let mut vigie = Dynasty::found(&statics, &dynamic).await;
+    let server = resting.url().replace(':', "%3A").replace('/', "%2F");
+    let path = format!("/api/http/services/app@file/servers/{server}/state");
+    let fields = [("Authorization", &*format!("Bearer {token}"))];
+    let mut admin = Protocol::Http1.connect(vigie.admin()).await;
+    let told = admin.request("PUT", &path, &fields, Some(br#"{"state": "maintenance"}"#)).await;
+    assert_eq!(told.status, 200, "{}", told.text());
+    for round in 0..2 {
+        vigie.upgrade().await;
+        let successes = vigie.metric("traefik_config_reloads_total").await;
+        vigie.write(
+            "dynamic.yml",
+            &format!("{dynamic}    other-{round}: {{loadBalancer: {{servers: []}}}}\n"),
+        );
+        let reloaded =
+            eventually(PATIENCE, async || vigie.metric("traefik_config_reloads_total").await > successes);
+        assert!(reloaded.await, "{}", vigie.words());
+        for _ in 0..4 {
+            assert_eq!(origin(&Protocol::Http1.get(vigie.web(), "/").await), "kept");
+        }
+    }
+}
+
 /// Session tickets stay good, so an upgrade brings no wave of full handshakes.
 #[tokio::test]
 async fn tls_sessions_are_resumed() {

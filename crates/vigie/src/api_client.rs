@@ -1,0 +1,195 @@
+//! Asks the API of a running Vigie, for commands.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use lb_config::StaticConfig;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::check;
+
+/// One request and its answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer is smaller, or it is none of ours.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Where the API is and what opens it, as far as the command line says.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    /// Address of the API, such as http://127.0.0.1:8080. Default: the entry point `traefik` of the static
+    /// configuration.
+    #[arg(long, value_name = "URL", env = "VIGIE_API_ADDRESS")]
+    address: Option<String>,
+    /// File with the token. Default: $VIGIE_API_TOKEN, then the static configuration.
+    #[arg(long = "tokenfile", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ApiClient {
+    /// `host:port`.
+    authority: String,
+    /// Before `/api`.
+    base_path: String,
+    token: String,
+}
+
+/// An answer that is no success.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refused {
+    message: String,
+}
+
+impl ApiClient {
+    /// Reads the static configuration where the command line leaves something open.
+    pub(crate) fn new(target: &Target, config_file: Option<&Path>) -> anyhow::Result<Self> {
+        let mut token = match &target.token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file);
+                Some(text.with_context(|| format!("cannot read {}", file.display()))?.trim().to_owned())
+            }
+            None => std::env::var("VIGIE_API_TOKEN").ok().filter(|token| !token.is_empty()),
+        };
+        let mut address = target.address.clone();
+        if address.is_none() || token.is_none() {
+            let hint =
+                "name the API with --address=URL and its token with --tokenFile=FILE or $VIGIE_API_TOKEN";
+            let (config, _) = check::static_config(config_file).context(hint)?;
+            if address.is_none() {
+                address = Some(address_in(&config)?);
+            }
+            let api = config.api.as_ref();
+            token = token
+                .or_else(|| api.and_then(|api| api.token.as_ref()).map(|token| token.reveal().to_owned()));
+        }
+        let token = token.context(
+            "there is no token: set `api.token` or `api.tokenFile` of the static \
+            configuration, or give --tokenFile=FILE",
+        )?;
+        let address = address.unwrap_or_default();
+        let Some(rest) = address.strip_prefix("http://") else {
+            bail!("{address:?} is no address that this command can ask: write http://HOST:PORT");
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let authority = if has_port(authority) { authority.to_owned() } else { format!("{authority}:80") };
+        let base_path = match path.trim_matches('/') {
+            "" => String::new(),
+            path => format!("/{path}"),
+        };
+        Ok(Self { authority, base_path, token })
+    }
+
+    /// # Errors
+    /// [`Refused`] when Vigie answers that it will not; anything else when there is no answer.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let asked = self.exchange(method, path, body);
+        let answered = tokio::time::timeout(TIMEOUT, asked).await;
+        let nobody = || format!("no answer from http://{}", self.authority);
+        let (status, bytes) = answered.map_err(anyhow::Error::from).flatten().with_context(nobody)?;
+        let parsed = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if status == 200 {
+            return Ok(parsed);
+        }
+        let message = match parsed["message"].as_str() {
+            Some(message) => message.to_owned(),
+            None => format!("http://{} answers {status}: is this the API of Vigie?", self.authority),
+        };
+        Err(Refused { message }.into())
+    }
+
+    async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Bytes)> {
+        let stream = TcpStream::connect(&self.authority).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base_path))
+            .header("Host", &self.authority)
+            .header("Authorization", format!("Bearer {}", self.token))
+            .header("Connection", "close")
+            .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
+        };
+        let mut connection = std::pin::pin!(connection);
+        let mut answer = std::pin::pin!(answer);
+        let mut open = true;
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                _ = &mut connection, if open => open = false,
+            }
+        }
+    }
+}
+
+fn has_port(authority: &str) -> bool {
+    authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn address_in(config: &StaticConfig) -> anyhow::Result<String> {
+    let file = &config.file;
+    let api = config.api.as_ref().filter(|api| api.insecure || api.token.is_some());
+    let api = api.with_context(|| {
+        format!("{file} serves no API on the entry point `traefik`: set `api.token`, or give --address=URL")
+    })?;
+    let entry = config.entry_points.iter().find(|entry| entry.name == "traefik");
+    let mut address = entry.context("there is no entry point `traefik`")?.address;
+    if address.port() == 0 {
+        bail!("the entry point `traefik` of {file} takes any free port: give --address=URL");
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(format!("http://{address}{}", api.base_path.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    fn client(static_text: &str, address: Option<&str>) -> Result<String, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("vigie.yml");
+        std::fs::write(&file, static_text).unwrap();
+        let target = Target { address: address.map(str::to_owned), token_file: None };
+        let client = ApiClient::new(&target, Some(&file));
+        let shown = client.map(|client| format!("{}{} {}", client.authority, client.base_path, client.token));
+        shown.map_err(|error| format!("{error:#}").replace(&file.display().to_string(), "vigie.yml"))
+    }
+
+    #[test]
+    fn address_and_token_come_from_the_static_configuration() {
+        let api = format!("api: {{token: '{TOKEN}', basePath: /ops/}}");
+        let on = |address: &str| format!("entryPoints: {{traefik: {{address: '{address}'}}}}\n{api}");
+        assert_eq!(client(&api, None), Ok(format!("127.0.0.1:8080/ops {TOKEN}")));
+        assert_eq!(client(&on("192.0.2.1:81"), None), Ok(format!("192.0.2.1:81/ops {TOKEN}")));
+        assert_eq!(client(&on("[::1]:81"), None), Ok(format!("[::1]:81/ops {TOKEN}")));
+        assert_eq!(client(&on(":81"), Some("http://lb.test/")), Ok(format!("lb.test:80 {TOKEN}")));
+        assert_eq!(client(&on(":81"), Some("http://[::1]")), Ok(format!("[::1]:80 {TOKEN}")));
+        for (text, address, expected) in [
+            ("api: {}", None, "vigie.yml serves no API on the entry point `traefik`"),
+            ("api: {insecure: true}", None, "there is no token"),
+            (&*on("127.0.0.1:0"), None, "the entry point `traefik` of vigie.yml takes any free port"),
+            (&*on(":81"), Some("https://lb.test"), "\"https://lb.test\" is no address"),
+            ("api: {tokn: x}", None, "name the API with --address=URL and its token"),
+        ] {
+            let told = client(text, address).unwrap_err();
+            assert!(told.starts_with(expected), "{text}: {told}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! `vigie server`: takes servers out of service and brings them back, over the API of the running instance.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::api_client::{ApiClient, Refused, Target};
+use crate::print::{complain, say};
+
+/// How often `--wait` asks.
+const POLL: Duration = Duration::from_millis(200);
+/// How long `--wait` bears with an instance that does not answer: it may be restarted just then.
+const GRACE: Duration = Duration::from_secs(10);
+/// The state is set, but `--timeout` was over first.
+const TIMED_OUT: u8 = 2;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// No new clients. Those with a sticky cookie may finish there until the deadline; requests in flight always do.
+    Drain {
+        /// When clients with a sticky cookie have to move on as well: `10m`, `90s`, `0s`, or `none`.
+        #[arg(long, value_name = "TIME", default_value = "10m")]
+        deadline: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Nobody, sticky cookie or not. Requests in flight finish.
+    Maintenance {
+        #[command(flatten)]
+        change: Change,
+    },
+    /// In service again.
+    Ready {
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Every server with its state.
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    /// `name@provider`, or the name alone where that is clear.
+    service: String,
+    /// Its URL, or `host:port`.
+    server: String,
+    /// Return when nothing is in flight on the server any more (`ready`: when it is not unhealthy).
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most; exit code 2 after that. `none` waits for ever.
+    #[arg(long, value_name = "TIME", default_value = "10m", requires = "wait")]
+    timeout: String,
+    /// Who says so, for the log. Default: user and host.
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(crate) fn run(config_file: Option<&Path>, command: &ServerCommand) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (state, deadline, change) = match command {
+        ServerCommand::List { target } => {
+            let api = ApiClient::new(target, config_file)?;
+            return runtime.block_on(list(&api));
+        }
+        ServerCommand::Drain { deadline, change } => ("drain", Some(deadline), change),
+        ServerCommand::Maintenance { change } => ("maintenance", None, change),
+        ServerCommand::Ready { change } => ("ready", None, change),
+    };
+    let timeout = match change.timeout.as_str() {
+        "none" => None,
+        text => match lb_config::duration(text) {
+            Ok(timeout) => Some(timeout),
+            Err(reason) => anyhow::bail!("--timeout: {text:?} {reason}; write `10m`, `90s` or `none`"),
+        },
+    };
+    let api = ApiClient::new(&change.target, config_file)?;
+    let mut order = json!({ "state": state, "by": change.by.clone().unwrap_or_else(whoami) });
+    if let Some(deadline) = deadline {
+        order["deadline"] = deadline.as_str().into();
+    }
+    runtime.block_on(set(&api, change, &order, timeout))
+}
+
+async fn set(
+    api: &ApiClient,
+    change: &Change,
+    order: &Value,
+    timeout: Option<Duration>,
+) -> anyhow::Result<ExitCode> {
+    let asked = path(&change.service, &change.server);
+    let answer = api.ask("PUT", &asked, Some(order)).await?;
+    say(&line(&answer));
+    if !change.wait {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // By its full name from now on: what else there is may change.
+    let asked = path(text(&answer, "service"), text(&answer, "url"));
+    let began = Instant::now();
+    let mut answered = began;
+    let mut shown = answer;
+    while !is_done(&shown) {
+        if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+            complain(&format!("vigie: {} is over: {}", change.timeout, line(&shown)));
+            return Ok(ExitCode::from(TIMED_OUT));
+        }
+        tokio::time::sleep(POLL).await;
+        match api.ask("GET", &asked, None).await {
+            Ok(now) => {
+                answered = Instant::now();
+                anyhow::ensure!(
+                    now["state"] == shown["state"] || drained(&shown, &now),
+                    "{}",
+                    overruled(&now)
+                );
+                if line(&now) != line(&shown) {
+                    say(&line(&now));
+                }
+                shown = now;
+            }
+            Err(error) if error.is::<Refused>() || answered.elapsed() > GRACE => return Err(error),
+            Err(_) => {}
+        }
+    }
+    if text(&shown, "state") == "drain"
+        && let Some(until) = shown["stateUntil"].as_str()
+    {
+        say(&format!("note: clients with a sticky cookie may come back until {until}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_done(answer: &Value) -> bool {
+    match text(answer, "state") {
+        "ready" => text(answer, "health") != "unhealthy",
+        _ => answer["inFlight"] == 0,
+    }
+}
+
+/// The deadline of a drain has come.
+fn drained(before: &Value, now: &Value) -> bool {
+    before["state"] == "drain" && now["state"] == "maintenance"
+}
+
+fn overruled(now: &Value) -> String {
+    format!("the wait is pointless: somebody has set another state meanwhile ({})", line(now))
+}
+
+async fn list(api: &ApiClient) -> anyhow::Result<ExitCode> {
+    let services = api.ask("GET", "/api/http/services?per_page=1000000", None).await?;
+    for service in services.as_array().into_iter().flatten() {
+        for server in service["serverDetails"].as_array().into_iter().flatten() {
+            let mut server = server.clone();
+            server["service"] = service["name"].clone();
+            say(&line(&server));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `app@file http://10.0.0.1:80: drain until 2026-11-22T09:24:03Z, healthy, 3 in flight`
+fn line(answer: &Value) -> String {
+    let mut line = format!("{} {}: {}", text(answer, "service"), text(answer, "url"), text(answer, "state"));
+    if let Some(until) = answer["stateUntil"].as_str() {
+        line.push_str(&format!(" until {until}"));
+    }
+    line.push_str(", ");
+    line.push_str(answer["health"].as_str().unwrap_or("not in the configuration"));
+    line.push_str(&format!(", {} in flight", answer["inFlight"]));
+    line
+}
+
+fn text<'v>(answer: &'v Value, key: &str) -> &'v str {
+    answer[key].as_str().unwrap_or_default()
+}
+
+fn path(service: &str, server: &str) -> String {
+    format!("/api/http/services/{}/servers/{}/state", segment(service), segment(server))
+}
+
+/// One segment of a path, percent-encoded but for what is always plain (RFC 3986 section 2.3).
+fn segment(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// As far as the environment tells: it is for the log, not for proof.
+fn whoami() -> String {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    let user = user.context("nobody says").unwrap_or_else(|_| "vigie server".to_owned());
+    let host = crate::run::host_name();
+    format!("{user}@{host}").chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_segments_of_a_path() {
+        assert_eq!(
+            path("app@file", "http://[::1]:80/a b"),
+            "/api/http/services/app@file/servers/http%3A%2F%2F%5B%3A%3A1%5D%3A80%2Fa%20b/state"
+        );
+    }
+
+    #[test]
+    fn a_wait_ends_with_the_last_request_or_with_good_health() {
+        for (state, health, in_flight, done) in [
+            ("drain", "healthy", 1, false),
+            ("drain", "healthy", 0, true),
+            ("maintenance", "unhealthy", 0, true),
+            ("ready", "unhealthy", 0, false),
+            ("ready", "degraded", 5, true),
+        ] {
+            let answer = json!({"state": state, "health": health, "inFlight": in_flight});
+            assert_eq!(is_done(&answer), done, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_told_in_a_line() {
+        let answer = json!({"service": "app@file", "url": "http://a", "state": "drain", "health": "healthy",
+            "stateUntil": "2026-11-22T09:24:03Z", "inFlight": 3});
+        assert_eq!(
+            line(&answer),
+            "app@file http://a: drain until 2026-11-22T09:24:03Z, healthy, 3 in flight"
+        );
+        let gone = json!({"service": "app@file", "url": "http://a", "state": "maintenance", "inFlight": 0});
+        assert_eq!(line(&gone), "app@file http://a: maintenance, not in the configuration, 0 in flight");
+    }
+}
