@@ -22,6 +22,7 @@ use crate::http::body::{Fill, Pump, PumpError, Sink, Source};
 use crate::http::downstream::Downstream;
 use crate::http::forwarded;
 use crate::http::h1::{H1, ReadHead};
+use crate::lasting::Lease;
 use crate::snapshot::Service;
 use crate::upstream::Endpoint;
 use crate::upstream::connect::{self, Spoken};
@@ -53,6 +54,7 @@ pub(crate) struct Answer {
     pub(crate) request: Pump,
     request_dead: bool,
     reusable: bool,
+    lease: Lease,
 }
 
 /// How one service answered: an answer, nothing to ask, nobody with room, or a failure.
@@ -238,18 +240,19 @@ async fn attempt<D: Downstream>(
                 .await
                 .map_err(|failure| Failed { failure, untouched: true })?,
         };
-        match converse(x, endpoint, up, down, framing, patience).await {
-            Ok(Conversed { up, framing, request, request_dead, reusable }) => {
+        match converse(worker, x, endpoint, up, down, framing, patience).await {
+            Ok(Conversed { up, framing, request, request_dead, reusable, lease }) => {
                 let Some(picked) = picked.take() else {
                     return Err(Failed { failure: Failure::sent(Cause::Closed), untouched: false });
                 };
                 let endpoint = Arc::clone(endpoint);
-                return Ok(Answer { up, endpoint, picked, framing, request, request_dead, reusable });
+                return Ok(Answer { up, endpoint, picked, framing, request, request_dead, reusable, lease });
             }
             // A pooled connection that the server had already given up: the same server, a new one.
             Err(failed)
                 if was_reused
                     && failed.untouched
+                    && failed.failure.cause != Cause::Removed
                     && failed.failure.may_retry(is_idempotent(x.head.method()), true) =>
             {
                 fresh = true;
@@ -306,12 +309,14 @@ struct Conversed {
     request: Pump,
     request_dead: bool,
     reusable: bool,
+    lease: Lease,
 }
 
 /// Sends the request and waits for the head of the final answer.
 async fn converse<D: Downstream>(
+    worker: &Rc<Worker>,
     x: &mut Exchange,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     mut up: Up,
     down: &mut D,
     framing: Framing,
@@ -330,6 +335,7 @@ async fn converse<D: Downstream>(
     } else {
         deadline.set_at(read_by);
     }
+    let mut lease = Lease::new(worker);
     let mut waiting = false;
     let mut interim_bytes = 0;
     let status = poll_fn(|cx| {
@@ -389,6 +395,9 @@ async fn converse<D: Downstream>(
             if request.is_done() && down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Failure::sent(Cause::ClientGone)));
             }
+            if lease.poll_over(cx, endpoint).is_ready() {
+                return Poll::Ready(Err(Failure::sent(Cause::Removed)));
+            }
             if deadline.poll(cx).is_ready() {
                 if waiting {
                     return Poll::Ready(Err(Failure::sent(Cause::HeadTimeout)));
@@ -408,7 +417,7 @@ async fn converse<D: Downstream>(
     })
     .await;
     match status {
-        Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable }),
+        Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable, lease }),
         Err(failure) => Err(Failed {
             failure,
             untouched: request.bytes == 0 && interim_bytes == 0 && (request.is_done() || !framing.has_body()),
@@ -536,6 +545,9 @@ impl Sink for Up {
     }
 }
 
+/// What tells a tunnel that its server is gone.
+pub(crate) type Held = (Lease, Arc<Endpoint>);
+
 /// How the copy of an answer's body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivered {
@@ -545,6 +557,8 @@ pub(crate) enum Delivered {
     ClientGone,
     /// The entry point's `readTimeout` or `writeTimeout` is over, or its `limits.minBodyRate` not kept.
     ClientSlow,
+    /// A reload removed the server, and its `drainTimeout` is over.
+    ServerRemoved,
 }
 
 impl Answer {
@@ -557,7 +571,7 @@ impl Answer {
     ) -> (Delivered, u64) {
         let mut response = Pump::default();
         let mut deadline = Deadline::default();
-        let Self { up, request, request_dead, .. } = self;
+        let Self { up, endpoint, request, request_dead, lease, .. } = self;
         let delivered = poll_fn(|cx| {
             if !request.is_done() && !*request_dead {
                 match request.poll(cx, down, up) {
@@ -579,6 +593,9 @@ impl Answer {
                 Poll::Pending => {
                     if request.is_done() && down.poll_gone(cx).is_ready() {
                         return Poll::Ready(Delivered::ClientGone);
+                    }
+                    if lease.poll_over(cx, endpoint).is_ready() {
+                        return Poll::Ready(Delivered::ServerRemoved);
                     }
                     let read_by = patience.read_by.filter(|_| !request.is_done() && !*request_dead);
                     deadline.set_at(patience.write_by.into_iter().chain(read_by).min());
@@ -607,10 +624,15 @@ impl Answer {
         self.up.trailers()
     }
 
-    /// The server's connection after a 101.
-    pub(crate) fn into_tunnel(self) -> Option<(H1, Picked)> {
+    /// Nothing that the server sent is still to be passed on.
+    pub(crate) fn is_passed_on(&self) -> bool {
+        self.up.data().is_empty()
+    }
+
+    /// The server's connection after a 101, and what has to live as long.
+    pub(crate) fn into_tunnel(self) -> Option<(H1, Picked, Held)> {
         match self.up {
-            Up::H1(connection) => Some((connection, self.picked)),
+            Up::H1(connection) => Some((connection, self.picked, (self.lease, self.endpoint))),
             Up::H2(_) => None,
         }
     }

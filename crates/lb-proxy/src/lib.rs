@@ -10,6 +10,7 @@ mod entrypoint;
 mod exchange;
 mod forward;
 mod http;
+mod lasting;
 mod middleware;
 mod proxy;
 mod report;

@@ -15,6 +15,7 @@ use lb_core::balance::Service as LiveService;
 use lb_observe::access_log::AccessLog;
 use lb_observe::metrics::{Certificate, Kind, Metrics};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::seats::Seats;
@@ -84,6 +85,8 @@ pub struct Proxy {
     /// Which of them came by socket activation.
     activated: Vec<bool>,
     store: Arc<ArcSwap<Snapshot>>,
+    /// Told of each snapshot after it came into force.
+    published: watch::Sender<()>,
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -92,11 +95,12 @@ pub struct Proxy {
 pub struct Publisher {
     fixed: Fixed,
     store: Arc<ArcSwap<Snapshot>>,
+    published: watch::Sender<()>,
 }
 
 impl Publisher {
     /// Compiles `config` beside the snapshot in force, which stays in force.
-    pub fn compile(&self, config: &Config, live: &HashMap<String, Arc<LiveService>>) -> Compiled {
+    pub fn compile(&self, config: &Arc<Config>, live: &HashMap<String, Arc<LiveService>>) -> Compiled {
         let now = tokio::time::Instant::now().into_std();
         let (snapshot, failures) = Snapshot::build(&self.fixed, config, live, Some(&self.store.load()), now);
         Compiled { snapshot, failures }
@@ -107,7 +111,9 @@ impl Publisher {
         let Compiled { snapshot, .. } = compiled;
         self.fixed.metrics.retain(&snapshot.labels());
         self.fixed.metrics.set_certificates(certificates(&snapshot));
+        self.store.load().retire_for(&snapshot);
         self.store.store(Arc::new(snapshot));
+        self.published.send_replace(());
     }
 }
 
@@ -119,7 +125,8 @@ pub fn check(
 ) -> Vec<Failure> {
     let metrics = Metrics::new(lb_observe::metrics::Settings::default(), 1);
     let fixed = Fixed { config: Arc::clone(config), metrics };
-    Snapshot::build(&fixed, dynamic, live, None, tokio::time::Instant::now().into_std()).1
+    let dynamic = Arc::new(dynamic.clone());
+    Snapshot::build(&fixed, &dynamic, live, None, tokio::time::Instant::now().into_std()).1
 }
 
 /// The certificates in use, for `traefik_tls_certs_not_after`.
@@ -181,13 +188,14 @@ impl Proxy {
         }
         let fixed = Fixed { config: Arc::clone(&settings.config), metrics: settings.metrics.clone() };
         let now = tokio::time::Instant::now().into_std();
-        let (empty, _) = Snapshot::build(&fixed, &Config::default(), &HashMap::new(), None, now);
+        let (empty, _) = Snapshot::build(&fixed, &Arc::default(), &HashMap::new(), None, now);
         Ok(Self {
             settings,
             entries,
             listeners,
             activated,
             store: Arc::new(ArcSwap::from_pointee(empty)),
+            published: watch::Sender::new(()),
             phase: watch::Sender::new(Phase::Serve),
             threads: Vec::new(),
         })
@@ -196,7 +204,7 @@ impl Proxy {
     pub fn publisher(&self) -> Publisher {
         let config = Arc::clone(&self.settings.config);
         let fixed = Fixed { config, metrics: self.settings.metrics.clone() };
-        Publisher { fixed, store: Arc::clone(&self.store) }
+        Publisher { fixed, store: Arc::clone(&self.store), published: self.published.clone() }
     }
 
     /// Name and bound address of each entry point, the port that was given where 0 was asked for.
@@ -242,6 +250,7 @@ impl Proxy {
                 access_log: self.settings.access_log.as_ref().map(|log| log.shard(index)),
                 internals: Arc::clone(&self.settings.internals),
                 shedding: Arc::clone(&self.settings.shedding),
+                published: self.published.subscribe(),
                 phase: self.phase.subscribe(),
             };
             let thread = std::thread::Builder::new().name(format!("vigie-worker-{index}"));
@@ -273,6 +282,7 @@ struct Seed {
     access_log: Option<lb_observe::access_log::Shard>,
     internals: Arc<dyn Internals>,
     shedding: Arc<AtomicBool>,
+    published: watch::Receiver<()>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -291,8 +301,18 @@ impl Seed {
     }
 
     async fn serve(self) {
-        let Self { index, listeners, entries, store, metrics, access_log, internals, shedding, mut phase } =
-            self;
+        let Self {
+            index,
+            listeners,
+            entries,
+            store,
+            metrics,
+            access_log,
+            internals,
+            shedding,
+            published,
+            mut phase,
+        } = self;
         let worker = Rc::new(Worker::new(index, &store, &metrics, access_log, internals, shedding));
         let mut acceptors = Vec::new();
         for (entry, listener) in listeners {
@@ -306,14 +326,7 @@ impl Seed {
                 Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
             }
         }
-        let sweeper = Rc::clone(&worker);
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(SWEEP_INTERVAL).await;
-                let snapshot = sweeper.snapshot();
-                sweeper.pools.sweep(tokio::time::Instant::now(), |id| snapshot.endpoints.contains(&id));
-            }
-        });
+        tokio::task::spawn_local(sweep(Rc::clone(&worker), published));
         // The sender lives as long as the proxy; without it there is nothing left to serve for.
         let _ = phase.wait_for(|phase| matches!(phase, Phase::Drain)).await;
         for (stop, acceptor) in acceptors {
@@ -328,6 +341,29 @@ impl Seed {
         }
         if worker.connections() > 0 {
             tracing::warn!(connections = worker.connections(), "graceTimeOut is over, closing what is left");
+        }
+    }
+}
+
+/// Closes idle connections that had their time, and after a reload what servers that are gone leave behind.
+async fn sweep(worker: Rc<Worker>, mut published: watch::Receiver<()>) {
+    let mut seen = worker.snapshot();
+    loop {
+        let tick = Instant::now() + SWEEP_INTERVAL;
+        tokio::select! {
+            () = tokio::time::sleep_until(worker.lasting.next_end().map_or(tick, |end| end.min(tick))) => {}
+            Ok(()) = published.changed() => {}
+        }
+        let now = Instant::now();
+        let snapshot = worker.snapshot();
+        worker.pools.sweep(now, |id| snapshot.endpoints.contains(&id));
+        if !Arc::ptr_eq(&seen, &snapshot) {
+            worker.lasting.follow(&seen.config, &snapshot.config, now);
+            seen = snapshot;
+        }
+        let ended = worker.lasting.expire(now);
+        if ended > 0 {
+            worker.metrics.removed_closed(ended);
         }
     }
 }

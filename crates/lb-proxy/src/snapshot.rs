@@ -8,8 +8,9 @@ mod internal;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use lb_config::dynamic::{self, RetryBudget, ServersTransport, StickyCookie};
+use lb_config::dynamic::{self, Config, RetryBudget, ServersTransport, StickyCookie};
 use lb_core::balance::Service as LiveService;
 use lb_core::route::RouteIndex;
 use lb_observe::metrics::LabelId;
@@ -25,6 +26,8 @@ use crate::upstream::{Endpoint, Transport};
 
 /// Everything a request is decided by.
 pub struct Snapshot {
+    /// What it was compiled from.
+    pub(crate) config: Arc<Config>,
     /// One for each entry point, in the order of the static configuration.
     pub(crate) entry_points: Vec<EntryRoutes>,
     pub(crate) tls: Arc<TlsTable>,
@@ -115,6 +118,17 @@ impl Snapshot {
             }
         }
         labels
+    }
+}
+
+impl Snapshot {
+    /// Marks the endpoints that `next` has no use for, just before it takes over.
+    pub(crate) fn retire_for(&self, next: &Self) {
+        for endpoint in self.services.values().flat_map(|service| &*service.endpoints) {
+            if !next.endpoints.contains(&endpoint.id) {
+                endpoint.retired.store(true, Ordering::Relaxed);
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use slab::Slab;
 use crate::buffers::Buffers;
 use crate::exchange::Exchange;
 use crate::http::forwarded::Peer;
+use crate::lasting::Lasting;
 use crate::snapshot::{Internal, Queue, Service, Snapshot};
 use crate::upstream::Endpoint;
 use crate::upstream::failure::Failure;
@@ -66,6 +67,7 @@ pub(crate) struct Worker {
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) pools: Pools,
+    pub(crate) lasting: Lasting,
     pub(crate) metrics: Metrics,
     pub(crate) shard: Arc<Shard>,
     pub(crate) access_log: Option<access_log::Shard>,
@@ -106,6 +108,7 @@ impl Worker {
             snapshot: RefCell::new(arc_swap::Cache::new(Arc::clone(store))),
             buffers: Rc::default(),
             pools: Pools::default(),
+            lasting: Lasting::default(),
             metrics: metrics.clone(),
             shard: metrics.shard(index),
             access_log,

@@ -15,7 +15,7 @@ use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
 use super::replay::Replay;
-use super::{forwarded, internally, tunnel};
+use super::{farewell, forwarded, internally, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Called, Delivered, Patience};
@@ -486,7 +486,8 @@ async fn send_answer<D: Downstream>(
             answer.release(worker);
             true
         }
-        Delivered::Truncated | Delivered::ClientSlow => {
+        Delivered::ServerRemoved if answer.is_passed_on() => farewell::end(x, down, outcome).await,
+        Delivered::Truncated | Delivered::ClientSlow | Delivered::ServerRemoved => {
             // The client must not take a part for the whole: its connection is cut.
             down.abort();
             false
@@ -507,7 +508,7 @@ async fn switch_protocols<D: Downstream>(
     answer: Box<Answer>,
     outcome: &mut Outcome,
 ) -> bool {
-    let Some((mut server, picked)) = answer.into_tunnel() else {
+    let Some((mut server, picked, held)) = answer.into_tunnel() else {
         down.abort();
         return false;
     };
@@ -518,7 +519,7 @@ async fn switch_protocols<D: Downstream>(
         down.abort();
         return false;
     };
-    let (up, back) = tunnel::run(client, &mut server, worker).await;
+    let (up, back) = tunnel::run(client, &mut server, worker, held).await;
     (outcome.request_bytes, outcome.response_bytes) = (up, back);
     drop(picked);
     false

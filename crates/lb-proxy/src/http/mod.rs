@@ -3,6 +3,7 @@
 pub(crate) mod body;
 pub(crate) mod cookie;
 pub(crate) mod downstream;
+mod farewell;
 pub(crate) mod forwarded;
 pub(crate) mod h1;
 pub(crate) mod h1_serve;

@@ -4,8 +4,10 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::h1::H1;
+use crate::forward::Held;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -64,8 +66,16 @@ impl Direction {
     }
 }
 
-/// Runs the tunnel to its end; bytes from the client and from the server.
-pub(crate) async fn run(client: &mut H1, server: &mut H1, worker: &Rc<Worker>) -> (u64, u64) {
+/// How long either side may take to hear that the tunnel is over. Chosen.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs the tunnel to its end, or to that of its server's drain time; bytes from the client and from the server.
+pub(crate) async fn run(
+    client: &mut H1,
+    server: &mut H1,
+    worker: &Rc<Worker>,
+    (mut lease, endpoint): Held,
+) -> (u64, u64) {
     let mut up = Direction::new(client.buffered());
     let mut back = Direction::new(server.buffered());
     // The 101 itself may still be queued.
@@ -82,11 +92,23 @@ pub(crate) async fn run(client: &mut H1, server: &mut H1, worker: &Rc<Worker>) -
             {
                 return Poll::Ready(Err(error));
             }
-            if up.done && back.done { Poll::Ready(Ok(())) } else { Poll::Pending }
+            if up.done && back.done {
+                return Poll::Ready(Ok(()));
+            }
+            lease.poll_over(cx, &endpoint).map(Ok)
         })
         .await;
-        if let Err(error) = result {
-            tracing::debug!(%error, "tunnel broke off");
+        match result {
+            Err(error) => tracing::debug!(%error, "tunnel broke off"),
+            Ok(()) if up.done && back.done => {}
+            // In good order, TLS included: both sides see an end, not a reset.
+            Ok(()) => {
+                let ends = async {
+                    let _ = poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
+                    let _ = poll_fn(|cx| server.stream.poll_shutdown(cx)).await;
+                };
+                let _ = tokio::time::timeout(FAREWELL, ends).await;
+            }
         }
     }
     (up.bytes, back.bytes)

@@ -46,7 +46,7 @@ impl Snapshot {
     /// Compiles `config`. A broken object is left out and named; the rest works.
     pub(crate) fn build(
         fixed: &Fixed,
-        config: &Config,
+        config: &Arc<Config>,
         live: &HashMap<String, Arc<LiveService>>,
         previous: Option<&Self>,
         now: Instant,
@@ -80,7 +80,8 @@ impl Snapshot {
             entry_points.push(builder.entry_point(index, entry, routers));
         }
         let Builder { failures, tls, routes, services, transports, endpoints, .. } = builder;
-        (Self { entry_points, tls, routes, services, transports, endpoints }, failures)
+        let config = Arc::clone(config);
+        (Self { config, entry_points, tls, routes, services, transports, endpoints }, failures)
     }
 }
 
@@ -378,6 +379,7 @@ impl<'a> Builder<'a> {
         let transport = Arc::clone(transport);
         let before = self.previous.and_then(|snapshot| snapshot.services.get(name));
         let service_label = self.fixed.metrics.label(metrics::Kind::Service, name);
+        let shared_name: Arc<str> = name.into();
         // Service::new keeps the order of its members, so an index means the same in both.
         let endpoints: Box<[Arc<Endpoint>]> = config
             .servers
@@ -389,7 +391,8 @@ impl<'a> Builder<'a> {
                 kept.map(Arc::clone).unwrap_or_else(|| {
                     let id = NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed);
                     let label = self.fixed.metrics.label(metrics::Kind::Server, &server.url);
-                    Arc::new(Endpoint::new(id, server, label, service_label, Arc::clone(&transport)))
+                    let service = (Arc::clone(&shared_name), service_label, config.drain_timeout);
+                    Arc::new(Endpoint::new(id, server, label, service, Arc::clone(&transport)))
                 })
             })
             .collect();
@@ -405,7 +408,7 @@ impl<'a> Builder<'a> {
         });
         let probed = config.health_check.as_ref().map(|check| check.unhealthy_interval);
         let service = Arc::new(Service {
-            name: name.into(),
+            name: shared_name,
             label: service_label,
             live: Arc::clone(live),
             endpoints,

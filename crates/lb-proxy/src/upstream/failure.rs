@@ -18,6 +18,8 @@ pub(crate) enum Cause {
     HeadTimeout,
     /// Bytes that are no HTTP, or that two parsers could read differently.
     Malformed,
+    /// A reload removed the server, and its `drainTimeout` is over.
+    Removed,
     /// The client went away, or its body broke off.
     ClientGone,
     /// The client's body is no valid HTTP.
@@ -48,7 +50,7 @@ impl Failure {
     pub(crate) fn status(self) -> u16 {
         match self.cause {
             Cause::Connect | Cause::Closed | Cause::Malformed => 502,
-            Cause::ConnectTimeout | Cause::HeadTimeout => 504,
+            Cause::ConnectTimeout | Cause::HeadTimeout | Cause::Removed => 504,
             Cause::Shortage => 503,
             Cause::Tls => 500,
             Cause::ClientGone => 499,
@@ -67,6 +69,7 @@ impl Failure {
             Cause::Closed => "closed",
             Cause::HeadTimeout => "header_timeout",
             Cause::Malformed => "malformed",
+            Cause::Removed => "removed",
             Cause::ClientGone => "client_gone",
             Cause::ClientBody => "client_body",
             Cause::ClientTimeout => "client_timeout",
@@ -75,8 +78,8 @@ impl Failure {
 
     /// Whether the server is to blame, rather than the client or ourselves.
     pub(crate) fn blames_server(self) -> bool {
-        use Cause::{ClientBody, ClientGone, ClientTimeout, Shortage};
-        !matches!(self.cause, ClientGone | ClientBody | ClientTimeout | Shortage)
+        use Cause::{ClientBody, ClientGone, ClientTimeout, Removed, Shortage};
+        !matches!(self.cause, ClientGone | ClientBody | ClientTimeout | Removed | Shortage)
     }
 
     /// Whether another server may be asked: nothing was sent, or the method may be repeated
@@ -84,7 +87,7 @@ impl Failure {
     pub(crate) fn may_retry(self, idempotent: bool, body_untouched: bool) -> bool {
         match self.cause {
             Cause::Connect | Cause::ConnectTimeout => true,
-            Cause::Closed => self.unsent || (idempotent && body_untouched),
+            Cause::Closed | Cause::Removed => self.unsent || (idempotent && body_untouched),
             _ => false,
         }
     }
@@ -113,6 +116,7 @@ mod tests {
             (Failure::sent(Cause::Closed), true, true, false),
             (Failure::sent(Cause::Malformed), true, false, false),
             (Failure::sent(Cause::HeadTimeout), true, false, false),
+            (Failure::sent(Cause::Removed), false, true, false),
             (Failure::unsent(Cause::Shortage), false, false, false),
             (Failure::sent(Cause::ClientGone), false, false, false),
             (Failure::sent(Cause::ClientTimeout), false, false, false),

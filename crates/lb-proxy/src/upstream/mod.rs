@@ -8,6 +8,8 @@ pub(crate) mod room;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use lb_config::dynamic::{Scheme, Server, ServersTransport};
 use lb_observe::metrics::LabelId;
@@ -18,7 +20,8 @@ pub(crate) struct Endpoint {
     pub(crate) id: u64,
     pub(crate) url: Arc<str>,
     pub(crate) label: LabelId,
-    /// Of the service it belongs to.
+    /// The service it belongs to.
+    pub(crate) service: Arc<str>,
     pub(crate) service_label: LabelId,
     pub(crate) scheme: Scheme,
     pub(crate) host: String,
@@ -32,6 +35,10 @@ pub(crate) struct Endpoint {
     /// Prepended to the request path (`preservePath`).
     pub(crate) path_prefix: Option<String>,
     pub(crate) transport: Arc<Transport>,
+    /// Of the service, when this was made.
+    pub(crate) drain_timeout: Option<Duration>,
+    /// No snapshot in force has it any more: nothing is to be kept open to it.
+    pub(crate) retired: AtomicBool,
 }
 
 /// How servers are talked to: one `serversTransport`, compiled.
@@ -48,9 +55,10 @@ impl Endpoint {
         id: u64,
         server: &Server,
         label: LabelId,
-        service_label: LabelId,
+        service: (Arc<str>, LabelId, Option<Duration>),
         transport: Arc<Transport>,
     ) -> Self {
+        let (service, service_label, drain_timeout) = service;
         let ip: Option<IpAddr> = server.host.parse().ok();
         let bracketed = matches!(ip, Some(IpAddr::V6(_)));
         let host = if bracketed { format!("[{}]", server.host) } else { server.host.clone() };
@@ -63,6 +71,7 @@ impl Endpoint {
             id,
             url: server.url.as_str().into(),
             label,
+            service,
             service_label,
             scheme: server.scheme,
             host: server.host.clone(),
@@ -72,6 +81,8 @@ impl Endpoint {
             address_text,
             path_prefix: (server.preserve_path && !path.is_empty()).then(|| path.to_owned()),
             transport,
+            drain_timeout,
+            retired: AtomicBool::new(false),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The connections one worker keeps open to servers between requests.
 
 use std::cell::RefCell;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -39,6 +40,9 @@ impl Pools {
 
     /// Keeps a clean connection for later, up to `maxIdleConnsPerHost`.
     pub(crate) fn give(&self, endpoint: &Endpoint, mut connection: H1, now: Instant) {
+        if endpoint.retired.load(Ordering::Relaxed) {
+            return;
+        }
         let settings = &endpoint.transport.settings;
         let Some(most) = settings.max_idle_conns_per_host else { return };
         connection.release();

@@ -4,5 +4,6 @@ mod dynasty;
 mod operator;
 mod quarantine;
 mod reload;
+mod removed;
 mod systemd;
 mod upgrade;
