@@ -86,7 +86,7 @@ async fn the_watchdog_gets_its_signs_of_life_across_upgrades() {
         // systemd names the process that it starts.
         let mut command = Command::new("sh");
         command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\""]).arg(program);
-        command.env("NOTIFY_SOCKET", directory.join("notify")).env("WATCHDOG_USEC", "100000");
+        command.env("NOTIFY_SOCKET", directory.join("notify")).env("WATCHDOG_USEC", "2000");
         command
     })
     .await;
@@ -98,6 +98,7 @@ async fn the_watchdog_gets_its_signs_of_life_across_upgrades() {
         }
     };
     sign_of_life();
+    // Nobody reads meanwhile: the queue of the socket is full soon, which holds nobody up.
     vigie.upgrade().await;
     vigie.until_alone().await;
     // What the old one has sent is read away first.
