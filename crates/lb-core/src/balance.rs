@@ -18,6 +18,7 @@ mod hrw;
 mod lowest;
 mod p2c;
 mod queue;
+mod rest;
 mod round_robin;
 mod schedule;
 mod server;
@@ -303,7 +304,11 @@ impl Service {
     /// Without an active health check it is ignored: the probe is a late one from before a reload.
     pub fn observe_probe(&self, index: usize, probe: Probe, now: Instant) -> Option<Transition> {
         let settings = self.settings.active.as_ref()?;
-        let change = self.members.get(index)?.server.observe_probe(probe, settings, now);
+        let server = &self.members.get(index)?.server;
+        if probe != Probe::Failed {
+            server.awake();
+        }
+        let change = server.observe_probe(probe, settings, now);
         self.refresh_after(change)
     }
 

@@ -14,6 +14,7 @@ use lb_core::balance::{CookieMatch, Pick, Picked};
 use lb_core::health::Outcome;
 use lb_core::sticky;
 use lb_http1::{Framing, Head};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::deadline::Deadline;
@@ -107,6 +108,7 @@ pub(crate) async fn call<D: Downstream>(
                 Err(no_room) => return no_room.called(last),
             },
         };
+        let picked = prefer_awake(worker, service, picked, &pick);
         let index = picked.index();
         let is_tried = x.tried.contains(&index);
         if let Some((failure, endpoint)) = last.take()
@@ -146,6 +148,10 @@ pub(crate) async fn call<D: Downstream>(
             worker.upstream_failed(service, &endpoint, failure);
             if service.judged {
                 worker.judge(service, index, Outcome::GatewayFailure, worker.now());
+            } else if matches!(failure.cause, Cause::Connect | Cause::ConnectTimeout)
+                && let Some((server, _)) = service.live.servers().nth(index)
+            {
+                server.rest(worker.now());
             }
         }
         x.tried_in_vain(index);
@@ -156,6 +162,26 @@ pub(crate) async fn call<D: Downstream>(
         }
         last = Some((failure, endpoint));
     }
+}
+
+/// `picked`, or another server that was not tried yet while that one takes no connections. Those whose answers are
+/// judged are left to the judge.
+fn prefer_awake(worker: &Worker, service: &Service, picked: Picked, pick: &Pick<'_>) -> Picked {
+    if service.judged || !picked.server().is_resting(worker.recently()) {
+        return picked;
+    }
+    let mut passed: SmallVec<[usize; 4]> = pick.tried.into();
+    passed.push(picked.index());
+    while let Some(other) = service.live.pick(&Pick { tried: &passed, ..*pick }) {
+        if passed.contains(&other.index()) {
+            break;
+        }
+        if !other.server().is_resting(worker.recently()) {
+            return other;
+        }
+        passed.push(other.index());
+    }
+    picked
 }
 
 /// RFC 9110 section 9.2.2.
@@ -194,6 +220,7 @@ fn prepare(x: &mut Exchange, upgrade: Option<&str>, framing: Framing) {
 
 fn observe(worker: &Rc<Worker>, service: &Service, index: usize, picked: &Picked, x: &Exchange) {
     let now = worker.now();
+    picked.server().awake();
     picked.server().record_first_byte(now.saturating_duration_since(x.started));
     if service.judged {
         worker.judge(service, index, Outcome::of_status(x.response.status()), now);

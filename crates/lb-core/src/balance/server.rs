@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::Settings;
 use super::queue::Queue;
+use super::rest::Rest;
 use super::standing::Standing;
 use super::warmth::Warmth;
 use crate::health::{
@@ -38,6 +39,7 @@ struct Endpoint {
     traffic: Traffic,
     times: Mutex<Times>,
     standing: Standing,
+    rest: Rest,
     /// Bits of the mean time to the first byte in milliseconds, an `f64`.
     mean_time: AtomicU64,
 }
@@ -131,6 +133,7 @@ impl Server {
             traffic: Traffic::default(),
             times: Mutex::default(),
             standing: Standing::new(warmth),
+            rest: Rest::new(now),
             mean_time: AtomicU64::new(0.0_f64.to_bits()),
         };
         Self::with_health(Arc::new(endpoint), Health::new(active, now))
@@ -184,6 +187,22 @@ impl Server {
             DEGRADED => Status::Degraded,
             _ => Status::Unhealthy,
         }
+    }
+
+    /// No connection could be had: others are asked first for a while.
+    pub fn rest(&self, now: Instant) {
+        self.endpoint.rest.begin(now);
+    }
+
+    /// Whether another server is to be asked instead, if there is one. When the time is over one caller
+    /// gets `false`, and is to try.
+    pub fn is_resting(&self, now: Instant) -> bool {
+        self.endpoint.rest.is_in_force(now)
+    }
+
+    /// It answers.
+    pub fn awake(&self) {
+        self.endpoint.rest.end_now();
     }
 
     /// When the status began.

@@ -1,6 +1,8 @@
 //! Second tries: within their budget, and never on the same server while another is left.
 
-use lb_testkit::{Failure, Load, Origin, PATIENCE, Script, eventually, reserve_address};
+use std::time::Duration;
+
+use lb_testkit::{Failure, Load, Origin, PATIENCE, Script, eventually};
 
 use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with};
 
@@ -12,19 +14,46 @@ fn behind(retry: &str, balancer: &str, urls: &[String]) -> String {
     format!("{app}  middlewares:\n    again: {{retry: {retry}}}\n")
 }
 
-fn dead() -> String {
-    format!("http://{}", reserve_address())
+/// Takes connections, so that it is asked again and again, and answers nothing.
+async fn broken() -> Origin {
+    Origin::with("broken", |_| Script::no_answer()).await
 }
 
-/// Two of three servers refuse, and nothing takes them out: most requests fail, some twice. Retries stay
+/// Nothing probes and nothing judges, and yet a server that refuses connections costs next to no second tries:
+/// it is passed over, but for one request a second.
+#[tokio::test]
+async fn a_server_that_refuses_is_passed_over() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    let mut gone = Origin::start("gone").await;
+    let budget = "retryBudget: {percent: 0, minRetriesPerSecond: 10}";
+    let dynamic = app(budget, &[a.url(), gone.url(), b.url()]);
+    for h2 in [false, true] {
+        gone.stop().await;
+        let vigie = Vigie::start(&dynamic).await;
+        let load = Load::new(vigie.web(), HOST).connections(8).requests(3000);
+        let report = if h2 { load.h2().run().await } else { load.run().await };
+        report.assert_flawless();
+        let retries = vigie.metrics().await.value("lb_retries_total", &SERVICE).unwrap();
+        assert!((1.0..=100.0).contains(&retries), "{retries} retries of 3000 requests");
+        gone.restart().await;
+        let before = gone.requests();
+        let asked = eventually(Duration::from_secs(5), async || {
+            Protocol::Http1.get(vigie.web(), "/").await;
+            gone.requests() > before + 2
+        });
+        assert!(asked.await, "it is asked again soon after it is back");
+    }
+}
+
+/// Two of three servers fail, and nothing takes them out: most requests fail, some twice. Retries stay
 /// within a fifth of the requests, and what they do not save reaches the client as it is.
 #[tokio::test]
 async fn a_storm_stays_within_the_budget() {
-    let good = Origin::start("good").await;
+    let (good, bad, worse) = (Origin::start("good").await, broken().await, broken().await);
     let budget = "retryBudget: {percent: 20, minRetriesPerSecond: 0}";
     let static_text = format!("{STATIC}log: {{level: INFO}}\n");
     for h2 in [false, true] {
-        let vigie = Vigie::with(&static_text, &app(budget, &[dead(), good.url(), dead()])).await;
+        let vigie = Vigie::with(&static_text, &app(budget, &[bad.url(), good.url(), worse.url()])).await;
         let load = Load::new(vigie.web(), HOST).connections(8).requests(1000);
         let report = if h2 { load.h2().run().await } else { load.run().await };
         let metrics = vigie.metrics().await;
@@ -45,8 +74,8 @@ async fn a_storm_stays_within_the_budget() {
 /// Ten retries are all there is; a reload brings no new ones.
 #[tokio::test]
 async fn the_budget_survives_a_reload() {
-    let good = Origin::start("good").await;
-    let servers = [dead(), good.url()];
+    let (good, bad) = (Origin::start("good").await, broken().await);
+    let servers = [bad.url(), good.url()];
     let budget = "retryBudget: {percent: 0, minRetriesPerSecond: 1}";
     let vigie = Vigie::start(&app(budget, &servers)).await;
     let retries = async || {
@@ -65,16 +94,17 @@ async fn the_budget_survives_a_reload() {
 #[tokio::test]
 async fn the_middleware_has_no_budget_of_its_own() {
     let ill = Origin::with("ill", |_| Script::status(503)).await;
+    let bad = broken().await;
     let budget = "retryBudget: {percent: 0, minRetriesPerSecond: 1}";
     let retry = "{attempts: 4, status: ['503']}";
-    let vigie = Vigie::start(&behind(retry, budget, &[ill.url(), dead()])).await;
+    let vigie = Vigie::start(&behind(retry, budget, &[ill.url(), bad.url()])).await;
     for n in 0..20 {
         let status = Protocol::BOTH[n % 2].get(vigie.web(), "/").await.status;
         assert!(status == 503 || status == 502, "{status}");
     }
     let metrics = vigie.metrics().await;
     assert_eq!(metrics.value("lb_retries_total", &SERVICE), Some(10.0));
-    // Twenty first tries and ten others: what reached `ill` and what `dead` refused.
+    // Twenty first tries and ten others: what reached `ill` and what `bad` left unanswered.
     let refused = metrics.value("lb_upstream_errors_total", &SERVICE).unwrap();
     assert_eq!(ill.requests() as f64 + refused, 30.0);
 }
