@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
 use super::position::{Files, Position};
 use super::template::Origin;
@@ -22,6 +22,7 @@ pub(super) fn parse(
     let mut builder = Builder {
         origin,
         file,
+        end: end(text),
         files,
         problems,
         stack: Vec::new(),
@@ -35,13 +36,12 @@ pub(super) fn parse(
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                let mark = error.marker();
-                let at = origin.locate(file, mark.index(), mark.line(), mark.col());
+                let at = builder.at(error.marker());
                 builder.problems.push(files.error(at, format!("not valid YAML: {}", error.info()), None));
                 return None;
             }
         };
-        builder.place = builder.locate(span);
+        builder.place = builder.at(&span.start);
         if let Event::DocumentStart(_) = event {
             documents += 1;
             if documents == 2 {
@@ -61,6 +61,13 @@ pub(super) fn parse(
     }
     let empty = Node::new(Position { file, line: 1, column: 1 }, Value::Null);
     Some(builder.root.take().unwrap_or(empty))
+}
+
+/// Line (from 1) and column (from 0) where `text` ends. YAML breaks lines at LF, CRLF and CR.
+fn end(text: &str) -> (usize, usize) {
+    let last = text.rfind(['\n', '\r']).map_or(0, |at| at + 1);
+    let returns = text.matches('\r').count() - text.matches("\r\n").count();
+    (1 + text.matches('\n').count() + returns, text[last..].chars().count())
 }
 
 /// A value that is complete, with what it costs to walk.
@@ -105,6 +112,8 @@ const FEW: usize = 8;
 struct Builder<'a> {
     origin: &'a Origin,
     file: u32,
+    /// Line and column of the end of the text.
+    end: (usize, usize),
     files: &'a Files,
     problems: &'a mut Vec<Problem>,
     stack: Vec<Open>,
@@ -119,8 +128,10 @@ struct Builder<'a> {
 type Taken = Result<(), Box<Problem>>;
 
 impl Builder<'_> {
-    fn locate(&self, span: Span) -> Position {
-        self.origin.locate(self.file, span.start.index(), span.start.line(), span.start.col())
+    /// What is missing at the end of a text, the parser misses one line further down.
+    fn at(&self, mark: &Marker) -> Position {
+        let (line, column) = (mark.line(), mark.col()).min(self.end);
+        self.origin.locate(self.file, mark.index(), line, column)
     }
 
     fn refuse(&self, at: Position, message: impl Into<String>) -> Taken {
@@ -435,9 +446,13 @@ mod tests {
 
     #[test]
     fn what_is_not_yaml_has_a_place() {
-        for (text, place) in
-            [("a: [b", "a.yml:"), ("a: b\n c: d", "a.yml:2:"), ("a: 'b", "a.yml:"), ("*x", "a.yml:1:1")]
-        {
+        for (text, place) in [
+            ("a: [b", "a.yml:1:6"),
+            ("a: [\r\n\r\n b, \u{e9}", "a.yml:3:6"), // the end of the file, not the line after it
+            ("a: b\n c: d", "a.yml:2:"),
+            ("a: 'b", "a.yml:1:"),
+            ("*x", "a.yml:1:1"),
+        ] {
             assert!(show(text).contains(place), "{}", show(text));
         }
     }
