@@ -46,7 +46,8 @@ impl Rule {
     }
 
     /// The values of all `Host` matchers that are not negated, lower case, without trailing dot, each
-    /// once. Wildcards (`*.example.com`) are among them, ``Host(`*`)`` is not: it names no host.
+    /// once. Wildcards (`*.example.com`) are among them, ``Host(`*`)`` and ``Host(`.`)`` are not: they name
+    /// no host.
     pub fn hosts(&self) -> Vec<String> {
         let mut hosts = Vec::new();
         self.condition.for_each_leaf(&mut |test| {
@@ -55,6 +56,9 @@ impl Rule {
                 Matcher::Host(HostPattern::Wildcard(parent)) if !test.negated => format!("*.{parent}"),
                 _ => return,
             };
+            if host.is_empty() || host == "*." {
+                return;
+            }
             if !hosts.contains(&host) {
                 hosts.push(host);
             }
@@ -203,6 +207,7 @@ mod tests {
             ("Host(`A.test.`) && Path(`/x`) || Host(`b.test`) || Host(`a.test`)", vec!["a.test", "b.test"]),
             ("!Host(`a`) && !(!Host(`b`) || Path(`/c`))", vec!["b"]),
             ("Host(`*.a.test`) || Host(`*`) || HostRegexp(`c`)", vec!["*.a.test"]),
+            ("Host(`.`) || Host(`*..`)", vec![]),
         ] {
             assert_eq!(Rule::parse(rule).unwrap().hosts(), hosts, "{rule}");
         }
