@@ -3,6 +3,7 @@
 /// Reads `1048576`, `512MiB`, `1.5GiB`, `2GB`, `64Ki`; the error is a reason to print after the value.
 pub(crate) fn parse(text: &str) -> Result<u64, &'static str> {
     const NOT_ONE: &str = "is not an amount of memory";
+    const TOO_MUCH: &str = "is more than there is";
     let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
     let (number, unit) = text.split_at(digits);
     let unit: u64 = match unit.trim_start() {
@@ -16,11 +17,12 @@ pub(crate) fn parse(text: &str) -> Result<u64, &'static str> {
         _ => return Err(NOT_ONE),
     };
     if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(unit).ok_or("is more than there is");
+        return whole.checked_mul(unit).ok_or(TOO_MUCH);
     }
     let fraction: f64 = number.parse().map_err(|_| NOT_ONE)?;
-    // Saturates; no machine has that much.
-    Ok((fraction * unit as f64) as u64)
+    let bytes = fraction * unit as f64;
+    // 2^64 itself, the next that a float can tell from it.
+    if bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(TOO_MUCH) }
 }
 
 #[cfg(test)]
@@ -43,6 +45,8 @@ mod tests {
             ("1.5.2G", None),
             ("12 parsecs", None),
             ("99999999999GiB", None),
+            ("99999999999.5GiB", None),
+            ("18446744073709551616", None),
         ] {
             assert_eq!(parse(text).ok(), bytes, "{text:?}");
         }
