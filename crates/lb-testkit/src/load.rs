@@ -111,8 +111,14 @@ impl Load {
     }
 
     #[must_use]
-    pub fn post(mut self, body: impl Into<Vec<u8>>) -> Self {
-        "POST".clone_into(&mut self.method);
+    pub fn post(self, body: impl Into<Vec<u8>>) -> Self {
+        self.body("POST", body)
+    }
+
+    /// Each request has this method and this body.
+    #[must_use]
+    pub fn body(mut self, method: &str, body: impl Into<Vec<u8>>) -> Self {
+        method.clone_into(&mut self.method);
         self.body = Some(body.into());
         self
     }
@@ -329,6 +335,11 @@ impl Running {
     /// Requests that have ended so far, well or not.
     pub fn done(&self) -> usize {
         self.done.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has come to its own end.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// Lets the requests under way end, starts no more.

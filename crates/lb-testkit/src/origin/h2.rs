@@ -10,7 +10,7 @@ use h2::server::SendResponse;
 use http::HeaderMap;
 use rustls::ServerConfig;
 
-use super::listener::{Listener, Serve, Tally};
+use super::listener::{ANYWHERE, Listener, Serve, Tally};
 use super::script::Request;
 use crate::message::Fields;
 use crate::stream::Stream;
@@ -88,7 +88,7 @@ impl H2Origin {
 
     async fn launch(name: &str, tls: Option<Arc<ServerConfig>>, choose: Box<Choose>) -> Self {
         let shared = Arc::new(Shared { name: name.to_owned(), choose, tally: Tally::default() });
-        let listener = Listener::start(Arc::clone(&shared), tls).await;
+        let listener = Listener::start(ANYWHERE, Arc::clone(&shared), tls).await;
         Self { shared, listener }
     }
 

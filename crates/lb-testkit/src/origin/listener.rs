@@ -1,7 +1,7 @@
 //! What the origins have in common: a listener that can be stopped and started again, and counts.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +17,9 @@ use crate::stream::Stream;
 
 /// Chosen: more than a test looks at, less than a load test would fill memory with.
 const SEEN: usize = 2_000;
+
+/// Any free port of loopback.
+pub(super) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub(super) trait Serve: Send + Sync + 'static {
     fn tally(&self) -> &Tally;
@@ -86,8 +89,12 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) async fn start<S: Serve>(server: Arc<S>, tls: Option<Arc<ServerConfig>>) -> Self {
-        let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).expect("loopback has a free port");
+    pub(super) async fn start<S: Serve>(
+        address: SocketAddr,
+        server: Arc<S>,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
+        let socket = bind(address).expect("the address is free");
         let address = socket.local_addr().expect("a bound listener has an address");
         let mut listener = Self { address, tls: tls.map(TlsAcceptor::from), running: None };
         listener.run(socket, server);

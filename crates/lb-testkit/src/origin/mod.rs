@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 pub use self::h2::{Answer, H2Origin};
 pub use self::script::{Gate, Request, Script};
 
-use self::listener::{Listener, Serve, Tally};
+use self::listener::{ANYWHERE, Listener, Serve, Tally};
 use self::script::Step;
 use crate::message::{BodyReader, Framing, fill, framing, head_end, parse_head};
 use crate::stream::Stream;
@@ -42,7 +42,16 @@ impl Origin {
 
     /// Does what `choose` says; it sees the head, the body is not read yet.
     pub async fn with(name: &str, choose: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Self {
-        Self::launch(name, None, Box::new(choose)).await
+        Self::launch(ANYWHERE, name, None, Box::new(choose)).await
+    }
+
+    /// As [`with`](Self::with), at an address of the caller's: for a process that comes back where it was.
+    pub async fn at(
+        address: SocketAddr,
+        name: &str,
+        choose: impl Fn(&Request) -> Script + Send + Sync + 'static,
+    ) -> Self {
+        Self::launch(address, name, None, Box::new(choose)).await
     }
 
     /// As [`with`](Self::with), over TLS.
@@ -51,14 +60,19 @@ impl Origin {
         config: Arc<ServerConfig>,
         choose: impl Fn(&Request) -> Script + Send + Sync + 'static,
     ) -> Self {
-        Self::launch(name, Some(config), Box::new(choose)).await
+        Self::launch(ANYWHERE, name, Some(config), Box::new(choose)).await
     }
 
-    async fn launch(name: &str, tls: Option<Arc<ServerConfig>>, choose: Box<Choose>) -> Self {
+    async fn launch(
+        address: SocketAddr,
+        name: &str,
+        tls: Option<Arc<ServerConfig>>,
+        choose: Box<Choose>,
+    ) -> Self {
         let shared =
             Shared { name: name.to_owned(), choose, by_path: Mutex::default(), tally: Tally::default() };
         let shared = Arc::new(shared);
-        let listener = Listener::start(Arc::clone(&shared), tls).await;
+        let listener = Listener::start(address, Arc::clone(&shared), tls).await;
         Self { shared, listener }
     }
 
