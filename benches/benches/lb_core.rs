@@ -1,21 +1,16 @@
 //! What the decisions of lb-core cost: one pick, one match, one admission.
 //!
-//! Routers are compared fairly: however many there are, the same number of distinct requests goes round,
-//! spread evenly over all of them. What then differs between 10 and 100,000 routers is the memory that
-//! the requests make the index touch, hence three working sets: `hot` stays in the first-level cache,
-//! `warm` in the second, and `cold` has another router each time, so that with 100,000 of them nearly
-//! every look-up waits for memory. The allocator is that of the product: it decides how many pages the
-//! index spans.
+//! The allocator is that of the product: it decides how many pages an index spans.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lb_core::balance::{MemberSpec, Pick, Service, Settings, Strategy};
-use lb_core::route::{Request, Route, RouteIndex, Rule};
 use lb_core::{breaker, in_flight, rate_limit, sticky};
+
+mod routers;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,73 +22,16 @@ fn now() -> Instant {
     Instant::now()
 }
 
-struct Asked {
-    host: String,
-    path: String,
-}
-
-impl Request for Asked {
-    fn host(&self) -> &str {
-        &self.host
-    }
-    fn path(&self) -> &str {
-        &self.path
-    }
-    fn method(&self) -> &str {
-        "GET"
-    }
-    fn query(&self) -> &str {
-        ""
-    }
-    fn client(&self) -> IpAddr {
-        CLIENT
-    }
-    fn any_header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        false
-    }
-}
-
-/// Distinct requests in rotation; the largest are more than there are routers.
-const WORKING_SETS: [(&str, usize); 3] = [("hot", 128), ("warm", 4_096), ("cold", 131_072)];
-
-/// Rule and request of router `i` of `n`.
-type Shape = fn(usize, usize) -> (String, Asked);
-
-fn hosts(i: usize, _: usize) -> (String, Asked) {
-    let host = format!("svc-{i:05}.example.com");
-    (format!("Host(`{host}`)"), Asked { host, path: "/index.html".into() })
-}
-
-fn prefixes(i: usize, _: usize) -> (String, Asked) {
-    let rule = format!("Host(`api.example.com`) && PathPrefix(`/svc-{i}/`)");
-    (rule, Asked { host: "api.example.com".into(), path: format!("/svc-{i}/items") })
-}
-
-/// As many hosts as prefixes per host.
-fn mixed(i: usize, n: usize) -> (String, Asked) {
-    let side = (n as f64).sqrt().ceil() as usize;
-    let (host, service) = (format!("team-{}.example.com", i / side), i % side);
-    let rule = format!("Host(`{host}`) && PathPrefix(`/svc-{service}/`)");
-    (rule, Asked { host, path: format!("/svc-{service}/items") })
-}
-
 fn matching(c: &mut Criterion) {
-    let shapes: [(&str, Shape); 3] = [("hosts", hosts), ("prefixes", prefixes), ("mixed", mixed)];
-    for (name, shape) in shapes {
-        for routers in [10, 1_000, 100_000] {
-            let route = |i| {
-                let (rule, _) = shape(i, routers);
-                let rule = Arc::new(Rule::parse(&rule).expect("a valid rule"));
-                Route { priority: rule.as_str().len() as i64, rank: 0, value: i, rule }
-            };
-            let index = RouteIndex::build((0..routers).map(route).collect());
-            for (temperature, distinct) in WORKING_SETS {
-                // A stride that is prime to every size visits all routers, in no order a cache could guess.
-                let requests: Vec<_> = (0..distinct).map(|j| shape(j * 7_919 % routers, routers).1).collect();
+    for (name, shape) in routers::SHAPES {
+        for count in routers::COUNTS {
+            let index = routers::index(shape, count);
+            for (temperature, distinct) in routers::WORKING_SETS {
+                let requests = routers::requests(shape, count, distinct);
                 let mut next = 0;
-                c.bench_function(&format!("match/{temperature}/{name}/{routers}"), |b| {
+                c.bench_function(&format!("match/{temperature}/{name}/{count}"), |b| {
                     b.iter(|| {
-                        next = (next + 1) % distinct;
+                        next = if next + 1 == distinct { 0 } else { next + 1 };
                         index.find(black_box(&requests[next])).map(std::ptr::from_ref)
                     });
                 });

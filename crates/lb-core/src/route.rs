@@ -6,13 +6,16 @@
 
 mod expand;
 mod explain;
+mod few_paths;
 mod index;
 mod matcher;
 mod path;
+mod path_build;
 mod path_index;
 mod pattern;
 mod query;
 mod rule;
+mod table;
 mod text;
 
 use std::net::IpAddr;

@@ -5,6 +5,7 @@
 //! back-ticks are verbatim, strings in double quotes know escapes. What a single call or comparison
 //! means is decided by the caller.
 
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 /// Nesting a rule may have, counting parentheses and negations. Chosen: people use three or four.
@@ -35,21 +36,36 @@ impl SyntaxError {
     }
 }
 
-/// An expression as a tree. Negations have been pushed into the leaves (De Morgan).
-#[derive(Clone, Debug, PartialEq)]
+/// An expression as a tree. Negations have been pushed into the leaves (De Morgan). Equal trees are equal
+/// wherever they stand.
+#[derive(Clone, Debug)]
 pub(crate) struct Node<L> {
     pub(crate) kind: Kind<L>,
     /// Where in the text it stands, parentheses and negation excluded.
     pub(crate) span: Range<usize>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind<L> {
     Leaf(L),
     /// Joined by "and".
     All(Vec<Node<L>>),
     /// Joined by "or".
     Any(Vec<Node<L>>),
+}
+
+impl<L: PartialEq> PartialEq for Node<L> {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+}
+
+impl<L: Eq> Eq for Node<L> {}
+
+impl<L: Hash> Hash for Node<L> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+    }
 }
 
 impl<L> Node<L> {

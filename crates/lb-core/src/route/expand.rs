@@ -4,6 +4,8 @@
 //! cannot use (methods, headers, regular expressions, negations) stays whole and is evaluated when the
 //! host and the path have matched.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::matcher::{HostPattern, Matcher};
 use super::rule::{Rule, Test};
 use crate::syntax::{Kind, Node};
@@ -35,8 +37,11 @@ pub(super) enum PathKey<'r> {
     Prefix(&'r str),
 }
 
+/// Most rules have one.
+pub(super) type Alternatives<'r> = SmallVec<[Alternative<'r>; 1]>;
+
 /// The alternatives of a rule; none if it can never hold.
-pub(super) fn alternatives(rule: &Rule) -> Vec<Alternative<'_>> {
+pub(super) fn alternatives(rule: &Rule) -> Alternatives<'_> {
     expand(rule.condition())
 }
 
@@ -80,11 +85,11 @@ impl PathKey<'_> {
 }
 
 /// At most [`MAX_ALTERNATIVES`].
-fn expand(node: &Node<Test>) -> Vec<Alternative<'_>> {
+fn expand(node: &Node<Test>) -> Alternatives<'_> {
     match &node.kind {
         Kind::Leaf(test) => match key(test) {
-            Some((HostKey::Exact(""), _)) => Vec::new(), // ``Host(`.`)``: no request has that host
-            Some((host, path)) => vec![Alternative { host, path, rest: Vec::new() }],
+            Some((HostKey::Exact(""), _)) => SmallVec::new(), // ``Host(`.`)``: no request has that host
+            Some((host, path)) => smallvec![Alternative { host, path, rest: Vec::new() }],
             None => unindexed(node),
         },
         Kind::All(nodes) => conjunction(nodes),
@@ -92,7 +97,7 @@ fn expand(node: &Node<Test>) -> Vec<Alternative<'_>> {
             if !has_key(node) {
                 return unindexed(node);
             }
-            let mut alternatives = Vec::new();
+            let mut alternatives = SmallVec::new();
             for node in nodes {
                 alternatives.append(&mut expand(node));
                 if alternatives.len() > MAX_ALTERNATIVES {
@@ -104,8 +109,8 @@ fn expand(node: &Node<Test>) -> Vec<Alternative<'_>> {
     }
 }
 
-fn conjunction(nodes: &[Node<Test>]) -> Vec<Alternative<'_>> {
-    let mut product = vec![Alternative::EVERYTHING];
+fn conjunction(nodes: &[Node<Test>]) -> Alternatives<'_> {
+    let mut product: Alternatives<'_> = smallvec![Alternative::EVERYTHING];
     for node in nodes {
         let mut factor = expand(node);
         if product.len() * factor.len() > MAX_ALTERNATIVES {
@@ -117,8 +122,8 @@ fn conjunction(nodes: &[Node<Test>]) -> Vec<Alternative<'_>> {
 }
 
 /// The node as a condition to evaluate on every request.
-fn unindexed(node: &Node<Test>) -> Vec<Alternative<'_>> {
-    vec![Alternative { rest: vec![node], ..Alternative::EVERYTHING }]
+fn unindexed(node: &Node<Test>) -> Alternatives<'_> {
+    smallvec![Alternative { rest: vec![node], ..Alternative::EVERYTHING }]
 }
 
 fn key(test: &Test) -> Option<(HostKey<'_>, PathKey<'_>)> {

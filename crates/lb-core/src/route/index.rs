@@ -1,12 +1,14 @@
 //! Many routes, compiled: by host, then by path.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::expand::{Alternative, HostKey, PathKey, alternatives};
 use super::matcher::{parent, without_trailing_dot};
-use super::path_index::{Entry, NO_ROUTE, Order, Paths, Rest, Search};
+use super::path_build::PathBuilder;
+use super::path_index::{Entry, MAX_ROUTES, NO_ROUTE, Order, PathIndex, Paths, Rest, Search};
 use super::rule::Test;
-use super::text::TextTable;
+use super::table::{Key, Table};
 use super::{Request, Route};
 use crate::syntax::Node;
 
@@ -19,49 +21,43 @@ use crate::syntax::Node;
 pub struct RouteIndex<T> {
     /// In order of evaluation; [`Order`] is a position in here.
     routes: Vec<Route<T>>,
-    hosts: TextTable<Paths>,
+    /// With the [`Paths`] of each host.
+    hosts: Table<0>,
     /// By what follows the first label.
-    wildcards: TextTable<Paths>,
+    wildcards: Table<0>,
+    paths: PathIndex,
     any_host: Paths,
     conditions: Vec<Box<[Node<Test>]>>,
 }
 
 impl<T> RouteIndex<T> {
     /// # Panics
-    /// With 2^32 - 1 routes or more.
+    /// With 2^31 routes or more, or 2^30 hosts.
     pub fn build(mut routes: Vec<Route<T>>) -> Self {
-        assert!(routes.len() < NO_ROUTE as usize, "more routes than a u32 can number");
+        assert!(routes.len() < MAX_ROUTES as usize, "more routes than there are numbers for them");
         routes.sort_by_key(|route| (std::cmp::Reverse(route.priority), route.rank));
-        let mut conditions = Vec::new();
-        let mut by_host = HashMap::<HostKey<'_>, Vec<(PathKey<'_>, Entry)>>::new();
+        let mut conditions = Conditions::default();
+        let mut by_host = FxHashMap::<HostKey<'_>, SmallVec<[(PathKey<'_>, Entry); 1]>>::default();
         for (route, order) in routes.iter().zip(0 as Order..) {
-            // The alternatives of a rule mostly share what is left to evaluate: keep it once.
-            let mut kept = HashMap::new();
             for Alternative { host, path, rest } in alternatives(&route.rule) {
-                let identity: Vec<_> = rest.iter().map(|node| std::ptr::from_ref(*node)).collect();
-                let rest = if rest.is_empty() {
-                    Rest::NOTHING
-                } else {
-                    *kept.entry(identity).or_insert_with(|| {
-                        conditions.push(rest.into_iter().cloned().collect());
-                        Rest(conditions.len() as u32 - 1)
-                    })
-                };
+                let rest = conditions.add(rest);
                 by_host.entry(host).or_default().push((path, Entry { order, rest }));
             }
         }
-        let mut hosts = TextTable::new();
-        let mut wildcards = TextTable::new();
-        let mut any_host = Paths::build(&[]);
-        for (host, keys) in by_host {
-            let paths = Paths::build(&keys);
-            match host {
-                HostKey::Any => any_host = paths,
-                HostKey::Exact(host) => hosts.insert_with(host.as_bytes(), || paths),
-                HostKey::Wildcard(parent) => wildcards.insert_with(parent.as_bytes(), || paths),
+        let (mut hosts, mut wildcards) = (Vec::with_capacity(by_host.len()), Vec::new());
+        let (mut any_host, mut paths) = (Paths::NONE, PathBuilder::default());
+        for (host, entries) in &by_host {
+            let found = paths.add(entries);
+            match *host {
+                HostKey::Any => any_host = found,
+                HostKey::Exact(host) => hosts.push(key(host, found)),
+                HostKey::Wildcard(parent) => wildcards.push(key(parent, found)),
             }
         }
-        Self { hosts: hosts.shrink(), wildcards: wildcards.shrink(), any_host, conditions, routes }
+        let (hosts, wildcards, paths) = (Table::build(&hosts), Table::build(&wildcards), paths.build());
+        let conditions = conditions.nodes;
+        drop(by_host);
+        Self { hosts, wildcards, paths, any_host, conditions, routes }
     }
 
     /// The value of the first route, in order of evaluation, whose rule holds.
@@ -72,21 +68,47 @@ impl<T> RouteIndex<T> {
         };
         let host = without_trailing_dot(request.host());
         let mut search = Search { path: request.path().as_bytes(), best: NO_ROUTE, holds };
-        if let Some(paths) = self.hosts.get(host.as_bytes()) {
-            paths.search(&mut search);
+        if let Some(found) = self.hosts.get(0, host.as_bytes()) {
+            self.paths.search(Paths::from_value(found), &mut search);
         }
         if !self.wildcards.is_empty()
             && let Some(parent) = parent(host)
-            && let Some(paths) = self.wildcards.get(parent.as_bytes())
+            && let Some(found) = self.wildcards.get(0, parent.as_bytes())
         {
-            paths.search(&mut search);
+            self.paths.search(Paths::from_value(found), &mut search);
         }
-        self.any_host.search(&mut search);
+        self.paths.search(self.any_host, &mut search);
         self.routes.get(search.best as usize).map(|route| &route.value)
     }
 
     /// The routes in order of evaluation.
     pub fn routes(&self) -> &[Route<T>] {
         &self.routes
+    }
+}
+
+fn key(host: &str, paths: Paths) -> Key<'_> {
+    Key { owner: 0, text: host.as_bytes().into(), value: paths.to_value() }
+}
+
+/// What rules ask for beside host and path, each combination once: many routes ask for the same.
+#[derive(Default)]
+struct Conditions<'r> {
+    nodes: Vec<Box<[Node<Test>]>>,
+    known: FxHashMap<Vec<&'r Node<Test>>, Rest>,
+}
+
+impl<'r> Conditions<'r> {
+    fn add(&mut self, rest: Vec<&'r Node<Test>>) -> Rest {
+        if rest.is_empty() {
+            return Rest::NOTHING;
+        }
+        if let Some(known) = self.known.get(&rest) {
+            return *known;
+        }
+        let added = Rest(self.nodes.len() as u32);
+        self.nodes.push(rest.iter().copied().cloned().collect());
+        self.known.insert(rest, added);
+        added
     }
 }

@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::{Request, RuleError, query};
 use crate::syntax::{Token, Tokens, closest};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Matcher {
     Host(HostPattern),
     HostRegexp(Pattern),
@@ -25,7 +25,7 @@ pub(super) enum Matcher {
 }
 
 /// Lower case, without trailing dot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum HostPattern {
     Any,
     Exact(Box<str>),

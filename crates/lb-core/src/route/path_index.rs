@@ -1,15 +1,15 @@
-//! The routes of one host, by path.
+//! The routes of a host, by path.
 //!
-//! A host with few routes is scanned in order. Beyond that, exact paths are one hash look-up, and the
-//! longest prefix is found by binary search over the distinct *lengths* of prefixes, one hash look-up
-//! each (Waldvogel et al., "Scalable High Speed IP Routing Lookups", SIGCOMM 1997): the cost depends on
-//! how many lengths there are, not on how many prefixes. Shorter prefixes of the same path hang below
-//! the longest one as a chain, which is followed only while it could hold an earlier route.
+//! An exact path is one look-up. The longest prefix mostly is one as well: prefixes tend to end where a
+//! segment of the path ends, so the start of the path up to the first slash that could tell them apart is
+//! tried first. Where that does not decide, it is found by binary search over the distinct *lengths* of
+//! prefixes, one look-up each (Waldvogel et al., "Scalable High Speed IP Routing Lookups", SIGCOMM 1997):
+//! the cost depends on how many lengths there are, not on how many prefixes. Shorter prefixes of the same
+//! path hang below the longest one as a chain, which is followed only while it could hold an earlier route.
 
-use smallvec::SmallVec;
-
-use super::expand::PathKey;
-use super::text::{Text, TextTable};
+use super::few_paths::FewPaths;
+use super::table::{Table, Value};
+use super::text::slash_from;
 
 /// Position in the order of evaluation: lower wins.
 pub(super) type Order = u32;
@@ -41,7 +41,8 @@ pub(super) struct Search<'a, F> {
 
 impl<F: Fn(Rest) -> bool> Search<'_, F> {
     /// Returns false when no later entry of the same key can be the one.
-    fn consider(&mut self, entry: Entry) -> bool {
+    #[inline]
+    pub(super) fn consider(&mut self, entry: Entry) -> bool {
         if entry.order >= self.best {
             return false;
         }
@@ -53,277 +54,221 @@ impl<F: Fn(Rest) -> bool> Search<'_, F> {
     }
 }
 
-/// Longest list that is scanned. Chosen: in `benches`, a scan of four is faster than the look-ups.
-const FEW: usize = 8;
+/// Owners of keys in the table: two for each [`Indexed`].
+pub(super) fn owner_of_prefixes(index: u32) -> u32 {
+    2 * index
+}
 
-/// The routes of one host.
-#[derive(Debug)]
+pub(super) fn owner_of_exact_paths(index: u32) -> u32 {
+    2 * index + 1
+}
+
+/// The paths of one host, as the host's row in the table has them.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Paths {
-    /// One route that takes every path: the most frequent kind of host, kept small.
+    /// One route that takes every path: the most frequent kind of host.
     Whole(Entry),
-    /// In order.
-    Few(Box<[(PathText, Entry)]>),
-    Many(Box<Table>),
+    /// From where to where they are in [`FewPaths`].
+    Few(u32, u32),
+    Indexed(Indexed),
 }
 
-#[derive(Debug)]
-pub(super) struct PathText {
-    text: Text,
-    is_prefix: bool,
+/// What a search needs to know before its first look-up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Indexed {
+    /// Which [`Lengths`] it has; also tells its keys from those of others.
+    pub(super) index: u32,
+    /// Where to look for the slash that ends the first telling segment, or `NEVER`.
+    pub(super) from: u32,
+    pub(super) has_exact: bool,
 }
 
-impl PathText {
-    fn matches(&self, path: &[u8]) -> bool {
-        let text = self.text.as_bytes();
-        if self.is_prefix { path.starts_with(text) } else { path == text }
-    }
-}
+pub(super) const NEVER: u32 = u32::MAX >> 1;
+
+/// Marks what is no order: [`Paths::Few`] or [`Paths::Indexed`].
+const SEVERAL: u32 = 1 << 31;
+const INDEXED: u32 = SEVERAL | 1 << 30;
+
+/// Orders are below the first limit, indexes and places of few paths below the second.
+pub(super) const MAX_ROUTES: u32 = SEVERAL;
+pub(super) const MAX_HOSTS: u32 = 1 << 30;
 
 impl Paths {
-    /// From keys in order of evaluation.
-    pub(super) fn build(keys: &[(PathKey<'_>, Entry)]) -> Self {
-        match keys {
-            [(PathKey::Prefix(""), entry)] => Self::Whole(*entry),
-            few if few.len() <= FEW => {
-                Self::Few(few.iter().map(|(key, entry)| (path_text(*key), *entry)).collect())
-            }
-            many => Self::Many(Box::new(Table::build(many))),
-        }
-    }
+    pub(super) const NONE: Self = Self::Whole(Entry { order: NO_ROUTE, rest: Rest::NOTHING });
 
-    pub(super) fn search(&self, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+    pub(super) fn to_value(self) -> Value {
         match self {
-            Self::Whole(entry) => {
-                search.consider(*entry);
+            Self::Whole(Entry { order, rest }) => join(order, rest.0),
+            Self::Few(from, to) => join(from | SEVERAL, to),
+            Self::Indexed(Indexed { index, from, has_exact }) => {
+                join(index | INDEXED, from << 1 | u32::from(has_exact))
             }
-            Self::Few(entries) => {
-                for (path, entry) in entries {
-                    if entry.order >= search.best || (path.matches(search.path) && !search.consider(*entry)) {
-                        return;
-                    }
-                }
-            }
-            Self::Many(table) => table.search(search),
+        }
+    }
+
+    #[inline]
+    pub(super) fn from_value(value: Value) -> Self {
+        let (first, second) = split(value);
+        if first < SEVERAL {
+            Self::Whole(Entry { order: first, rest: Rest(second) })
+        } else if first < INDEXED {
+            Self::Few(first & !SEVERAL, second)
+        } else {
+            Self::Indexed(Indexed { index: first & !INDEXED, from: second >> 1, has_exact: second & 1 == 1 })
         }
     }
 }
 
-fn path_text(key: PathKey<'_>) -> PathText {
-    match key {
-        PathKey::Exact(path) => PathText { text: Text::new(path.as_bytes()), is_prefix: false },
-        PathKey::Prefix(path) => PathText { text: Text::new(path.as_bytes()), is_prefix: true },
-    }
+fn join(first: u32, second: u32) -> Value {
+    Value::from(first) | Value::from(second) << 32
 }
 
-/// The entries of one key, in order. The first is kept in place: mostly it is the only one.
-#[derive(Clone, Copy, Debug)]
-struct List {
-    first: Entry,
-    /// The others, in [`Table::more`].
-    more_from: u32,
-    more_to: u32,
+fn split(value: Value) -> (u32, u32) {
+    (value as u32, (value >> 32) as u32)
 }
 
-/// A prefix as the look-up by length finds it.
+/// What the table has for a path.
 #[derive(Clone, Copy, Debug)]
-struct Prefix {
-    list: List,
-    /// The next shorter prefix of the same paths, in [`Table::chain`].
-    shorter: u32,
-    /// Earliest order down that chain; `NO_ROUTE` at its end.
-    shorter_best: Order,
+pub(super) struct Row {
+    pub(super) order: Order,
+    /// Where to go on in [`PathIndex::lists`], or `ALONE`; and whether it is `DEEPER`.
+    pub(super) link: u32,
+}
+
+/// Prefixes start with this text that are longer than it.
+pub(super) const DEEPER: u32 = 1 << 31;
+
+/// The route takes every request with this key, and is before those of all shorter prefixes.
+pub(super) const ALONE: u32 = !DEEPER;
+
+/// Comes after all routes, so that no search goes on behind it.
+pub(super) const END: [u32; 2] = [NO_ROUTE, Rest::NOTHING.0];
+
+/// How to find the longest prefix where the end of a segment does not tell.
+#[derive(Debug)]
+pub(super) struct Lengths {
+    /// Earliest order of all paths of the host.
+    pub(super) best: Order,
+    /// The empty prefix.
+    pub(super) everything: Row,
+    /// Where to start in [`PathIndex::steps`].
+    pub(super) first_step: u32,
 }
 
 /// One step of the search for the longest prefix: look up this many bytes, then go on to a longer or a
 /// shorter length. `NO_STEP` ends it.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    length: u32,
-    longer: u32,
-    shorter: u32,
+pub(super) struct Step {
+    pub(super) length: u32,
+    pub(super) longer: u32,
+    pub(super) shorter: u32,
 }
 
-const NO_STEP: u32 = u32::MAX;
+pub(super) const NO_STEP: u32 = u32::MAX;
 
+/// The paths of all hosts.
 #[derive(Debug)]
-pub(super) struct Table {
-    /// Earliest order of all.
-    best: Order,
-    exact: TextTable<List>,
-    /// Prefixes and, on the way to longer ones, markers; a marker stands for the longest prefix in it.
-    prefixes: TextTable<Prefix>,
-    /// Starts with the root.
-    steps: SmallVec<[Step; 4]>,
-    chain: Vec<Prefix>,
-    /// The empty prefix.
-    everything: List,
-    more: Vec<Entry>,
+pub(super) struct PathIndex {
+    pub(super) table: Table<4>,
+    pub(super) few: FewPaths,
+    pub(super) lengths: Vec<Lengths>,
+    pub(super) steps: Vec<Step>,
+    /// For each key that does not stand alone: the list of the next shorter prefix and the earliest order
+    /// down that chain; then the entries of the key, in order, each with order and rest. What ends them is
+    /// an entry without conditions, or [`END`].
+    pub(super) lists: Vec<[u32; 2]>,
 }
 
-impl List {
-    const EMPTY: Self =
-        Self { first: Entry { order: NO_ROUTE, rest: Rest::NOTHING }, more_from: 0, more_to: 0 };
-
-    /// From entries in order. Those after an unconditional one are never reached.
-    fn build(entries: &[Entry], more: &mut Vec<Entry>) -> Self {
-        let Some((&first, others)) = entries.split_first() else { return Self::EMPTY };
-        let more_from = more.len() as u32;
-        if first.rest != Rest::NOTHING {
-            let last = others.iter().position(|entry| entry.rest == Rest::NOTHING);
-            more.extend(&others[..last.map_or(others.len(), |last| last + 1)]);
-        }
-        Self { first, more_from, more_to: more.len() as u32 }
-    }
-}
-
-impl Table {
-    fn build(keys: &[(PathKey<'_>, Entry)]) -> Self {
-        let mut exact = std::collections::BTreeMap::<&str, Vec<Entry>>::new();
-        let mut prefixes = std::collections::BTreeMap::<&str, Vec<Entry>>::new();
-        for (key, entry) in keys {
-            match key {
-                PathKey::Exact(path) => exact.entry(path).or_default().push(*entry),
-                PathKey::Prefix(path) => prefixes.entry(path).or_default().push(*entry),
+impl PathIndex {
+    #[inline(always)] // so that `Whole` costs no call
+    pub(super) fn search(&self, paths: Paths, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+        match paths {
+            Paths::Whole(entry) => {
+                search.consider(entry);
             }
-        }
-        let mut more = Vec::new();
-        let everything = prefixes.remove("").map_or(List::EMPTY, |entries| List::build(&entries, &mut more));
-        let (texts, chain) = chain(&prefixes, &mut more);
-        let steps = steps(&texts);
-        let mut exact_table = TextTable::new();
-        for (path, entries) in exact {
-            exact_table.insert_with(path.as_bytes(), || List::build(&entries, &mut more));
-        }
-        Self {
-            best: keys.first().map_or(NO_ROUTE, |(_, entry)| entry.order),
-            exact: exact_table.shrink(),
-            prefixes: markers(&texts, &chain, &steps),
-            steps,
-            chain,
-            everything,
-            more,
+            Paths::Few(from, to) => self.few.search((from, to), search),
+            Paths::Indexed(indexed) => self.search_indexed(indexed, search),
         }
     }
 
-    fn search(&self, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
-        if self.best >= search.best {
+    #[inline(never)]
+    fn search_indexed(&self, indexed: Indexed, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+        if search.best != NO_ROUTE && self.lengths[indexed.index as usize].best >= search.best {
             return;
         }
-        if !self.exact.is_empty()
-            && let Some(list) = self.exact.get(search.path)
-        {
-            self.consider(list, search);
+        if indexed.has_exact {
+            self.search_exact(indexed, search);
         }
-        if let Some(mut prefix) = self.longest_prefix(search.path) {
-            loop {
-                self.consider(&prefix.list, search);
-                if prefix.shorter_best >= search.best {
-                    break;
-                }
-                prefix = &self.chain[prefix.shorter as usize];
-            }
-        }
-        self.consider(&self.everything, search);
+        let row = self
+            .at_end_of_segment(indexed, search.path)
+            .unwrap_or_else(|| self.longest(indexed, search.path));
+        self.consider(row, search);
     }
 
-    fn longest_prefix(&self, path: &[u8]) -> Option<&Prefix> {
-        let mut longest = None;
-        let mut next = 0;
+    #[inline(never)] // as the others below: it keeps the usual case small
+    fn search_exact(&self, indexed: Indexed, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+        if let Some(row) = self.table.get(owner_of_exact_paths(indexed.index), search.path) {
+            self.consider(Row::from_value(row), search);
+        }
+    }
+
+    /// The longest prefix, if the first segment that could tell prefixes apart decides it.
+    fn at_end_of_segment(&self, indexed: Indexed, path: &[u8]) -> Option<Row> {
+        let slash = slash_from(path, indexed.from as usize)?;
+        let row = Row::from_value(self.table.get(owner_of_prefixes(indexed.index), &path[..=slash])?);
+        (row.link & DEEPER == 0).then_some(row)
+    }
+
+    /// The longest prefix by search over the lengths.
+    #[inline(never)]
+    fn longest(&self, indexed: Indexed, path: &[u8]) -> Row {
+        let Lengths { everything, first_step, .. } = self.lengths[indexed.index as usize];
+        let (mut longest, mut next) = (everything, first_step);
         while let Some(step) = self.steps.get(next as usize) {
-            let found = path.get(..step.length as usize).and_then(|start| self.prefixes.get(start));
-            longest = found.or(longest);
+            let start = path.get(..step.length as usize);
+            let found = start.and_then(|start| self.table.get(owner_of_prefixes(indexed.index), start));
+            longest = found.map_or(longest, Row::from_value);
             next = if found.is_some() { step.longer } else { step.shorter };
         }
         longest
     }
 
-    fn consider(&self, list: &List, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
-        if search.consider(list.first) {
-            let more = &self.more[list.more_from as usize..list.more_to as usize];
-            let _ = more.iter().all(|entry| search.consider(*entry));
+    /// Considers a key, and shorter ones as long as they may be before it.
+    #[inline]
+    fn consider(&self, row: Row, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+        let link = row.link & !DEEPER;
+        if link == ALONE {
+            search.best = search.best.min(row.order);
+        } else {
+            self.consider_list(link, search);
         }
     }
-}
 
-/// The prefixes in lexicographic order, each linked to the longest other one that it starts with.
-fn chain<'k>(
-    prefixes: &std::collections::BTreeMap<&'k str, Vec<Entry>>,
-    more: &mut Vec<Entry>,
-) -> (Vec<&'k [u8]>, Vec<Prefix>) {
-    let mut texts: Vec<&[u8]> = Vec::with_capacity(prefixes.len());
-    let mut chain: Vec<Prefix> = Vec::with_capacity(prefixes.len());
-    // Prefixes of the current text, shortest first. In this order they all come before it.
-    let mut open: Vec<u32> = Vec::new();
-    for (text, entries) in prefixes {
-        let text = text.as_bytes();
-        while open.last().is_some_and(|index| !text.starts_with(texts[*index as usize])) {
-            open.pop();
-        }
-        let shorter = open.last().copied();
-        let shorter_best = shorter.map_or(NO_ROUTE, |index| {
-            let prefix = &chain[index as usize];
-            prefix.shorter_best.min(prefix.list.first.order)
-        });
-        open.push(texts.len() as u32);
-        texts.push(text);
-        chain.push(Prefix {
-            list: List::build(entries, more),
-            shorter: shorter.unwrap_or(NO_ROUTE),
-            shorter_best,
-        });
-    }
-    (texts, chain)
-}
-
-/// The search over lengths as a binary tree, balanced by how many prefixes have a length: where nearly
-/// all have the same one, nearly all searches end after one look-up.
-fn steps(texts: &[&[u8]]) -> SmallVec<[Step; 4]> {
-    fn grow(lengths: &[(u32, usize)], steps: &mut SmallVec<[Step; 4]>) -> u32 {
-        let total: usize = lengths.iter().map(|(_, count)| count).sum();
-        let mut sum = 0;
-        let median = lengths.iter().position(|(_, count)| {
-            sum += count;
-            2 * sum >= total
-        });
-        let Some(median) = median else { return NO_STEP };
-        let index = steps.len();
-        steps.push(Step { length: lengths[median].0, longer: NO_STEP, shorter: NO_STEP });
-        let longer = grow(&lengths[median + 1..], steps);
-        let shorter = grow(&lengths[..median], steps);
-        steps[index] = Step { longer, shorter, ..steps[index] };
-        index as u32
-    }
-    let mut counts = std::collections::BTreeMap::<u32, usize>::new();
-    for text in texts {
-        *counts.entry(text.len() as u32).or_default() += 1;
-    }
-    let mut steps = SmallVec::with_capacity(counts.len());
-    grow(&counts.into_iter().collect::<Vec<_>>(), &mut steps);
-    steps
-}
-
-/// Every prefix under its own text, and under the starts of it that lead the search towards it.
-fn markers(texts: &[&[u8]], chain: &[Prefix], steps: &[Step]) -> TextTable<Prefix> {
-    const NOTHING: Prefix = Prefix { list: List::EMPTY, shorter: 0, shorter_best: NO_ROUTE };
-    let mut table = TextTable::new();
-    for (index, text) in texts.iter().enumerate() {
-        let mut next = 0;
-        while let Some(step) = steps.get(next as usize) {
-            let length = step.length as usize;
-            if let Some(start) = text.get(..length) {
-                // The longest prefix that is not longer than the marker: the text itself or one down its chain.
-                let mut at = index;
-                while texts.get(at).is_some_and(|text| text.len() > length) {
-                    at = chain[at].shorter as usize;
-                }
-                table.insert_with(start, || chain.get(at).copied().unwrap_or(NOTHING));
+    #[inline(never)]
+    fn consider_list(&self, mut list: u32, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+        while let Some(([shorter, shorter_best], entries)) =
+            self.lists.get(list as usize..).and_then(<[_]>::split_first)
+        {
+            let _ = entries
+                .iter()
+                .all(|[order, rest]| search.consider(Entry { order: *order, rest: Rest(*rest) }));
+            if *shorter_best >= search.best {
+                return;
             }
-            next = match text.len().cmp(&length) {
-                std::cmp::Ordering::Greater => step.longer,
-                std::cmp::Ordering::Less => step.shorter,
-                std::cmp::Ordering::Equal => break,
-            };
+            list = *shorter;
         }
     }
-    table.shrink()
+}
+
+impl Row {
+    pub(super) const NOTHING: Self = Self { order: NO_ROUTE, link: ALONE };
+
+    pub(super) fn to_value(self) -> Value {
+        join(self.order, self.link)
+    }
+
+    fn from_value(value: Value) -> Self {
+        let (order, link) = split(value);
+        Self { order, link }
+    }
 }

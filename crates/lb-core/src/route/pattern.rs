@@ -4,6 +4,7 @@
 //! `\d`, `\w`, `\s` and `\b` are ASCII in Go, `[[a]` and `[a&&b]` are plain classes, a lone `{` is a
 //! character, `\Q...\E` quotes. [`translate`] rewrites what differs.
 
+use std::hash::{Hash, Hasher};
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -33,6 +34,20 @@ impl Pattern {
     /// Unanchored, as in Go.
     pub(super) fn is_match(&self, text: &str) -> bool {
         self.0.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Request, RuleError};
 use crate::syntax::{self, Node};
 
 /// A matcher, or its opposite.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Test {
     pub(super) matcher: Matcher,
     pub(super) negated: bool,

@@ -1,80 +1,76 @@
-//! Tables by host or path: short byte strings kept in place, and a fast hash over them.
+//! Texts as the table hashes and compares them: without loops and calls where they are short.
 
-use std::hash::Hasher;
-
-use hashbrown::HashTable;
-
-/// A map from text to `V`, laid out so that a look-up in a large one misses the cache once.
-#[derive(Debug)]
-pub(super) struct TextTable<V>(HashTable<Row<V>>);
-
-/// A key with its value. With a value of up to 24 bytes it is one cache line, and never straddles two.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Row<V> {
-    key: Text,
-    value: V,
+/// A text with its end in two words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text<'t> {
+    pub(super) bytes: &'t [u8],
+    pub(super) end: [u64; 2],
 }
 
-impl<V> TextTable<V> {
-    pub(super) fn new() -> Self {
-        Self(HashTable::new())
+/// Length up to which [`Text::end`] and the length tell the whole text.
+pub(super) const SHORT: usize = 16;
+
+impl<'t> Text<'t> {
+    #[inline]
+    pub(super) fn new(bytes: &'t [u8]) -> Self {
+        let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+        let end = if let Some(last) = bytes.last_chunk() {
+            words(last)
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+            [u64::from_le_bytes(*first), u64::from_le_bytes(*last)] // they may overlap
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+            [half(first), half(last)]
+        } else {
+            [bytes.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte)), 0]
+        };
+        Self { bytes, end }
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Option<&V> {
-        self.0.find(hash(key), |row| row.key.as_bytes() == key).map(|row| &row.value)
-    }
-
-    /// Does nothing if the key is there already.
-    pub(super) fn insert_with(&mut self, key: &[u8], value: impl FnOnce() -> V) {
-        let entry = self.0.entry(hash(key), |row| row.key.as_bytes() == key, |row| hash(row.key.as_bytes()));
-        entry.or_insert_with(|| Row { key: Text::new(key), value: value() });
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Gives back the room that growing has left over.
-    pub(super) fn shrink(mut self) -> Self {
-        self.0.shrink_to_fit(|row| hash(row.key.as_bytes()));
-        self
-    }
-}
-
-/// Keys come from the configuration, only look-ups come from strangers, so the hash needs no secret.
-fn hash(key: &[u8]) -> u64 {
-    let mut hasher = rustc_hash::FxHasher::default();
-    hasher.write(key);
-    hasher.finish()
-}
-
-/// Longest text kept in place. Chosen: nearly all hosts and path prefixes are shorter.
-const INLINE: usize = 30;
-
-/// An immutable byte string. Up to 30 bytes live inside, so that comparing a key touches no other memory.
-#[derive(Clone, Debug)]
-pub(super) enum Text {
-    Short { length: u8, bytes: [u8; INLINE] },
-    Long(Box<[u8]>),
-}
-
-impl Text {
-    pub(super) fn new(text: &[u8]) -> Self {
-        if text.len() > INLINE {
-            return Self::Long(text.into());
+    /// Keys come from the configuration, only look-ups come from strangers, so the hash needs no secret.
+    /// As in wyhash, wide multiplications fold 16 bytes each; the last 16 may overlap those before.
+    #[inline]
+    pub(super) fn hash(self, owner: u32) -> u64 {
+        let mut state = ODD[1] ^ ((self.bytes.len() as u64) << 32) ^ u64::from(owner);
+        if self.bytes.len() > SHORT {
+            let (blocks, _) = self.bytes[..self.bytes.len() - 1].as_chunks::<16>();
+            for block in blocks {
+                state = fold(words(block), state);
+            }
         }
-        let mut bytes = [0; INLINE];
-        bytes[..text.len()].copy_from_slice(text);
-        Self::Short { length: text.len() as u8, bytes }
+        fold(self.end, state)
     }
+}
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Short { length, bytes } => &bytes[..usize::from(*length)],
-            Self::Long(text) => text,
-        }
-    }
+/// Odd numbers with as many ones as zeros.
+pub(super) const ODD: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
+
+#[inline]
+fn fold([low, high]: [u64; 2], state: u64) -> u64 {
+    let product = u128::from(low ^ ODD[0]) * u128::from(high ^ state);
+    (product >> 64) as u64 ^ product as u64
+}
+
+#[inline]
+pub(super) fn words(bytes: &[u8; 16]) -> [u64; 2] {
+    let bits = u128::from_le_bytes(*bytes);
+    [bits as u64, (bits >> 64) as u64]
+}
+
+/// Where the first slash at or after `from` is. Eight bytes are looked at together: the number of rounds
+/// of a loop over a few bytes cannot be predicted.
+#[inline]
+pub(super) fn slash_from(path: &[u8], from: usize) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let rest = path.get(from..)?;
+    let first = rest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let zero_at_slash = first ^ (ONES * u64::from(b'/'));
+    // The lowest bit set here is in the first byte that is zero.
+    let found = zero_at_slash.wrapping_sub(ONES) & !zero_at_slash & (ONES << 7);
+    let at = match found {
+        0 => rest.iter().position(|byte| *byte == b'/')?,
+        found => found.trailing_zeros() as usize / 8,
+    };
+    Some(from + at)
 }
 
 #[cfg(test)]
@@ -82,20 +78,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_the_index_are_one_cache_line() {
-        assert_eq!(size_of::<Row<[u64; 3]>>(), 64);
+    fn short_texts_of_one_length_differ_in_their_ends() {
+        for length in 1..=SHORT {
+            let text = vec![b'x'; length];
+            for at in 0..length {
+                let mut other = text.clone();
+                other[at] = b'y';
+                assert_ne!(Text::new(&text).end, Text::new(&other).end, "{at} of {length}");
+            }
+        }
     }
 
     #[test]
-    fn keys_of_any_length_are_found() {
-        let mut table = TextTable::new();
-        let keys: Vec<_> = (0..100).map(|length| "x".repeat(length)).collect();
-        for key in &keys {
-            table.insert_with(key.as_bytes(), || key.len());
-            table.insert_with(key.as_bytes(), || 1_000);
+    fn the_hash_depends_on_every_byte_and_on_the_owner() {
+        for length in 1..70 {
+            let text = vec![b'x'; length];
+            let hash = Text::new(&text).hash(1);
+            assert_ne!(hash, Text::new(&text).hash(2));
+            assert_ne!(hash, Text::new(&text[1..]).hash(1));
+            for at in 0..length {
+                let mut other = text.clone();
+                other[at] = b'y';
+                assert_ne!(hash, Text::new(&other).hash(1), "{at} of {length}");
+            }
         }
-        let table = table.shrink();
-        assert!(keys.iter().all(|key| table.get(key.as_bytes()) == Some(&key.len())));
-        assert_eq!(table.get(b"y"), None);
+    }
+
+    #[test]
+    fn slashes_are_found_near_and_far() {
+        for length in 0..30 {
+            for from in 0..=length + 1 {
+                for slash in (0..length).map(Some).chain([None]) {
+                    let mut path = vec![b'.'; length]; // next to a slash in ASCII
+                    if let Some(slash) = slash {
+                        path[slash..].fill(b'/');
+                    }
+                    let expected = (from..length).find(|at| path[*at] == b'/');
+                    assert_eq!(slash_from(&path, from), expected, "{path:?} from {from}");
+                }
+            }
+        }
     }
 }
