@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::field::{Field, REDACTED};
 use super::{Entry, FieldMode, Shared};
 use crate::civil::Clocks;
-use crate::text::{push_display, push_integer, push_plain};
+use crate::text::{push_integer, push_ip, push_plain};
 
 /// How far a line goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) fn write(
     match (keeps(Field::ClientHost), entry.client_host) {
         (false, _) => out.push(b'-'),
         (true, Some(host)) => bare(out, Some(host)),
-        (true, None) => push_display(out, entry.client.ip().to_canonical()),
+        (true, None) => push_ip(out, entry.client.ip().to_canonical()),
     }
     out.extend_from_slice(b" - ");
     bare(out, entry.client_username.filter(|_| keeps(Field::ClientUsername)));

@@ -14,6 +14,11 @@ macro_rules! fields {
             pub(super) fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
+
+            /// The name as a key of a JSON object, with its colon.
+            pub(super) fn key(self) -> &'static str {
+                match self { $(Self::$variant => concat!("\"", $name, "\":")),+ }
+            }
         }
     };
 }

@@ -3,7 +3,7 @@
 use super::field::{Field, FieldSet, REDACTED};
 use super::{Entry, FieldMode, Headers, Shared};
 use crate::civil::Clocks;
-use crate::text::{Json, push_canonical_header_name, push_display, push_integer};
+use crate::text::{Json, push_canonical_header_name, push_display, push_integer, push_ip};
 
 pub(super) fn write(shared: &Shared, entry: &Entry<'_>, count: u64, clocks: &mut Clocks, out: &mut Vec<u8>) {
     out.push(b'{');
@@ -46,9 +46,7 @@ struct Line<'o> {
 impl Line<'_> {
     fn value(&mut self, field: Field, write: impl FnOnce(&mut Vec<u8>)) {
         if self.kept.keeps(field) {
-            self.out.push(b'"');
-            self.out.extend_from_slice(field.name().as_bytes());
-            self.out.extend_from_slice(b"\":");
+            self.out.extend_from_slice(field.key().as_bytes());
             write(self.out);
             self.out.push(b',');
         }
@@ -66,15 +64,18 @@ impl Line<'_> {
 fn client(line: &mut Line<'_>, entry: &Entry<'_>) {
     let ip = entry.client.ip().to_canonical();
     line.value(Field::ClientAddr, |out| {
-        out.push(b'"');
-        push_display(out, std::net::SocketAddr::new(ip, entry.client.port()));
+        let brackets = ip.is_ipv6();
+        out.extend_from_slice(if brackets { b"\"[" } else { b"\"" });
+        push_ip(out, ip);
+        out.extend_from_slice(if brackets { b"]:" } else { b":" });
+        push_integer(out, entry.client.port());
         out.push(b'"');
     });
     line.value(Field::ClientHost, |out| match entry.client_host {
         Some(host) => Json(out).string(host.as_bytes()),
         None => {
             out.push(b'"');
-            push_display(out, ip);
+            push_ip(out, ip);
             out.push(b'"');
         }
     });
