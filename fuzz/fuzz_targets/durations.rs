@@ -9,6 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 // The files as they stand: lb-config keeps them to itself.
 #[path = "../../crates/lb-config/src/duration.rs"]
+#[allow(dead_code, reason = "what reads and prints is of interest")]
 mod duration;
 #[path = "../../crates/lb-config/src/size.rs"]
 mod size;
