@@ -61,8 +61,11 @@ async fn rest_is_live(vigie: &Vigie, name: &str) {
     assert!(live, "the rest of the change is live\n{}", vigie.words());
 }
 
-async fn quarantined(vigie: &Vigie) -> Vec<Value> {
-    vigie.json("/health").await["configuration"]["quarantined"].as_array().expect("a list").clone()
+/// What `/health` lists soon after the change is live is as `wanted`.
+async fn quarantined(vigie: &Vigie, wanted: impl Fn(&[Value]) -> bool) {
+    let list = async || vigie.json("/health").await["configuration"]["quarantined"].clone();
+    let told = eventually(PATIENCE, async || wanted(list().await.as_array().expect("a list"))).await;
+    assert!(told, "{}", list().await);
 }
 
 fn without(text: &str, line_of: &str) -> String {
@@ -179,11 +182,10 @@ async fn a_router_is_never_served_without_a_middleware_it_had() {
         let password = [("authorization", "Basic c29tZW9uZTpzZWNyZXQ=")];
         let let_in = client.request("GET", HOST, "/guarded", &password, None).await.unwrap();
         assert_eq!(origin(&let_in), "one", "{change}");
-        let listed = quarantined(&vigie).await;
         let is = |object: &Value| {
             format!("{} {}", object["kind"].as_str().unwrap(), object["name"].as_str().unwrap()) == stale
         };
-        assert!(listed.iter().any(is), "{stale} in {listed:?}");
+        quarantined(&vigie, |listed| listed.iter().any(is)).await;
         let report = running.stop().await;
         assert_eq!(
             report.failures.keys().collect::<Vec<_>>(),
@@ -227,7 +229,7 @@ async fn a_service_keeps_its_servers_and_a_removed_one_serves_its_last_router() 
         running.stop().await.assert_flawless();
         vigie.write(&without(&good, "app: {loadBalancer").replace("service: app", "service: other"));
         vigie.until("the service is gone", |response| origin(response) == "two").await;
-        assert_eq!(quarantined(&vigie).await, Vec::<Value>::new());
+        quarantined(&vigie, <[Value]>::is_empty).await;
         assert_eq!(get(vigie.admin(), HOST, "/api/http/services/app@file").await.unwrap().status, 404);
     }
 }
@@ -321,11 +323,10 @@ async fn a_broken_file_of_a_directory_holds_up_no_other() {
         rest_is_live(&vigie, "three").await;
         assert_eq!(status(&vigie, "/guarded").await, 401);
         assert_eq!(origin(&vigie.get("/").await), "one");
-        let listed = quarantined(&vigie).await;
-        assert!(
-            listed[0]["kind"] == "file" && listed[0]["name"].as_str().unwrap().ends_with("routers.yml"),
-            "{listed:?}"
-        );
+        let is = |object: &Value| {
+            object["kind"] == "file" && object["name"].as_str().unwrap().ends_with("routers.yml")
+        };
+        quarantined(&vigie, |listed| listed.first().is_some_and(is)).await;
         vigie.files.write("dynamic/routers.yml", routers);
         vigie.until_metric(QUARANTINED, &[("kind", "file")], 0.0).await;
         vigie.files.write("dynamic/services.yml", &format!("http:\n{services}"));
