@@ -39,34 +39,37 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text
     Retry-After: 5\r\nConnection: close\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
+pub(crate) fn serve(
     worker: Rc<Worker>,
     entry: Arc<Entry>,
     tcp: TcpStream,
     peer: SocketAddr,
     mut watch: Watch,
-) {
-    let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let open = worker.shard.connection(entry.label);
-    let greeting = Box::pin(greet(&worker, &entry, tcp, client, &mut watch)).await;
-    // The seat is kept until the connection has ended.
-    let Some(Greeting { stream, speaks, client, tls, _seat }) = greeting else { return };
-    let connection = Rc::new(Connection {
-        trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
-        peer: Rc::new(Peer::new(client.ip(), tls.is_some())),
-        client,
-        tls,
-        entry,
-        _open: open,
-    });
-    match speaks {
-        Speaks::Http1 { input, end } => {
-            let h1 = H1::with_input(stream, Rc::clone(&worker.buffers), input, end);
-            h1_serve::serve(worker, connection, h1, watch).await;
-        }
-        Speaks::Http2 { prefix } => {
-            let stream = Prefixed::new(prefix, stream);
-            Box::pin(h2_serve::serve(worker, connection, stream, watch)).await;
+) -> impl Future<Output = ()> {
+    async move {
+        let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let open = worker.shard.connection(entry.label);
+        let greeting = Box::pin(greet(&worker, &entry, tcp, client, &mut watch)).await;
+        let Some(Greeting { stream, speaks, client, tls, seat }) = greeting else { return };
+        let connection = Rc::new(Connection {
+            trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
+            peer: Rc::new(Peer::new(client.ip(), tls.is_some())),
+            client,
+            tls,
+            entry,
+            _open: open,
+            _seat: seat,
+        });
+        match speaks {
+            Speaks::Http1 { input, end } => {
+                let h1 = H1::with_input(stream, Rc::clone(&worker.buffers), input, end);
+                h1_serve::serve(worker, connection, h1, watch).await;
+            }
+            Speaks::Http2 { prefix } => {
+                let stream = Prefixed::new(prefix, stream);
+                Box::pin(h2_serve::serve(worker, connection, stream, watch)).await;
+            }
         }
     }
 }
@@ -76,7 +79,7 @@ struct Greeting {
     speaks: Speaks,
     client: SocketAddr,
     tls: Option<TlsInfo>,
-    _seat: Option<Seat>,
+    seat: Option<Seat>,
 }
 
 enum Speaks {
@@ -175,13 +178,13 @@ async fn greet(
                 let prefix = bytes.to_vec();
                 worker.buffers.give_input(input);
                 let speaks = Speaks::Http2 { prefix };
-                return Some(Greeting { stream, speaks, client, tls: None, _seat: seat });
+                return Some(Greeting { stream, speaks, client, tls: None, seat });
             }
             // "P" may yet become POST: only a whole preface tells.
             bytes if H2_PREFACE.starts_with(bytes) => {}
             _ => {
                 let speaks = Speaks::Http1 { input, end };
-                return Some(Greeting { stream, speaks, client, tls: None, _seat: seat });
+                return Some(Greeting { stream, speaks, client, tls: None, seat });
             }
         }
     }
@@ -279,7 +282,7 @@ async fn handshake(
             } else {
                 Speaks::Http1 { input: Vec::new(), end: 0 }
             };
-            Some(Greeting { stream, speaks, client, tls: Some(tls), _seat: seat })
+            Some(Greeting { stream, speaks, client, tls: Some(tls), seat })
         }
         Ok(Err(error)) => {
             worker.metrics.refused(entry.label, "tls_handshake");

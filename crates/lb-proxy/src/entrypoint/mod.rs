@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) tls: Option<TlsInfo>,
     /// Counts it as open.
     pub(crate) _open: OpenConnection,
+    /// Counts against the limits of the entry point.
+    pub(crate) _seat: Option<seats::Seat>,
 }
 
 /// What the handshake settled.

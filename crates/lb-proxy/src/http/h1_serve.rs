@@ -30,36 +30,45 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const LAME_DUCK: Duration = Duration::from_millis(500);
 
 /// Serves requests until the connection ends.
-pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut h1: H1, mut watch: Watch) {
-    let mut deadline = Deadline::default();
-    let opened = Instant::now();
-    let mut served = 0_u64;
-    loop {
-        let config = &connection.entry.config;
-        // The end of a request has just looked at the clock.
-        let (now, patience) = match served {
-            0 => (opened, head_timeout(&connection)),
-            _ => (Instant::from_std(worker.recently()), config.idle_timeout),
-        };
-        deadline.set(now, patience);
-        if !idle(&worker, &mut watch, &mut h1, &mut deadline).await {
-            break;
-        }
-        // Boxed, so that an idle connection is no larger than what it waits for.
-        let next = Box::pin(serve_one(&worker, &connection, &mut h1, &mut deadline, served, opened)).await;
-        served += 1;
-        match next {
-            Next::Request => {}
-            Next::Close => break,
-            Next::Linger => {
-                Box::pin(linger(&mut h1)).await;
-                return;
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
+pub(crate) fn serve(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    mut h1: H1,
+    mut watch: Watch,
+) -> impl Future<Output = ()> {
+    async move {
+        let mut deadline = Deadline::default();
+        let opened = Instant::now();
+        let mut served = 0_u64;
+        loop {
+            let config = &connection.entry.config;
+            // The end of a request has just looked at the clock.
+            let (now, patience) = match served {
+                0 => (opened, head_timeout(&connection)),
+                _ => (Instant::from_std(worker.recently()), config.idle_timeout),
+            };
+            deadline.set(now, patience);
+            if !idle(&worker, &mut watch, &mut h1, &mut deadline).await {
+                break;
             }
-            Next::Abort => return,
+            // Boxed, so that an idle connection is no larger than what it waits for.
+            let next =
+                Box::pin(serve_one(&worker, &connection, &mut h1, &mut deadline, served, opened)).await;
+            served += 1;
+            match next {
+                Next::Request => {}
+                Next::Close => break,
+                Next::Linger => {
+                    Box::pin(linger(&mut h1)).await;
+                    return;
+                }
+                Next::Abort => return,
+            }
         }
-    }
-    if !h1.ends_by_itself() {
-        let _ = Box::pin(tokio::time::timeout(LINGER, poll_fn(|cx| h1.stream.poll_shutdown(cx)))).await;
+        if !h1.ends_by_itself() {
+            let _ = Box::pin(tokio::time::timeout(LINGER, poll_fn(|cx| h1.stream.poll_shutdown(cx)))).await;
+        }
     }
 }
 
