@@ -4,6 +4,7 @@
 //! connection pools) sits behind `Arc` or is keyed by identity and lives on in the next snapshot.
 
 mod build;
+mod free;
 mod internal;
 
 use std::collections::{HashMap, HashSet};
@@ -129,6 +130,17 @@ impl Snapshot {
                 endpoint.retired.store(true, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl Drop for Snapshot {
+    /// The last to let go of a snapshot mostly is a worker, and many routers take milliseconds to free.
+    fn drop(&mut self) {
+        let size = self.routes.len() + self.services.len();
+        let config = std::mem::take(&mut self.config);
+        let entry_points = std::mem::take(&mut self.entry_points);
+        let (routes, services) = (std::mem::take(&mut self.routes), std::mem::take(&mut self.services));
+        free::free((config, entry_points, routes, services), size);
     }
 }
 
