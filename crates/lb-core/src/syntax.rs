@@ -5,6 +5,7 @@
 //! back-ticks are verbatim, strings in double quotes know escapes. What a single call or comparison
 //! means is decided by the caller.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
@@ -156,7 +157,7 @@ impl<'a> Tokens<'a> {
         Ok(found)
     }
 
-    pub(crate) fn expect(&mut self, symbol: &str, context: &str) -> Result<(), SyntaxError> {
+    pub(crate) fn expect(&mut self, symbol: &str, context: fmt::Arguments<'_>) -> Result<(), SyntaxError> {
         if self.take_if(symbol)? { Ok(()) } else { Err(self.unexpected(&format!("`{symbol}` {context}"))) }
     }
 
@@ -193,7 +194,11 @@ fn lex(rest: &str, at: usize) -> Result<(Token<'_>, usize), SyntaxError> {
             }
             Ok((Token::Number(digits), digits.len()))
         }
-        _ => match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
+        // Most are told apart by their first byte, without a call.
+        _ => match SYMBOLS
+            .iter()
+            .find(|symbol| symbol.as_bytes()[0] == rest.as_bytes()[0] && rest.starts_with(**symbol))
+        {
             Some(symbol) => Ok((Token::Symbol(symbol), symbol.len())),
             None => {
                 let error = SyntaxError::new(at, format!("`{}` has no meaning here", first.escape_debug()));
@@ -334,7 +339,7 @@ fn unary<L>(
         unary(tokens, !negated, leaf)?
     } else if tokens.take_if("(")? {
         let node = any(tokens, negated, leaf)?;
-        tokens.expect(")", &format!("to close the `(` at byte {start}"))?;
+        tokens.expect(")", format_args!("to close the `(` at byte {start}"))?;
         node
     } else {
         let value = leaf(tokens, negated)?;

@@ -176,14 +176,14 @@ fn read_arguments<'a>(
     at: usize,
     wanted: usize,
 ) -> Result<Vec<(&'a str, usize)>, ExpressionError> {
-    tokens.expect("(", &format!("after `{name}`"))?;
+    tokens.expect("(", format_args!("after `{name}`"))?;
     let mut numbers = Vec::new();
     while !tokens.take_if(")")? {
         let Token::Number(digits) = *tokens.peek() else { return Err(tokens.unexpected("a number")) };
         numbers.push((digits, tokens.at()));
         tokens.take()?;
         if !tokens.take_if(",")? {
-            tokens.expect(")", &format!("after the arguments of `{name}`"))?;
+            tokens.expect(")", format_args!("after the arguments of `{name}`"))?;
             break;
         }
     }

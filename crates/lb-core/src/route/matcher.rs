@@ -171,9 +171,11 @@ fn any_header<R: Request + ?Sized>(request: &R, name: &str, test: &mut dyn FnMut
 
 /// As documented, lower case, upper case, or with only the first letter in upper case.
 fn is_spelling(name: &str, canonical: &str) -> bool {
-    let mut title = canonical.to_ascii_lowercase();
-    title[..1].make_ascii_uppercase();
-    [canonical, &canonical.to_ascii_lowercase(), &canonical.to_ascii_uppercase(), &title].contains(&name)
+    let (first, rest) = name.split_at(name.len().min(1)); // names are ASCII
+    let is_upper = |text: &str| !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    let is_lower = |text: &str| !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    name == canonical
+        || name.eq_ignore_ascii_case(canonical) && (is_lower(rest) || is_upper(first) && is_upper(rest))
 }
 
 fn unknown(name: &str, at: usize) -> RuleError {
@@ -190,7 +192,7 @@ fn unknown(name: &str, at: usize) -> RuleError {
 }
 
 fn read_values(tokens: &mut Tokens<'_>, name: &str) -> Result<Vec<Value>, RuleError> {
-    tokens.expect("(", &format!("after `{name}`"))?;
+    tokens.expect("(", format_args!("after `{name}`"))?;
     let mut values = Vec::new();
     // As in Go, a comma may follow the last value.
     while !tokens.take_if(")")? {
@@ -206,7 +208,7 @@ fn read_values(tokens: &mut Tokens<'_>, name: &str) -> Result<Vec<Value>, RuleEr
             values.push(Value { text, at });
         }
         if !tokens.take_if(",")? {
-            tokens.expect(")", &format!("after the values of `{name}`"))?;
+            tokens.expect(")", format_args!("after the values of `{name}`"))?;
             break;
         }
     }
