@@ -1,7 +1,8 @@
 //! What concerns one connection and not the message: RFC 9110 section 7.6.1 and 7.8, RFC 9112 section 9.
 
 use crate::chars::trim_ows;
-use crate::head::{Head, Version, bit, key};
+use crate::field::{bit, key};
+use crate::head::{Head, Version};
 
 /// The members of the comma-separated lists under `name` (RFC 9110 section 5.6.1), empty ones left out, as are
 /// those that are not UTF-8.

@@ -8,6 +8,8 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::chars::{find_control, is_target_byte, is_token_bytes};
+use crate::field::{Field, MAX_BUFFER_BYTES, Span, bit, key};
+use crate::reason::standard_reason;
 use crate::target;
 
 /// The protocol a message came over.
@@ -70,101 +72,6 @@ pub(crate) enum Stage {
     Idle,
     StartLine,
     Fields,
-}
-
-/// A piece of the buffer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Span {
-    start: u32,
-    len: u32,
-}
-
-impl Span {
-    /// `range` lies below `MAX_BUFFER_BYTES`, which all writers see to.
-    pub(crate) fn new(range: Range<usize>) -> Self {
-        Self { start: range.start as u32, len: (range.end - range.start) as u32 }
-    }
-
-    fn range(self) -> Range<usize> {
-        let start = self.start as usize;
-        start..start + self.len as usize
-    }
-
-    /// Empty instead of a panic when the span points nowhere, as it does in a half-parsed head.
-    pub(crate) fn of(self, buffer: &[u8]) -> &[u8] {
-        buffer.get(self.range()).unwrap_or_default()
-    }
-}
-
-/// Spans are 32 bits wide; far more than any limit an operator would set.
-pub(crate) const MAX_BUFFER_BYTES: usize = 1 << 30;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Field {
-    name_start: u32,
-    value: Span,
-    name_len: u16,
-    key: u8,
-    /// The buffer holds `name: value CRLF` in exactly this form, so the line can be copied as it is.
-    verbatim: bool,
-}
-
-impl Field {
-    /// `None` when the name is too long to be one.
-    pub(crate) fn new(bytes: &[u8], name: Range<usize>, value: Range<usize>, verbatim: bool) -> Option<Self> {
-        let name_len = u16::try_from(name.len()).ok()?;
-        let key = key(bytes.get(name.clone())?);
-        Some(Self { name_start: name.start as u32, value: Span::new(value), name_len, key, verbatim })
-    }
-
-    /// The same field in a buffer that holds its line `by` bytes further on.
-    fn moved(self, by: u32) -> Self {
-        let value = Span { start: self.value.start + by, ..self.value };
-        Self { name_start: self.name_start + by, value, ..self }
-    }
-
-    fn name(self) -> Span {
-        Span { start: self.name_start, len: u32::from(self.name_len) }
-    }
-
-    pub(crate) fn key(self) -> u8 {
-        self.key
-    }
-
-    pub(crate) fn name_of(self, buffer: &[u8]) -> &[u8] {
-        self.name().of(buffer)
-    }
-
-    pub(crate) fn value_of(self, buffer: &[u8]) -> &[u8] {
-        self.value.of(buffer)
-    }
-
-    pub(crate) fn is(self, buffer: &[u8], name: &[u8], key: u8) -> bool {
-        self.key == key
-            && usize::from(self.name_len) == name.len()
-            && self.name_of(buffer).eq_ignore_ascii_case(name)
-    }
-
-    /// The whole line with its CRLF, if it stands in the buffer as it should on the wire.
-    pub(crate) fn line(self) -> Option<Range<usize>> {
-        self.verbatim.then(|| self.name_start as usize..self.value.range().end + 2)
-    }
-}
-
-/// A cheap fingerprint of a field name, blind to case: length, first and last letter. Inlined on a literal
-/// name it is a constant. The factors were searched so that what proxies ask for and what browsers send seldom meet.
-#[inline]
-pub(crate) const fn key(name: &[u8]) -> u8 {
-    let [first, .., last] = name else {
-        return if name.is_empty() { 0 } else { name[0] | 0x20 };
-    };
-    let (first, last) = ((*first | 0x20) as usize, (*last | 0x20) as usize);
-    (name.len() * 3 + first * 43 + last * 19) as u8
-}
-
-#[inline]
-pub(crate) const fn bit(key: u8) -> u64 {
-    1 << (key & 63)
 }
 
 impl Head {
@@ -480,7 +387,7 @@ impl Head {
     }
 
     pub(crate) fn push(&mut self, field: Field) {
-        self.present |= bit(field.key);
+        self.present |= bit(field.key());
         self.fields.push(field);
     }
 
@@ -602,76 +509,6 @@ impl fmt::Debug for Head {
             }
         }
         Ok(())
-    }
-}
-
-/// The phrase registered for `status` (RFC 9110 section 15 and the IANA registry); empty if there is none.
-pub fn standard_reason(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        101 => "Switching Protocols",
-        102 => "Processing",
-        103 => "Early Hints",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        203 => "Non-Authoritative Information",
-        204 => "No Content",
-        205 => "Reset Content",
-        206 => "Partial Content",
-        207 => "Multi-Status",
-        208 => "Already Reported",
-        226 => "IM Used",
-        300 => "Multiple Choices",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        305 => "Use Proxy",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        407 => "Proxy Authentication Required",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        411 => "Length Required",
-        412 => "Precondition Failed",
-        413 => "Request Entity Too Large",
-        414 => "Request URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Requested Range Not Satisfiable",
-        417 => "Expectation Failed",
-        418 => "I'm a teapot",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Entity",
-        423 => "Locked",
-        424 => "Failed Dependency",
-        425 => "Too Early",
-        426 => "Upgrade Required",
-        428 => "Precondition Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        499 => "Client Closed Request",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        506 => "Variant Also Negotiates",
-        507 => "Insufficient Storage",
-        508 => "Loop Detected",
-        510 => "Not Extended",
-        511 => "Network Authentication Required",
-        _ => "",
     }
 }
 

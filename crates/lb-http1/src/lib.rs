@@ -9,9 +9,11 @@
 mod chars;
 mod chunked;
 mod connection;
+mod field;
 mod framing;
 mod head;
 mod parse;
+mod reason;
 mod target;
 mod write;
 
@@ -21,7 +23,8 @@ pub use connection::{
     connection_tokens, expects_continue, keep_alive, list, remove_hop_by_hop, wants_upgrade,
 };
 pub use framing::{Framing, FramingError, request_framing, response_framing};
-pub use head::{Head, Version, standard_reason};
+pub use head::{Head, Version};
 pub use parse::{HeadError, Limits, Parsed, parse_request, parse_response, validate_request};
+pub use reason::standard_reason;
 pub use target::{is_authority, is_target};
 pub use write::{write_chunk_start, write_last_chunk, write_request, write_response};

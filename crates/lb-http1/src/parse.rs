@@ -4,7 +4,8 @@
 //! bytes costs no more than one that sends them at once, and a bad line is refused when it arrives.
 
 use crate::chars::{find_control, is_ows, is_target_byte, is_token_byte, is_token_bytes};
-use crate::head::{Field, Head, MAX_BUFFER_BYTES, Progress, Span, Stage, Version};
+use crate::field::{Field, MAX_BUFFER_BYTES, Span};
+use crate::head::{Head, Progress, Stage, Version};
 use crate::target::{self, Form};
 
 /// How much a sender may put into one head.
