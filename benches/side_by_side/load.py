@@ -53,7 +53,8 @@ class Load:
 
 def run(command, seconds):
     """Output of a generator that must end by itself soon after its time."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+    # A session of its own, as proxies and origin have: Linux weighs sessions, and the shell's must not count.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, start_new_session=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stdout[-500:]}{done.stderr[-500:]}")
     return done.stdout
