@@ -17,7 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use lb_config::dynamic::{self, HealthCheck, Pem, ProbeMode, Scheme, Server, ServersTransport, Strategy};
 use lb_config::{Config, Loaded};
 use parking_lot::Mutex;
-use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -177,40 +178,51 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn new() -> Self {
-        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(rcgen::SanType::URI("spiffe://example.com/api".try_into().unwrap()));
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let cert = params.self_signed(&key).unwrap();
         Self { pem: Pem(cert.pem().into_bytes().into()), key, cert }
     }
 
-    pub(crate) fn key_pair(&self) -> dynamic::KeyPair {
-        let key = Pem(self.key.serialize_pem().into_bytes().into());
-        dynamic::KeyPair { cert: self.pem.clone(), key, origin: "test".to_owned() }
-    }
-
-    /// TLS as a server with this certificate; with `clients`, only for those that show that one.
-    pub(crate) fn server(&self, clients: Option<&Identity>) -> Speaks {
+    /// TLS as a server with this certificate.
+    pub(crate) fn server(&self) -> Speaks {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        let builder = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(client) => {
-                let mut roots = rustls::RootCertStore::empty();
-                roots.add(client.cert.der().clone()).unwrap();
-                let verifier =
-                    rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
-                        .build();
-                builder.with_client_cert_verifier(verifier.unwrap())
-            }
-        };
+            .unwrap()
+            .with_no_client_auth();
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
         let mut config = builder.with_single_cert(vec![self.cert.der().clone()], key).unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Speaks::Tls(Arc::new(config))
     }
+}
+
+/// Trusts that certificate and no other.
+pub(crate) fn trusting(identity: &Identity) -> ServersTransport {
+    let root_cas = vec![identity.pem.clone()];
+    ServersTransport { root_cas, server_name: Some("localhost".to_owned()), ..transport() }
+}
+
+/// As the data plane would make it; of a transport only what these tests are about.
+pub(crate) fn client_tls(transport: &ServersTransport) -> Result<Arc<rustls::ClientConfig>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for pem in &transport.root_cas {
+        for certificate in CertificateDer::pem_slice_iter(&pem.0) {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+    }
+    if roots.is_empty() {
+        return Err("no certificate authority".to_owned());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+    if !transport.disable_http2 {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
+    Ok(Arc::new(config))
 }
 
 /// Everything as Traefik has it when nothing is written, but quick.

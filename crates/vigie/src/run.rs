@@ -87,8 +87,10 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     let mut proxy = Proxy::bind(settings, inherited)?;
     let publisher = proxy.publisher();
     let mut control =
-        Control::new((&*config).into(), metrics.clone(), move |candidate| publish(&publisher, candidate))
-            .complaining(complain);
+        Control::new((&*config).into(), metrics.clone(), Arc::new(lb_proxy::client_tls), move |candidate| {
+            publish(&publisher, candidate)
+        })
+        .complaining(complain);
     admin.follow(control.state(), control.operators());
     let file = match &config.providers.file {
         Some(file) => {

@@ -1,12 +1,13 @@
 //! Active and passive health checks: who is taken out, who comes back, who gets less.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lb_testkit::{Load, Origin, Script, eventually};
+use lb_testkit::{Authority, Files, Load, Origin, PATIENCE, Script, eventually};
 use tokio::time::Instant;
 
-use crate::harness::{HOST, Protocol, Vigie, app, origin};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, origin};
 
 /// Patient, since a busy machine must not look like an ill server.
 const CHECK: &str = "healthCheck: {path: /health, interval: 100ms, timeout: 2s}";
@@ -238,4 +239,69 @@ async fn a_reload_forgets_no_health() {
     vigie.write(&app(check, &more));
     vigie.until("the new server takes part", |response| origin(response) == "api-3").await;
     assert_eq!(shares(&vigie, Protocol::Http1, 4).await, of(&[("api-1", 2), ("api-3", 2)]));
+}
+
+/// As `openssl req -x509` makes it: its own authority, and a server's certificate all the same.
+fn self_signed() -> (String, Arc<rustls::ServerConfig>) {
+    let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.subject_alt_names.push(rcgen::SanType::URI("spiffe://example.com/api".try_into().unwrap()));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap());
+    (certificate.pem(), Arc::new(config.unwrap()))
+}
+
+/// Probes trust whom requests trust, name who they are as requests do, and speak the same versions.
+#[tokio::test]
+async fn probes_use_the_tls_of_requests() {
+    let (own, config) = self_signed();
+    let trusting = Origin::tls("api", config, |_| Script::echo()).await;
+    let authority = Authority::new("authority");
+    let config = authority.issue(&["backend.example.com"]).server_config_requiring(&[], &authority);
+    let strict = Origin::tls("api", config, |_| Script::echo()).await;
+    let files = || {
+        let files = Files::new();
+        files.write("own.pem", &own);
+        files.write("authority.pem", authority.pem());
+        authority.issue_client("vigie").write(files.path(), "client");
+        files
+    };
+    for (server, transport, good) in [
+        (&trusting, "rootCAs: ['{dir}/own.pem']", true),
+        (&trusting, "rootCAs: ['{dir}/authority.pem']", false),
+        (&trusting, "rootCAs: ['{dir}/own.pem'], serverName: backend.example.com", false),
+        (&trusting, "insecureSkipVerify: true", true),
+        (&trusting, "rootCAs: ['{dir}/own.pem'], peerCertURI: 'spiffe://example.com/api'", true),
+        (&trusting, "rootCAs: ['{dir}/own.pem'], peerCertURI: 'spiffe://example.com/web'", false),
+        (&trusting, "rootCAs: ['{dir}/own.pem'], disableHTTP2: true, minVersion: VersionTLS13", true),
+        (&trusting, "rootCAs: ['{dir}/own.pem'], maxVersion: VersionTLS12", true),
+        (
+            &strict,
+            "rootCAs: ['{dir}/authority.pem'], serverName: backend.example.com, \
+             certificates: [{certFile: '{dir}/client.crt', keyFile: '{dir}/client.key'}]",
+            true,
+        ),
+        (&strict, "rootCAs: ['{dir}/authority.pem'], serverName: backend.example.com", false),
+    ] {
+        let balancer = format!("serversTransport: ours\n{CHECK}");
+        let dynamic = app(&balancer, &[server.url()]);
+        let dynamic = format!("{dynamic}  serversTransports:\n    ours: {{{transport}}}\n");
+        let vigie = Vigie::over(files(), STATIC, &dynamic).await;
+        let url = server.url();
+        let instance = [("instance", url.as_str())];
+        let probed = async || vigie.metrics().await.value("health_check_total", &instance) >= Some(2.0);
+        assert!(eventually(PATIENCE, probed).await, "{}", vigie.words());
+        vigie.until_metric("instance_health", &instance, f64::from(u8::from(good))).await;
+        let failures = vigie.metrics().await.value("health_check_failures_total", &instance);
+        assert_eq!(failures.unwrap_or_default() == 0.0, good, "{transport}\n{}", vigie.words());
+        // Without a healthy server 503: what a request would have met is what the probe met.
+        let status = Protocol::Http1.get(vigie.web(), "/").await.status;
+        assert_eq!(status, if good { 200 } else { 503 }, "{transport}");
+    }
 }

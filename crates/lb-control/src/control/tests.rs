@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::testing::{Origin, Speaks, config, health_check, json, loaded, status, transport, wait_until};
+use crate::testing::{
+    Origin, Speaks, client_tls, config, health_check, json, loaded, status, transport, wait_until,
+};
 
 /// A control plane that publishes into a list.
 struct Plane {
@@ -43,7 +45,11 @@ fn plane_with(
         default_transport: transport(),
         context: Context::default(),
     };
-    Plane { control: Control::new(settings, metrics.clone(), publish), published, metrics }
+    Plane {
+        control: Control::new(settings, metrics.clone(), Arc::new(client_tls), publish),
+        published,
+        metrics,
+    }
 }
 
 /// The same, running, with one provider called `file`.

@@ -1,8 +1,9 @@
-use lb_config::dynamic::{Pem, TlsVersion};
+use lb_config::dynamic::Pem;
 
 use super::*;
 use crate::testing::{
-    Identity, Origin, Speaks, grpc, health_check, json, server, stalls, status, transport, wait_until, with,
+    Identity, Origin, Speaks, client_tls, grpc, health_check, json, server, stalls, status, transport,
+    trusting, wait_until, with,
 };
 
 /// `passed`, `degraded`, or why not.
@@ -11,7 +12,7 @@ async fn probe(origin: &Origin, scheme: &str, check: &HealthCheck, transport: Se
 }
 
 async fn probe_url(url: &str, check: &HealthCheck, transport: ServersTransport) -> String {
-    match check::check(&server(url), check, &Tls::new(transport)).await {
+    match check::check(&server(url), check, &Tls::new(transport, Arc::new(client_tls))).await {
         Ok(Probe::Passed) => "passed".to_owned(),
         Ok(Probe::Degraded) => "degraded".to_owned(),
         Ok(Probe::Failed) => unreachable!("failures come with a reason"),
@@ -115,8 +116,8 @@ async fn each_probe_has_its_timeout() {
     let url = format!("http://{}", silent.local_addr().unwrap());
     assert_eq!(probe_url(&url, &check, transport()).await, "no answer in time");
     let url = url.replace("http", "https");
-    let lax = ServersTransport { insecure_skip_verify: true, ..transport() };
-    assert_eq!(probe_url(&url, &check, lax).await, "no answer in time");
+    let trusting = trusting(&Identity::new());
+    assert_eq!(probe_url(&url, &check, trusting).await, "no answer in time");
     // Once the status is there a body that never comes changes nothing.
     let origin = Origin::start(Speaks::Http1, |_| stalls(200, "application/json")).await;
     assert_eq!(probe(&origin, "http", &check, transport()).await, "passed");
@@ -178,36 +179,15 @@ async fn redirects_are_followed_unless_told_not_to() {
 }
 
 #[tokio::test]
-async fn tls_is_that_of_the_servers_transport() {
-    let [identity, client, stranger] = [Identity::new(), Identity::new(), Identity::new()];
-    let origin = Origin::start(identity.server(None), |_| status(200)).await;
-    let trusting = ServersTransport {
-        root_cas: vec![identity.pem.clone()],
-        server_name: Some("localhost".to_owned()),
-        ..transport()
-    };
+async fn tls_is_what_requests_use() {
+    let [identity, stranger] = [Identity::new(), Identity::new()];
+    let origin = Origin::start(identity.server(), |_| status(200)).await;
+    let trusting = trusting(&identity);
     let check = health_check();
     for (settings, passes) in [
         (trusting.clone(), true),
         (ServersTransport { root_cas: vec![stranger.pem.clone()], ..trusting.clone() }, false),
         (ServersTransport { server_name: None, ..trusting.clone() }, false), // 127.0.0.1 is not in it
-        (ServersTransport { server_name: None, insecure_skip_verify: true, ..transport() }, true),
-        (
-            ServersTransport {
-                peer_cert_uri: Some("spiffe://example.com/api".to_owned()),
-                ..trusting.clone()
-            },
-            true,
-        ),
-        (
-            ServersTransport {
-                peer_cert_uri: Some("spiffe://example.com/web".to_owned()),
-                ..trusting.clone()
-            },
-            false,
-        ),
-        (ServersTransport { max_version: Some(TlsVersion::Tls12), ..trusting.clone() }, true),
-        (ServersTransport { min_version: Some(TlsVersion::Tls13), ..trusting.clone() }, true),
     ] {
         let outcome = probe(&origin, "https", &check, settings.clone()).await;
         assert_eq!(outcome == "passed", passes, "{outcome} with {settings:?}");
@@ -217,13 +197,11 @@ async fn tls_is_that_of_the_servers_transport() {
     let http1 = ServersTransport { disable_http2: true, ..trusting.clone() };
     assert_eq!(probe(&origin, "https", &check, http1).await, "passed");
     assert_eq!(origin.seen().pop().unwrap().version, http::Version::HTTP_11);
-
-    let mutual = Origin::start(identity.server(Some(&client)), |_| status(200)).await;
-    let known = ServersTransport { certificates: vec![client.key_pair()], ..trusting.clone() };
-    assert_eq!(probe(&mutual, "https", &check, known).await, "passed");
-    assert_ne!(probe(&mutual, "https", &check, trusting.clone()).await, "passed");
     let broken = ServersTransport { root_cas: vec![Pem(b"no pem".as_slice().into())], ..trusting };
-    assert!(probe(&origin, "https", &check, broken).await.contains("no certificate authority"));
+    assert_eq!(
+        probe(&origin, "https", &check, broken).await,
+        "the TLS settings cannot be used: no certificate authority"
+    );
 }
 
 #[tokio::test]
@@ -254,9 +232,8 @@ async fn grpc_servers_must_say_serving() {
     );
 
     let identity = Identity::new();
-    let origin = Origin::start(identity.server(None), |_| grpc(Some(1), "0")).await;
-    let lax = ServersTransport { insecure_skip_verify: true, ..transport() };
-    assert_eq!(probe(&origin, "https", &check, lax).await, "passed");
+    let origin = Origin::start(identity.server(), |_| grpc(Some(1), "0")).await;
+    assert_eq!(probe(&origin, "https", &check, trusting(&identity)).await, "passed");
 }
 
 #[tokio::test]

@@ -68,6 +68,14 @@ pub(crate) fn client_config(
     Ok(Arc::new(config))
 }
 
+/// How the servers of a transport are spoken to over TLS, for whoever else speaks to them.
+///
+/// # Errors
+/// Why the transport cannot be used.
+pub fn client_tls(transport: &ServersTransport) -> Result<Arc<ClientConfig>, String> {
+    client_config(transport, !transport.disable_http2).map_err(|error| error.to_string())
+}
+
 /// The system's roots, read once. May be empty, as in a container without certificates: servers are then refused when
 /// they are connected to, which is when it matters.
 fn system_roots() -> &'static Arc<RootCertStore> {
