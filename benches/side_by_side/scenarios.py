@@ -127,7 +127,7 @@ def check_fairness(scenario, peer, setup):
 
 
 def wrk(path="/", tls=False, **options):
-    return lambda peer, seconds: load.wrk(peer.url(path, tls), seconds, peer.directory, **options)
+    return lambda peer, seconds: load.wrk(peer.url(path, tls), seconds, peer.logs, **options)
 
 
 def routers_load(count):
@@ -148,9 +148,9 @@ class Paced:
 
     def __call__(self, peer, seconds):
         if self.rate is None:
-            most = load.wrk(peer.url("/"), 2, peer.directory)
+            most = load.wrk(peer.url("/"), 2, peer.logs)
             self.rate = self.share * most.requests / most.seconds
-        return load.h2load(peer.url("/"), seconds, peer.directory, clients=64, streams=1, rate=self.rate)
+        return load.h2load(peer.url("/"), seconds, peer.logs, clients=64, streams=1, rate=self.rate)
 
 
 class Idle(Scenario):
@@ -265,7 +265,7 @@ class ReloadUnderLoad(Scenario):
     """The cost and the casualties of a new configuration every second."""
 
     def warm_up(self, peer):
-        load.wrk(peer.url(self.path), 1, peer.directory, host=self.host(peer.setup))
+        load.wrk(peer.url(self.path), 1, peer.logs, host=self.host(peer.setup))
 
     def measure(self, peer, seconds):
         ended = threading.Event()
@@ -284,7 +284,7 @@ class ReloadUnderLoad(Scenario):
         thread.start()
         try:
             host = peer.setup.hosts()[0]
-            self.load = lambda peer, seconds: load.wrk(peer.url(self.path), seconds, peer.directory, host=host)
+            self.load = lambda peer, seconds: load.wrk(peer.url(self.path), seconds, peer.logs, host=host)
             sample = super().measure(peer, seconds)
         finally:
             self.load = None
@@ -311,7 +311,7 @@ def catalogue():
         Scenario("tls-handshakes", "one full TLS 1.3 handshake per request", tls=True, load=handshakes(False)),
         Scenario("tls-resumed", "one resumed TLS 1.3 handshake per request", tls=True, load=handshakes(True)),
         Scenario("h2", "HTTP/2 over TLS, 16 connections x 16 streams", tls=True,
-                 load=lambda peer, seconds: load.h2load(peer.url(tls=True), seconds, peer.directory)),
+                 load=lambda peer, seconds: load.h2load(peer.url(tls=True), seconds, peer.logs)),
         Scenario("download-1m", "1 MiB answers, 16 connections", load=wrk("/size/1048576", connections=16)),
         Scenario("upload-1m", "1 MiB requests, 16 connections", load=wrk(connections=16, body_bytes=2**20)),
         Scenario("websocket", "64 connections, echoed messages of 128 bytes", {"upgrades": True},

@@ -67,7 +67,7 @@ class Caddy(Peer):
         tls = {"protocol_min": "tls1.3"}
         logging = {"default": {"level": "ERROR"}}
         if setup.access_log:
-            file = {"output": "file", "filename": str(self.directory / "access.log"), "roll": False}
+            file = {"output": "file", "filename": str(self.logs / "access.log"), "roll": False}
             logging["access"] = {"writer": file, "encoder": {"format": "json"}, "include": ["http.log.access"]}
         return {
             "admin": {"listen": f"127.0.0.1:{self.admin}"},

@@ -94,7 +94,7 @@ class Envoy(Peer):
             manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
         if setup.access_log:
             log = {
-                "@type": TYPE + "access_loggers.file.v3.FileAccessLog", "path": str(self.directory / "access.log"),
+                "@type": TYPE + "access_loggers.file.v3.FileAccessLog", "path": str(self.logs / "access.log"),
                 "log_format": {"json_format": LOG},
             }
             manager["access_log"] = [{"name": "file", "typed_config": log}]

@@ -10,7 +10,7 @@ JSON_LOG = """
   log_format json escape=json '{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
     '"path":"$request_uri","protocol":"$server_protocol","host":"$http_host","status":$status,"bytes":$body_bytes_sent,'
     '"duration":$request_time,"upstream":"$upstream_addr","upstream_duration":"$upstream_response_time"}';
-  access_log access.log json buffer=64k flush=1s;
+  access_log logs/access.log json buffer=64k flush=1s;
 """
 
 MIDDLEWARES = """

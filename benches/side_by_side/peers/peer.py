@@ -51,7 +51,9 @@ class Peer:
 
     def __init__(self, directory):
         self.directory = directory
-        self.directory.mkdir(parents=True)
+        # Apart, since some watch the directory of their configuration: a line in a log must not wake them.
+        self.logs = directory / "logs"
+        self.logs.mkdir(parents=True)
         self.process = None
         self.http, self.https, self.admin = (machine.free_port() for _ in range(3))
         self.server_name = "proxy"
@@ -82,7 +84,7 @@ class Peer:
         self.launch()
 
     def launch(self):
-        self.process = Process(self.command(), machine.CORE_PROXY, self.directory / "output", self.environment())
+        self.process = Process(self.command(), machine.CORE_PROXY, self.logs / "output", self.environment())
 
     def wait_ready(self, answers):
         wait_until(answers, self.patience, f"{self.name} does not answer as it should", self.process)

@@ -43,7 +43,7 @@ class Traefik(Peer):
     def static(self, setup):
         more = ""
         if setup.access_log:
-            more += f"accessLog: {{filePath: {self.directory / 'access.log'}, format: json, bufferingSize: 1000}}\n"
+            more += f"accessLog: {{filePath: {self.logs / 'access.log'}, format: json, bufferingSize: 1000}}\n"
         if setup.metrics:
             more += "metrics: {prometheus: {entryPoint: metrics}}\n"
         throttle = "100ms" if setup.reloads else "2s"
