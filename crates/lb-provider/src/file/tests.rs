@@ -370,6 +370,41 @@ fn a_storm_of_changes_is_read_a_few_times_and_its_last_word_counts() {
     assert!(read <= bursts && read < 200, "400 changes were read {read} times");
 }
 
+/// Processor time of a thread, in clock ticks.
+fn ticks(task: &Path) -> u64 {
+    let stat = fs::read_to_string(task.join("stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    // utime and stime, of which proc_pid_stat(5) numbers the first 14.
+    fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_log_beside_the_file_costs_little_and_holds_up_no_change() {
+    let dir = directory();
+    let file = dir.path().join("dynamic.yml");
+    fs::write(&file, says("a")).unwrap();
+    let mut followed = follow_file(&file);
+    let mut tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let watcher = tasks.find(|task| fs::read_to_string(task.join("comm")).unwrap().starts_with("notify-rs"));
+    let watcher = watcher.expect("the watcher has a thread");
+    let before = ticks(&watcher);
+
+    let mut log = fs::File::create(dir.path().join("access.log")).unwrap();
+    let writer = thread::spawn(move || {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(1) {
+            std::io::Write::write_all(&mut log, b"a line\n").unwrap();
+        }
+        ticks(Path::new("/proc/thread-self"))
+    });
+    thread::sleep(Duration::from_millis(200));
+    fs::write(&file, says("b")).unwrap();
+    followed.becomes(&["b"], LIVE_WITHIN);
+    let writing = writer.join().unwrap();
+    let watching = ticks(&watcher) - before;
+    assert!(watching * 6 <= writing, "watching took {watching} ticks, writing {writing}");
+}
+
 #[test]
 fn asked_to_it_reads_again_what_did_not_change() {
     let dir = directory();

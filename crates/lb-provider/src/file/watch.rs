@@ -4,14 +4,23 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Wake;
 use super::layout::Layout;
+
+/// How long the watcher rests when all it hears is about neighbours. A log in the same directory would wake it at
+/// each line, which cost 2 µs of every request; meanwhile the system puts equal events together.
+const REST: Duration = Duration::from_millis(5);
+/// Events that came during a rest are gone through for this long before the next.
+const ATTENTION: Duration = Duration::from_micros(500);
 
 /// Something about the source may have changed.
 #[derive(Debug)]
@@ -37,9 +46,15 @@ impl Watch {
     pub(super) fn new(wake: SyncSender<Wake>) -> Self {
         let layout = Arc::new(Mutex::new(Layout::default()));
         let known = Arc::clone(&layout);
+        let mut rested = Instant::now();
         let notice = move |event: notify::Result<Event>| {
-            // When the queue is full the provider has been told already.
-            for change in changes(event, &known.lock()) {
+            let changes = changes(event, &known.lock());
+            if changes.is_empty() && rested.elapsed() > ATTENTION {
+                thread::sleep(REST);
+                rested = Instant::now();
+            }
+            for change in changes {
+                // When the queue is full the provider has been told already.
                 let _ = wake.try_send(Wake::Changed(change));
             }
         };
