@@ -1,4 +1,5 @@
-//! Heap allocations on the forwarding path, counted: a request over kept-alive connections takes two.
+//! Heap allocations on the forwarding path, counted: a request over kept-alive connections takes two, and an idle
+//! connection holds little.
 //!
 //! A binary of its own, because it replaces the allocator. The product runs inside, with client and origin on plain
 //! threads that allocate nothing while requests are counted.
@@ -21,6 +22,9 @@ const WARM_UP: u64 = 200;
 const REQUESTS: u64 = 2_000;
 /// The future that serves the request, so that an idle connection is small, and the answer that it waits for.
 const ALLOCATIONS: f64 = 2.0;
+const IDLE: usize = 500;
+/// What an idle connection may hold on the heap, as it was asked for.
+const IDLE_BYTES: usize = 1_200;
 /// The control plane goes on meanwhile; one allocation more per request would add one whole.
 const NOISE: f64 = 0.25;
 
@@ -124,6 +128,20 @@ fn count(statics: &str, router: &str, middlewares: &str) -> f64 {
 fn a_request_takes_two() {
     let each = count("metrics: {prometheus: {addRoutersLabels: true}}\n", "", "");
     assert!(each < ALLOCATIONS + NOISE, "{each} allocations per request");
+}
+
+#[test]
+fn an_idle_connection_holds_little() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let address = vigie(directory.path(), "", "", "");
+    let mut clients = Vec::with_capacity(1 + IDLE);
+    clients.push(connect(address));
+    let before = dhat::HeapStats::get().curr_bytes;
+    clients.extend((0..IDLE).map(|_| connect(address)));
+    let each = (dhat::HeapStats::get().curr_bytes - before) / IDLE;
+    assert!(each <= IDLE_BYTES, "{each} bytes per idle connection");
 }
 
 #[test]

@@ -39,7 +39,8 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text
     Retry-After: 5\r\nConnection: close\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 
 /// Serves one accepted connection to its end.
-#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
+///
+/// The future is no larger than what serves HTTP/1.1, since most connections are idle most of the time.
 pub(crate) fn serve(
     worker: Rc<Worker>,
     entry: Arc<Entry>,
@@ -47,11 +48,11 @@ pub(crate) fn serve(
     peer: SocketAddr,
     mut watch: Watch,
 ) -> impl Future<Output = ()> {
-    async move {
-        let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let open = worker.shard.connection(entry.label);
-        let greeting = Box::pin(greet(&worker, &entry, tcp, client, &mut watch)).await;
-        let Some(Greeting { stream, speaks, client, tls, seat }) = greeting else { return };
+    let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let open = worker.shard.connection(entry.label);
+    let greeted = Box::pin(async move {
+        let Greeting { stream, speaks, client, tls, seat } =
+            greet(&worker, &entry, tcp, client, &mut watch).await?;
         let connection = Rc::new(Connection {
             trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
             peer: Rc::new(Peer::new(client.ip(), tls.is_some())),
@@ -64,13 +65,18 @@ pub(crate) fn serve(
         match speaks {
             Speaks::Http1 { input, end } => {
                 let h1 = H1::with_input(stream, Rc::clone(&worker.buffers), input, end);
-                h1_serve::serve(worker, connection, h1, watch).await;
+                Some(h1_serve::serve(worker, connection, h1, watch))
             }
             Speaks::Http2 { prefix } => {
                 let stream = Prefixed::new(prefix, stream);
                 Box::pin(h2_serve::serve(worker, connection, stream, watch)).await;
+                None
             }
         }
+    });
+    async move {
+        let Some(http1) = greeted.await else { return };
+        http1.await;
     }
 }
 
@@ -112,7 +118,7 @@ async fn greet(
         match Seat::take(entry, client.ip()) {
             Ok(taken) => seat = taken,
             Err(full) => {
-                turn_away(worker, entry, stream, &[], client, full).await;
+                Box::pin(turn_away(worker, entry, stream, &[], client, full)).await;
                 return None;
             }
         }
@@ -160,7 +166,7 @@ async fn greet(
             match Seat::take(entry, client.ip()) {
                 Ok(taken) => seat = taken,
                 Err(full) => {
-                    turn_away(worker, entry, stream, &input[..end], client, full).await;
+                    Box::pin(turn_away(worker, entry, stream, &input[..end], client, full)).await;
                     worker.buffers.give_input(input);
                     return None;
                 }
@@ -172,7 +178,7 @@ async fn greet(
                 let prefix = input[..end].to_vec();
                 worker.buffers.give_input(input);
                 let Stream::Plain(tcp) = stream else { return None };
-                return handshake(worker, entry, Prefixed::new(prefix, tcp), client, seat).await;
+                return Box::pin(handshake(worker, entry, Prefixed::new(prefix, tcp), client, seat)).await;
             }
             bytes if bytes.starts_with(H2_PREFACE) => {
                 let prefix = bytes.to_vec();
