@@ -41,7 +41,8 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The server's side of an exchange.
 pub(crate) enum Up {
-    H1(H1),
+    // Boxed: it is handed on many times while it serves one request.
+    H1(Box<H1>),
     H2(Box<H2>),
 }
 
@@ -60,7 +61,7 @@ pub(crate) struct Answer {
 
 /// How one service answered: an answer, nothing to ask, nobody with room, or a failure.
 pub(crate) enum Called {
-    Answer(Box<Answer>),
+    Answer(Answer),
     NoServer,
     Busy,
     Failed(Failure, Option<Arc<Endpoint>>),
@@ -139,7 +140,7 @@ pub(crate) async fn call<D: Downstream>(
                 Ok(answer) => {
                     observe(worker, service, index, &answer.picked, x);
                     stick(x, service, &endpoint, answer.picked.by_cookie());
-                    return Called::Answer(Box::new(answer));
+                    return Called::Answer(answer);
                 }
                 Err(failed) => failed,
             };
@@ -312,7 +313,7 @@ async fn open(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> R
         Spoken::Http1 => {
             let mut connection = H1::new(stream, Rc::clone(&worker.buffers));
             connection.counted = Some(worker.shard.connection(endpoint.service_label));
-            Ok(Up::H1(connection))
+            Ok(Up::H1(Box::new(connection)))
         }
         Spoken::Http2 => {
             let shared = Shared::handshake(
@@ -657,7 +658,7 @@ impl Answer {
     }
 
     /// The server's connection after a 101, and what has to live as long.
-    pub(crate) fn into_tunnel(self) -> Option<(H1, Picked, Held)> {
+    pub(crate) fn into_tunnel(self) -> Option<(Box<H1>, Picked, Held)> {
         match self.up {
             Up::H1(connection) => Some((connection, self.picked, (self.lease, self.endpoint))),
             Up::H2(_) => None,

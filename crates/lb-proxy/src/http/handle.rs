@@ -30,7 +30,7 @@ const SHED_RETRY_AFTER: &str = "5";
 /// What is to be sent to the client; its head is in [`Exchange::response`].
 enum Reply {
     Local(Cow<'static, [u8]>),
-    Answer(Box<Answer>),
+    Answer(Answer),
     /// There is nobody to answer to.
     Gone,
 }
@@ -207,7 +207,7 @@ async fn run<D: Downstream>(
         return send_local(worker, x, down, &body, outcome).await;
     }
     if !framing.has_body() || retry.status.is_empty() || !may_repeat(retry, x.head.method()) {
-        return attempts(worker, connection, x, route, (at, retry), down, framing, outcome).await;
+        return Box::pin(attempts(worker, connection, x, route, (at, retry), down, framing, outcome)).await;
     }
     // When a status comes the body is gone, so it is kept. Rare enough to have its own allocation.
     Box::pin(async {
@@ -459,7 +459,7 @@ async fn send_answer<D: Downstream>(
     worker: &Rc<Worker>,
     x: &mut Exchange,
     down: &mut D,
-    mut answer: Box<Answer>,
+    mut answer: Answer,
     patience: Patience,
     outcome: &mut Outcome,
 ) -> bool {
@@ -505,7 +505,7 @@ async fn switch_protocols<D: Downstream>(
     worker: &Rc<Worker>,
     x: &mut Exchange,
     down: &mut D,
-    answer: Box<Answer>,
+    answer: Answer,
     outcome: &mut Outcome,
 ) -> bool {
     let Some((mut server, picked, held)) = answer.into_tunnel() else {

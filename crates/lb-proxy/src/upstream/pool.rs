@@ -19,14 +19,14 @@ pub(crate) struct Pools {
 #[derive(Default)]
 struct Pool {
     /// The longest idle first: the next one is taken from the end, where connections are warm.
-    idle: Vec<(H1, Instant)>,
+    idle: Vec<(Box<H1>, Instant)>,
     idle_timeout: Option<Duration>,
     shared: Option<Shared>,
 }
 
 impl Pools {
     /// An idle HTTP/1.1 connection that looks alive.
-    pub(crate) fn take(&self, endpoint: &Endpoint, now: Instant) -> Option<H1> {
+    pub(crate) fn take(&self, endpoint: &Endpoint, now: Instant) -> Option<Box<H1>> {
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.get_mut(&endpoint.id)?;
         while let Some((connection, since)) = pool.idle.pop() {
@@ -39,7 +39,7 @@ impl Pools {
     }
 
     /// Keeps a clean connection for later, up to `maxIdleConnsPerHost`.
-    pub(crate) fn give(&self, endpoint: &Endpoint, mut connection: H1, now: Instant) {
+    pub(crate) fn give(&self, endpoint: &Endpoint, mut connection: Box<H1>, now: Instant) {
         if endpoint.retired.load(Ordering::Relaxed) {
             return;
         }
