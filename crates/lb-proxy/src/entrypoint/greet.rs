@@ -23,7 +23,7 @@ use crate::http::h1::H1;
 use crate::http::h1_serve::{self, LAME_DUCK};
 use crate::http::h2_serve;
 use crate::stream::{Prefixed, Stream};
-use crate::tls::UNRECOGNIZED_NAME;
+use crate::tls::{UNRECOGNIZED_NAME, config_for_suites};
 use crate::worker::{Watch, Worker};
 
 /// RFC 9113 section 3.4.
@@ -261,6 +261,7 @@ async fn handshake(
             start.io.write_all(&UNRECOGNIZED_NAME).await?;
             return Err(io::Error::other("no certificate or no valid options for this name"));
         };
+        let config = config_for_suites(config, start.client_hello().cipher_suites());
         Ok((start.into_stream(config).await?, profile))
     };
     match tokio::time::timeout(GREETING_TIMEOUT, shake).await {

@@ -9,13 +9,50 @@ use std::sync::{Arc, LazyLock};
 use lb_config::dynamic::TlsVersion;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::{SupportedCipherSuite, SupportedProtocolVersion, version};
+use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion, version};
 
-/// The library's choice of algorithms, for everything that configures none.
+/// The library's choice of algorithms, for everything that configures none, with the cipher suites in our order.
 pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        order(&mut provider.cipher_suites);
+        Arc::new(provider)
+    });
     &PROVIDER
+}
+
+/// Whether the processor does AES itself. Where it does not, ChaCha20 may be cheaper, and clients decide.
+pub(super) fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+/// AES-128 first, as Go and so Traefik have it. AES-256 comes with SHA-384, which no processor of today does itself:
+/// it took 13 % of a handshake (`perf record -e cpu-clock`).
+fn order(suites: &mut [SupportedCipherSuite]) {
+    suites.sort_by_key(|suite| {
+        let cipher = match suite.suite().as_str().unwrap_or_default() {
+            name if name.contains("AES_128") => 0,
+            name if name.contains("AES_256") => 1,
+            _ => 2,
+        };
+        (suite.tls13().is_none(), cipher)
+    });
+}
+
+/// Whether a client that offers these would rather have ChaCha20 than AES: it has no AES in its processor. Go asks the
+/// same.
+pub(super) fn prefers_chacha(offered: &[CipherSuite]) -> bool {
+    let first = offered.iter().filter_map(CipherSuite::as_str).find_map(|name| {
+        let chacha = name.contains("CHACHA20");
+        (chacha || name.contains("_GCM_")).then_some(chacha)
+    });
+    first == Some(true)
 }
 
 /// Algorithms and versions that a configuration asks for.
@@ -97,6 +134,8 @@ pub(super) fn select(
                 Named::Unknown => return Err(SelectionError::UnknownCipherSuite(name.clone())),
             }
         }
+        // In Go, too, the order in which they are named says nothing.
+        order(&mut provider.cipher_suites);
         if provider.cipher_suites.iter().all(|suite| suite.tls13().is_some()) && min <= TlsVersion::Tls12 {
             if max < TlsVersion::Tls13 {
                 return Err(SelectionError::NoCipherSuite);
@@ -231,6 +270,23 @@ mod tests {
                 selected(ciphers, curves, min, max),
                 expected,
                 "{ciphers} / {curves} / {min:?} to {max:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn suites_come_in_our_order() {
+        for ciphers in ["", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"] {
+            let suites = select(&names(ciphers), &[], None, None).unwrap().provider.cipher_suites.clone();
+            let names: Vec<_> = suites.iter().filter_map(|suite| suite.suite().as_str()).collect();
+            assert_eq!(
+                names[..4],
+                [
+                    "TLS13_AES_128_GCM_SHA256",
+                    "TLS13_AES_256_GCM_SHA384",
+                    "TLS13_CHACHA20_POLY1305_SHA256",
+                    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+                ]
             );
         }
     }

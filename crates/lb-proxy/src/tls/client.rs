@@ -221,7 +221,7 @@ fn check_uri(certificate: &CertificateDer<'_>, expected: &str) -> Result<(), Err
 /// `insecureSkipVerify`: whoever answers is the server. Its signature is not looked at either: the key would be its
 /// own, so that proves nothing, and certificates that webpki cannot read are the reason to set the option.
 #[derive(Debug)]
-struct Anything(WebPkiSupportedAlgorithms);
+pub(super) struct Anything(pub(super) WebPkiSupportedAlgorithms);
 
 impl ServerCertVerifier for Anything {
     fn verify_server_cert(

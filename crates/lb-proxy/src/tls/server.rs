@@ -19,7 +19,9 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::algorithms::{self, Dropped, SelectionError};
@@ -245,6 +247,7 @@ impl TlsProfile {
         } else {
             options.alpn_protocols.iter().map(|protocol| protocol.clone().into_bytes()).collect()
         };
+        config.ignore_client_order = algorithms::has_aes();
         // Early data can be replayed, and a proxy cannot know which requests that would hurt: RFC 8470.
         config.max_early_data_size = 0;
         config.send_tls13_tickets = 0;
@@ -314,6 +317,17 @@ impl TlsProfile {
         };
         covered.then(|| Arc::clone(&self.config))
     }
+}
+
+/// `config` for a client that offers these cipher suites: those in whose processors ChaCha20 is cheaper get it.
+pub(crate) fn config_for_suites(config: Arc<ServerConfig>, offered: &[CipherSuite]) -> Arc<ServerConfig> {
+    if config.ignore_client_order && algorithms::prefers_chacha(offered) {
+        // Made for this connection: such clients are rare, and all it shares is behind `Arc`s.
+        let mut config = ServerConfig::clone(&config);
+        config.ignore_client_order = false;
+        return Arc::new(config);
+    }
+    config
 }
 
 /// The sessions that options allow to be resumed, if any.
@@ -444,7 +458,7 @@ mod tests {
     use lb_config::dynamic::{KeyPair, ServersTransport, TlsVersion};
     use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
-    use super::super::client::client_config;
+    use super::super::client::{Anything, client_config};
     use super::super::testing::{self, Authority, Key, handshake, pair, transport};
     use super::*;
 
@@ -481,6 +495,33 @@ mod tests {
             assert_eq!(done.server_cn, expected, "{name}");
             assert_eq!(done.version, ProtocolVersion::TLSv1_3);
             assert_eq!(done.alpn.as_deref(), Some("h2"));
+        }
+    }
+
+    #[test]
+    fn aes_128_is_preferred_unless_the_client_would_rather_have_chacha() {
+        use rustls::crypto::aws_lc_rs::cipher_suite::*;
+        let table = table(&tls(vec![], vec![]));
+        let (aes128, aes256, chacha) =
+            (TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256);
+        for (offered, expected) in [
+            (vec![aes256, chacha, aes128], aes128),
+            (vec![aes256, chacha], aes256),
+            (vec![chacha, aes256, aes128], chacha),
+        ] {
+            let offers: Vec<_> = offered.iter().map(|suite| suite.suite()).collect();
+            let provider =
+                CryptoProvider { cipher_suites: offered, ..algorithms::provider().as_ref().clone() };
+            let anything = Anything(provider.signature_verification_algorithms);
+            let client = ClientConfig::builder_with_provider(provider.into())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(anything))
+                .with_no_client_auth();
+            let config = config_for_suites(Arc::clone(&table.fallback().config), &offers);
+            let done = handshake(&client.into(), &config, "a.test").unwrap();
+            assert_eq!(done.suite, expected.suite(), "{offers:?}");
         }
     }
 

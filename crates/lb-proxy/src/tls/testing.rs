@@ -5,7 +5,8 @@ use std::sync::Arc;
 use lb_config::dynamic::{KeyPair, Pem, ServersTransport, TlsOptions};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, SanType};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection,
+    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, ServerConfig,
+    ServerConnection,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -130,6 +131,7 @@ pub(super) fn options() -> TlsOptions {
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) version: ProtocolVersion,
+    pub(super) suite: CipherSuite,
     pub(super) alpn: Option<String>,
     pub(super) kind: HandshakeKind,
     /// Common name of the server's certificate.
@@ -174,6 +176,7 @@ pub(super) fn handshake(
     let (_, leaf) = X509Certificate::from_der(leaf).unwrap();
     Ok(Agreed {
         version: client.protocol_version().unwrap(),
+        suite: client.negotiated_cipher_suite().unwrap().suite(),
         alpn: client.alpn_protocol().map(|protocol| String::from_utf8(protocol.to_vec()).unwrap()),
         kind: client.handshake_kind().unwrap(),
         server_cn: leaf.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned(),
