@@ -56,12 +56,13 @@ class Process:
 
     def cpu_seconds(self):
         """User and system time of the tree so far, children that have ended included."""
-        ticks = 0
+        user = system = 0
         for pid in self.tree():
             fields = _stat(pid)
             if fields:
-                ticks += sum(int(field) for field in fields[11:15])  # utime stime cutime cstime
-        return ticks / TICKS
+                utime, stime, cutime, cstime = (int(field) for field in fields[11:15])
+                user, system = user + utime + cutime, system + stime + cstime
+        return user / TICKS, system / TICKS
 
     def memory(self):
         total = Memory()

@@ -4,12 +4,20 @@ import json
 import statistics
 from dataclasses import asdict
 
-COLUMNS = ("peer", "{unit}", "least-most", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "Pss MiB", "errors", "vigie/peer")
+COLUMNS = ("peer", "{unit}", "least-most", "in kernel", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "Pss MiB", "errors", "vigie/peer")
 
 
 def median(samples, name):
     values = [value for value in (getattr(sample, name) for sample in samples) if value is not None]
     return statistics.median(values) if values else None
+
+
+def ratio(results, peer):
+    """Vigie's cost over the peer's: the median of the rounds' ratios. What else the machine does changes in the
+    course of a run, and weighs on a round of one as on the round of the other beside it."""
+    pairs = zip(results.get("vigie", []), results[peer])
+    ratios = [ours.value / theirs.value for ours, theirs in pairs if theirs.value > 0]
+    return statistics.median(ratios) if ratios else None
 
 
 def shown(value, digits=0):
@@ -22,20 +30,19 @@ def digits_for(value):
 
 def rows(results):
     """One row of cells per peer. `results`: peer name -> samples of its rounds."""
-    vigie = median(results["vigie"], "value") if results.get("vigie") else None
     for peer, samples in results.items():
         if not samples:
-            yield [peer, "failed", *[""] * 8]
+            yield [peer, "failed", *[""] * (len(COLUMNS) - 2)]
             continue
         value = median(samples, "value")
         values = [sample.value for sample in samples]
         digits = digits_for(value)
         yield [
             peer, shown(value, digits), f"{shown(min(values), digits)}-{shown(max(values), digits)}",
-            shown(median(samples, "requests_per_second")), shown(median(samples, "p50_us")),
+            shown(median(samples, "system_us"), 1), shown(median(samples, "requests_per_second")), shown(median(samples, "p50_us")),
             shown(median(samples, "p99_us")), shown(median(samples, "p999_us")), shown(median(samples, "memory_mib"), 1),
             shown(sum(sample.errors for sample in samples)),
-            shown(vigie / value, 2) if vigie is not None and value > 0 else "",
+            shown(ratio(results, peer), 2),
         ]
 
 
