@@ -82,23 +82,26 @@ impl Summary {
         complaints
     }
 
-    fn second_half(&self) -> &[Sample] {
-        &self.samples[self.samples.partition_point(|sample| sample.at < self.took / 2)..]
+    /// The first half, and the second without what is left in it of a process that was being replaced.
+    fn halves(&self) -> (&[Sample], &[Sample]) {
+        let last = self.samples.last().map(|sample| sample.pid);
+        let is_second = |sample: &Sample| sample.at >= self.took / 2 && Some(sample.pid) == last;
+        self.samples.split_at(self.samples.partition_point(|sample| !is_second(sample)))
     }
 
     fn memory(&self) -> Trend {
-        Trend::of(self.second_half(), |sample| sample.rss_bytes, RSS_SHARE, RSS_SLACK)
+        Trend::of(self.halves(), |sample| sample.rss_bytes, RSS_SHARE, RSS_SLACK)
     }
 
     fn descriptors(&self) -> Trend {
-        Trend::of(self.second_half(), |sample| sample.descriptors, DESCRIPTORS_SHARE, DESCRIPTORS_SLACK)
+        Trend::of(self.halves(), |sample| sample.descriptors, DESCRIPTORS_SHARE, DESCRIPTORS_SLACK)
     }
 
     pub(crate) fn to_json(&self) -> Value {
         let accounts: Vec<_> = self.accounts.iter().map(account).collect();
         let trend = |trend: Trend| {
-            let Trend { mean, highest, growth, allowed } = trend;
-            json!({ "mean": mean, "highest": highest, "growth": growth, "allowed_growth": allowed })
+            let Trend { mean, highest, before, growth, allowed } = trend;
+            json!({ "mean": mean, "highest": highest, "before": before, "growth": growth, "allowed_growth": allowed })
         };
         let events = self.chaos.done.iter().map(|(event, count)| (format!("{event:?}"), json!(count)));
         json!({

@@ -69,14 +69,22 @@ impl Sample {
 pub(crate) struct Trend {
     pub(crate) mean: f64,
     pub(crate) highest: f64,
+    /// The highest of the first half.
+    pub(crate) before: f64,
     /// From the first to the last sample, along the straight line that fits best: single peaks say little.
     pub(crate) growth: f64,
     pub(crate) allowed: f64,
 }
 
 impl Trend {
-    /// Least squares; growth is fine up to `share` of the mean, and up to `slack` whatever the mean.
-    pub(crate) fn of(samples: &[Sample], value: impl Fn(&Sample) -> u64, share: f64, slack: f64) -> Self {
+    /// Least squares over the second half; growth is fine up to `share` of the mean, and up to `slack` whatever the
+    /// mean.
+    pub(crate) fn of(
+        (before, samples): (&[Sample], &[Sample]),
+        value: impl Fn(&Sample) -> u64,
+        share: f64,
+        slack: f64,
+    ) -> Self {
         let count = samples.len().max(1) as f64;
         let points: Vec<(f64, f64)> = samples.iter().map(|s| (s.at.as_secs_f64(), value(s) as f64)).collect();
         let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
@@ -86,10 +94,13 @@ impl Trend {
         let span = points.last().map_or(0.0, |last| last.0 - points[0].0);
         let growth = if variance > 0.0 { covariance / variance * span } else { 0.0 };
         let highest = points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
-        Self { mean, highest, growth, allowed: (share * mean).max(slack) }
+        let before = before.iter().map(|sample| value(sample) as f64).fold(0.0, f64::max);
+        Self { mean, highest, before, growth, allowed: (share * mean).max(slack) }
     }
 
+    /// What only comes back to where it has been does not grow: replicas that were killed take their connections
+    /// with them.
     pub(crate) fn is_flat(&self) -> bool {
-        self.growth <= self.allowed
+        self.growth <= self.allowed || self.highest <= self.before
     }
 }
