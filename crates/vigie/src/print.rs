@@ -9,5 +9,6 @@ pub(crate) fn say(text: &str) {
 
 /// To standard error.
 pub(crate) fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    // In one piece: the log has a thread of its own, and its lines would come in between.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
