@@ -32,8 +32,8 @@ pub(super) fn has_aes() -> bool {
     false
 }
 
-/// AES-128 first, as Go and so Traefik have it. AES-256 comes with SHA-384, which no processor of today does itself:
-/// it took 13 % of a handshake (`perf record -e cpu-clock`).
+/// AES-128 first, as Go and so Traefik have it. AES-256 comes with SHA-384, for which few processors have instructions:
+/// without, it took 13 % of a handshake (`perf record -e cpu-clock`).
 fn order(suites: &mut [SupportedCipherSuite]) {
     suites.sort_by_key(|suite| {
         let cipher = match suite.suite().as_str().unwrap_or_default() {
