@@ -228,7 +228,9 @@ async fn a_broken_first_file_is_waited_for() {
     let origin = Origin::start("one").await;
     vigie.write(&to(&origin));
     vigie.until("it serves", |response| response.status == 200).await;
-    assert_eq!(lb_testkit::get(vigie.admin(), "localhost", "/ready").await.unwrap().status, 200);
+    // The control plane hears a moment later that its configuration is in force.
+    let ready = async || lb_testkit::get(vigie.admin(), "localhost", "/ready").await.unwrap().status == 200;
+    assert!(lb_testkit::eventually(lb_testkit::PATIENCE, ready).await);
 }
 
 /// SIGHUP reads again; with `watch: false` nothing else does.
