@@ -251,6 +251,11 @@ impl Service {
         &self.settings
     }
 
+    /// Whether picks depend on [`Server::record_first_byte`]; otherwise nobody need call it.
+    pub fn compares_times(&self) -> bool {
+        self.settings.strategy == Strategy::LeastTime
+    }
+
     /// The members as configured, with their weights; the position is the index used everywhere else.
     pub fn servers(&self) -> impl ExactSizeIterator<Item = (&Arc<Server>, u32)> {
         self.members.iter().map(|member| (&member.server, member.weight))

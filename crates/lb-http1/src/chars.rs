@@ -25,8 +25,8 @@ static REG_NAME: [bool; 256] = class(b"-._~!$&'()*+,;=%");
 /// and no two parsers disagree about where a target with them ends.
 static TARGET: [bool; 256] = class(b"!\"$%&'()*+,-./:;<=>?@[\\]^_`{|}~");
 
-pub(crate) fn is_token_byte(byte: u8) -> bool {
-    TOKEN[usize::from(byte)]
+pub(crate) const fn is_token_byte(byte: u8) -> bool {
+    TOKEN[byte as usize]
 }
 
 pub(crate) fn is_reg_name_byte(byte: u8) -> bool {

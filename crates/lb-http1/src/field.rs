@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::chars::is_token_byte;
+
 /// A piece of the buffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Span {
@@ -29,6 +31,35 @@ impl Span {
 /// Spans are 32 bits wide; far more than any limit an operator would set.
 pub(crate) const MAX_BUFFER_BYTES: usize = 1 << 30;
 
+/// A field name that was looked at when the program was built, so that no request pays for it.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldName(&'static str, u8);
+
+impl FieldName {
+    /// # Panics
+    /// When `name` is not a token; in a constant that is an error of the build.
+    pub const fn new(name: &'static str) -> Self {
+        let bytes = name.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            assert!(is_token_byte(bytes[at]), "not a field name");
+            at += 1;
+        }
+        assert!(at > 0 && at <= u16::MAX as usize, "not a field name");
+        Self(name, key(bytes))
+    }
+
+    #[inline]
+    pub(crate) fn as_bytes(self) -> &'static [u8] {
+        self.0.as_bytes()
+    }
+
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        self.0.len()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     name_start: u32,
@@ -45,6 +76,13 @@ impl Field {
         let name_len = u16::try_from(name.len()).ok()?;
         let key = key(bytes.get(name.clone())?);
         Some(Self { name_start: name.start as u32, value: Span::new(value), name_len, key, verbatim })
+    }
+
+    /// A line in this form.
+    #[inline]
+    pub(crate) fn of_line(name: FieldName, start: usize, value: Range<usize>) -> Self {
+        let value = Span::new(value);
+        Self { name_start: start as u32, value, name_len: name.0.len() as u16, key: name.1, verbatim: true }
     }
 
     /// The same field in a buffer that holds its line `by` bytes further on.

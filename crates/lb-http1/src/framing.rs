@@ -103,13 +103,14 @@ fn declared(head: &Head) -> Result<Option<Framing>, FramingError> {
             _ => Err(FramingError::InvalidEncoding),
         };
     }
-    let Some(length) = head.get("content-length") else {
-        return Ok(None);
-    };
-    if head.count("content-length") > 1 {
-        return Err(FramingError::RepeatedLength);
+    let mut lengths = head.get_all("content-length");
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(FramingError::RepeatedLength),
+        (Some(length), None) => parse_length(length)
+            .map(|length| Some(Framing::Length(length)))
+            .ok_or(FramingError::InvalidLength),
     }
-    parse_length(length).map(|length| Some(Framing::Length(length))).ok_or(FramingError::InvalidLength)
 }
 
 /// `1*DIGIT` that fits: neither sign nor list nor white space.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::chars::{find_control, is_target_byte, is_token_bytes};
-use crate::field::{Field, MAX_BUFFER_BYTES, Span, bit, key};
+use crate::field::{Field, FieldName, MAX_BUFFER_BYTES, Span, bit, key};
 use crate::reason::standard_reason;
 use crate::target;
 
@@ -135,6 +135,11 @@ impl Head {
     /// The request target as received or set; empty in a response.
     pub fn target(&self) -> &str {
         self.text(self.target)
+    }
+
+    /// The same, not looked at as text: for what is asked of every request.
+    pub fn target_bytes(&self) -> &[u8] {
+        self.target.of(&self.buffer)
     }
 
     /// Bytes that may not stand in a target (space, control, `#`, non-ASCII) are percent-encoded.
@@ -319,6 +324,65 @@ impl Head {
         {
             self.push(field);
         }
+    }
+
+    /// The same for a name that is known to be one.
+    #[inline]
+    pub fn append_named(&mut self, name: FieldName, value: &[u8]) {
+        let start = self.buffer.len();
+        if self.begin_line(name, value.len()).is_none() {
+            return;
+        }
+        self.buffer.extend_from_slice(value);
+        self.end_line(name, start);
+        let stored = &mut self.buffer[start + name.len() + 2..start + name.len() + 2 + value.len()];
+        if let Some(at) = find_control(stored) {
+            blank_controls(&mut stored[at..]);
+        }
+    }
+
+    /// Adds a field whose value is what `part` picks from the first value under `source`; false if it picks nothing.
+    #[inline]
+    pub fn append_part(
+        &mut self,
+        name: FieldName,
+        source: &str,
+        part: impl FnOnce(&[u8]) -> Option<Range<usize>>,
+    ) -> bool {
+        let Some(source) = self.find(source.as_bytes(), key(source.as_bytes())).map(|field| field.value)
+        else {
+            return false;
+        };
+        let Some(part) = part(source.of(&self.buffer)).filter(|part| part.end <= source.len as usize) else {
+            return false;
+        };
+        let (start, at) = (self.buffer.len(), source.range().start);
+        if self.begin_line(name, part.len()).is_some() {
+            self.buffer.extend_from_within(at + part.start..at + part.end);
+            self.end_line(name, start);
+        }
+        true
+    }
+
+    /// Everything of a line that stands before its value; `None` if the buffer is full.
+    #[inline]
+    fn begin_line(&mut self, name: FieldName, value_len: usize) -> Option<()> {
+        let len = name.len() + value_len + 4;
+        if self.buffer.len() + len > MAX_BUFFER_BYTES {
+            return None;
+        }
+        self.buffer.reserve(len);
+        self.buffer.extend_from_slice(name.as_bytes());
+        self.buffer.extend_from_slice(b": ");
+        Some(())
+    }
+
+    /// Makes the line that began at `start` a field.
+    #[inline]
+    fn end_line(&mut self, name: FieldName, start: usize) {
+        let value = start + name.len() + 2..self.buffer.len();
+        self.buffer.extend_from_slice(b"\r\n");
+        self.push(Field::of_line(name, start, value));
     }
 
     /// Appends all fields of `other`: in one copy where that holds nothing but fields, so that lines which many

@@ -22,6 +22,7 @@ pub use chunked::{Chunk, ChunkError, ChunkedDecoder, is_allowed_trailer};
 pub use connection::{
     connection_tokens, expects_continue, keep_alive, list, remove_hop_by_hop, wants_upgrade,
 };
+pub use field::FieldName;
 pub use framing::{Framing, FramingError, request_framing, response_framing};
 pub use head::{Head, Version};
 pub use parse::{HeadError, Limits, Parsed, parse_request, parse_response, validate_request};

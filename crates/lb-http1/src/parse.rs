@@ -133,13 +133,18 @@ pub(crate) fn parse_trailers(bytes: &[u8], head: &mut Head, limits: &Limits) -> 
 /// # Errors
 /// The request is to be refused.
 pub fn validate_request(head: &Head) -> Result<(), HeadError> {
-    let (method, target) = (head.method().as_bytes(), head.target().as_bytes());
-    if !is_token_bytes(method) {
+    if !is_token_bytes(head.method().as_bytes()) {
         return Err(HeadError::Method);
     }
-    if !target.iter().all(|&byte| is_target_byte(byte)) {
+    if !head.target_bytes().iter().all(|&byte| is_target_byte(byte)) {
         return Err(HeadError::Target);
     }
+    validate_meaning(head)
+}
+
+/// The same where method and target are known to have only bytes that may stand there.
+fn validate_meaning(head: &Head) -> Result<(), HeadError> {
+    let (method, target) = (head.method().as_bytes(), head.target_bytes());
     let form = target::form(method, target).ok_or(HeadError::Target)?;
 
     let mut hosts = head.get_all("host");
@@ -191,7 +196,7 @@ fn parse(bytes: &[u8], head: &mut Head, limits: &Limits, start: Start) -> Result
 fn complete(bytes: &[u8], head: &mut Head, start: Start) -> Result<(), HeadError> {
     head.buffer.extend_from_slice(bytes);
     head.progress = Progress::default();
-    if start == Start::Request { validate_request(head) } else { Ok(()) }
+    if start == Start::Request { validate_meaning(head) } else { Ok(()) }
 }
 
 /// Parses the complete lines; the end of the head once the empty line is among them.

@@ -47,9 +47,9 @@ pub(crate) enum Up {
 }
 
 /// An answer whose head has arrived in [`Exchange::response`].
-pub(crate) struct Answer {
+pub(crate) struct Answer<'a> {
     pub(crate) up: Up,
-    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) endpoint: &'a Arc<Endpoint>,
     pub(crate) picked: Picked,
     pub(crate) framing: Framing,
     /// The request's body, perhaps still on its way.
@@ -60,11 +60,11 @@ pub(crate) struct Answer {
 }
 
 /// How one service answered: an answer, nothing to ask, nobody with room, or a failure.
-pub(crate) enum Called {
-    Answer(Answer),
+pub(crate) enum Called<'a> {
+    Answer(Answer<'a>),
     NoServer,
     Busy,
-    Failed(Failure, Option<Arc<Endpoint>>),
+    Failed(Failure, Option<&'a Arc<Endpoint>>),
 }
 
 /// Limits of the client's side that matter while forwarding.
@@ -77,14 +77,14 @@ pub(crate) struct Patience {
 }
 
 /// Asks the service's servers until one answers or no further try is safe.
-pub(crate) async fn call<D: Downstream>(
+pub(crate) async fn call<'a, D: Downstream>(
     worker: &Rc<Worker>,
     x: &mut Exchange,
-    service: &Service,
+    service: &'a Service,
     down: &mut D,
     framing: Framing,
     patience: Patience,
-) -> Called {
+) -> Called<'a> {
     let upgrade = lb_http1::wants_upgrade(&x.head).map(str::to_owned);
     let cookie = service.sticky.as_ref().and_then(|cookie| {
         x.head.get_all("cookie").find_map(|line| sticky::find_cookie(line, &cookie.name)).map(str::to_owned)
@@ -93,7 +93,7 @@ pub(crate) async fn call<D: Downstream>(
     let host = (!service.pass_host_header).then(|| x.head.get("host").map(<[u8]>::to_vec));
     let target =
         service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| x.head.target().to_owned());
-    let mut last: Option<(Failure, Arc<Endpoint>)> = None;
+    let mut last: Option<(Failure, &Arc<Endpoint>)> = None;
     let mut new_round = false;
     loop {
         let pick =
@@ -126,7 +126,7 @@ pub(crate) async fn call<D: Downstream>(
         if std::mem::take(&mut new_round) {
             x.tried.clear();
         }
-        let endpoint = Arc::clone(&service.endpoints[index]);
+        let endpoint = &service.endpoints[index];
         if host.is_some() {
             x.head.set("Host", endpoint.authority.as_bytes());
         }
@@ -136,17 +136,17 @@ pub(crate) async fn call<D: Downstream>(
         }
         x.tries += 1;
         let failed =
-            match attempt(worker, x, &endpoint, picked, down, framing, upgrade.is_some(), patience).await {
+            match attempt(worker, x, endpoint, picked, down, framing, upgrade.is_some(), patience).await {
                 Ok(answer) => {
                     observe(worker, service, index, &answer.picked, x);
-                    stick(x, service, &endpoint, answer.picked.by_cookie());
+                    stick(x, service, endpoint, answer.picked.by_cookie());
                     return Called::Answer(answer);
                 }
                 Err(failed) => failed,
             };
         let Failed { failure, untouched } = failed;
         if failure.blames_server() {
-            worker.upstream_failed(service, &endpoint, failure);
+            worker.upstream_failed(service, endpoint, failure);
             if service.judged {
                 worker.judge(service, index, Outcome::GatewayFailure, worker.now());
             } else if matches!(failure.cause, Cause::Connect | Cause::ConnectTimeout)
@@ -220,11 +220,12 @@ fn prepare(x: &mut Exchange, upgrade: Option<&str>, framing: Framing) {
 }
 
 fn observe(worker: &Rc<Worker>, service: &Service, index: usize, picked: &Picked, x: &Exchange) {
-    let now = worker.now();
     picked.server().awake();
-    picked.server().record_first_byte(now.saturating_duration_since(x.started));
+    if service.live.compares_times() {
+        picked.server().record_first_byte(worker.now().saturating_duration_since(x.started));
+    }
     if service.judged {
-        worker.judge(service, index, Outcome::of_status(x.response.status()), now);
+        worker.judge(service, index, Outcome::of_status(x.response.status()), worker.now());
     }
 }
 
@@ -246,16 +247,16 @@ struct Failed {
 
 /// One try on one server: connect or reuse, send, wait for the head of the answer.
 #[expect(clippy::too_many_arguments, reason = "a try needs all that a request is")]
-async fn attempt<D: Downstream>(
+async fn attempt<'a, D: Downstream>(
     worker: &Rc<Worker>,
     x: &mut Exchange,
-    endpoint: &Arc<Endpoint>,
+    endpoint: &'a Arc<Endpoint>,
     picked: Picked,
     down: &mut D,
     framing: Framing,
     upgrade: bool,
     patience: Patience,
-) -> Result<Answer, Failed> {
+) -> Result<Answer<'a>, Failed> {
     let mut fresh = false;
     let mut picked = Some(picked);
     loop {
@@ -273,7 +274,6 @@ async fn attempt<D: Downstream>(
                 let Some(picked) = picked.take() else {
                     return Err(Failed { failure: Failure::sent(Cause::Closed), untouched: false });
                 };
-                let endpoint = Arc::clone(endpoint);
                 return Ok(Answer { up, endpoint, picked, framing, request, request_dead, reusable, lease });
             }
             // A pooled connection that the server had already given up: the same server, a new one.
@@ -386,7 +386,9 @@ async fn converse<D: Downstream>(
             if (request.is_done() || request_dead) && !waiting {
                 waiting = true;
                 deadline.clear();
-                deadline.set(Instant::now(), header_timeout);
+                if header_timeout.is_some() {
+                    deadline.set(Instant::now(), header_timeout);
+                }
             }
             match up.poll_head(cx, &mut x.response, &x.head) {
                 Poll::Ready(Ok(found)) => {
@@ -589,7 +591,7 @@ pub(crate) enum Delivered {
     ServerRemoved,
 }
 
-impl Answer {
+impl Answer<'_> {
     /// Copies the body of the answer to the client, and what is left of the request to the server.
     /// Returns the bytes delivered as well.
     pub(crate) async fn deliver<D: Downstream>(
@@ -643,7 +645,7 @@ impl Answer {
             && request.is_done()
             && connection.is_reusable()
         {
-            worker.pools.give(&endpoint, connection, Instant::from_std(worker.recently()));
+            worker.pools.give(endpoint, connection, Instant::from_std(worker.recently()));
         }
     }
 
@@ -660,7 +662,7 @@ impl Answer {
     /// The server's connection after a 101, and what has to live as long.
     pub(crate) fn into_tunnel(self) -> Option<(Box<H1>, Picked, Held)> {
         match self.up {
-            Up::H1(connection) => Some((connection, self.picked, (self.lease, self.endpoint))),
+            Up::H1(connection) => Some((connection, self.picked, (self.lease, Arc::clone(self.endpoint)))),
             Up::H2(_) => None,
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connected socket. An enum rather than a type parameter: the forwarding code exists once.
@@ -32,6 +32,11 @@ impl Stream {
     /// Over TLS the socket says it: what rustls has already decrypted was handed out before.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tcp().poll_read_ready(cx)
+    }
+
+    /// Whether nothing has happened on the socket since it was last read empty. No system call.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.tcp().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
     pub(crate) fn poll_write_vectored(

@@ -125,9 +125,14 @@ impl Worker {
         }
     }
 
-    /// The snapshot in force; a request keeps it to its end.
+    /// The snapshot in force.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(self.snapshot.borrow_mut().load())
+    }
+
+    /// The same, for a look that every request takes: without counting the reference.
+    pub(crate) fn with_snapshot<R>(&self, look: impl FnOnce(&Snapshot) -> R) -> R {
+        look(self.snapshot.borrow_mut().load())
     }
 
     pub(crate) fn now(&self) -> Instant {

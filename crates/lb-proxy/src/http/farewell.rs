@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Ends an answer between two pieces of its body. A stream of events may end at any time and is asked for anew;
 /// gRPC has trailers to say so. Of everything else the client must see that something is missing. Returns whether
 /// the connection may go on.
-pub(super) async fn end<D: Downstream>(x: &Exchange, down: &mut D, outcome: &mut Outcome) -> bool {
+pub(super) async fn end<D: Downstream>(x: &Exchange, down: &mut D, outcome: &mut Outcome<'_>) -> bool {
     let kind = x.response.get("content-type").unwrap_or_default();
     let finished = if kind.starts_with(b"text/event-stream") {
         down.finish(None).is_ok()

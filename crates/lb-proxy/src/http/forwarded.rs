@@ -7,10 +7,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use lb_config::static_config::TrustedPeers;
-use lb_http1::Head;
+use lb_http1::{FieldName, Head};
 use smallvec::SmallVec;
+
+const REAL_IP: FieldName = FieldName::new("X-Real-Ip");
+const FORWARDED_FOR: FieldName = FieldName::new("X-Forwarded-For");
+const FORWARDED_HOST: FieldName = FieldName::new("X-Forwarded-Host");
+const FORWARDED_PORT: FieldName = FieldName::new("X-Forwarded-Port");
 
 /// Who sends the requests of one connection: the TCP peer, or the client that PROXY protocol names.
 #[derive(Clone, Debug)]
@@ -69,7 +75,6 @@ struct Seen {
     connection: bool,
     upgrade: bool,
     forwarded_for: u32,
-    host: SmallVec<[u8; 128]>,
 }
 
 /// Rewrites the forwarding fields of a request as it came from `peer`, before anything looks at them: steps 1 to 8
@@ -79,14 +84,13 @@ struct Seen {
 /// read [`lb_http1::keep_alive`], [`lb_http1::wants_upgrade`] and the framing before.
 pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &ForwardedSettings) {
     let mut seen = Seen::default();
-    for (name, value) in head.iter_bytes() {
+    for (name, _) in head.iter_bytes() {
         // The first letter dismisses most fields; any case, for it is only a first look.
         match name.first().map(|byte| byte | 0x20) {
             Some(b'x' | b'f') => {
                 seen.spoofable |= is_spoofable(name);
                 seen.forwarded_for += u32::from(name.eq_ignore_ascii_case(b"x-forwarded-for"));
             }
-            Some(b'h') if name.eq_ignore_ascii_case(b"host") => seen.host = SmallVec::from_slice(value),
             Some(b'c') => seen.connection |= name.eq_ignore_ascii_case(b"connection"),
             Some(b'u') => seen.upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
             _ => {}
@@ -110,15 +114,15 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
             head.set("X-Forwarded-Server", settings.server_name.as_bytes());
         }
     } else {
-        head.append("X-Real-Ip", peer.ip_text.as_bytes());
+        head.append_named(REAL_IP, peer.ip_text.as_bytes());
         head.copy_fields_from(&settings.lines[usize::from(peer.secure)]);
         if websocket {
             head.set("X-Forwarded-Proto", proto.as_bytes());
         }
-        head.append("X-Forwarded-Port", port(&seen.host).unwrap_or(default_port(peer.secure)));
-        if !seen.host.is_empty() {
-            head.append("X-Forwarded-Host", &seen.host);
+        if !head.append_part(FORWARDED_PORT, "host", port) {
+            head.append_named(FORWARDED_PORT, default_port(peer.secure));
         }
+        head.append_part(FORWARDED_HOST, "host", |host| (!host.is_empty()).then_some(0..host.len()));
     }
     if seen.connection {
         remove_connection(head, settings);
@@ -127,6 +131,7 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
 
 /// Fills in what a trusted peer has left out, or left empty.
 fn complete(head: &mut Head, peer: &Peer, proto: &str, seen: &Seen) {
+    let host: SmallVec<[u8; 128]> = head.get("host").unwrap_or_default().into();
     let mut set_if_absent = |name: &str, value: &[u8]| {
         if head.get(name).is_none_or(<[u8]>::is_empty) {
             head.set(name, value);
@@ -134,12 +139,13 @@ fn complete(head: &mut Head, peer: &Peer, proto: &str, seen: &Seen) {
     };
     set_if_absent("X-Real-Ip", peer.ip_text.as_bytes());
     set_if_absent("X-Forwarded-Proto", proto.as_bytes());
-    if !seen.host.is_empty() {
-        set_if_absent("X-Forwarded-Host", &seen.host);
+    if !host.is_empty() {
+        set_if_absent("X-Forwarded-Host", &host);
     }
     let secure = peer.secure || matches!(head.get("x-forwarded-proto"), Some(b"https" | b"wss"));
     if head.get("x-forwarded-port").is_none_or(<[u8]>::is_empty) {
-        head.set("X-Forwarded-Port", port(&seen.host).unwrap_or(default_port(secure)));
+        let port = port(&host).map_or(default_port(secure), |digits| &host[digits]);
+        head.set("X-Forwarded-Port", port);
     }
     if seen.forwarded_for > 1 {
         let merged = join_forwarded_for(head);
@@ -149,6 +155,10 @@ fn complete(head: &mut Head, peer: &Peer, proto: &str, seen: &Seen) {
 
 /// Adds the peer's address to `X-Forwarded-For`, last thing before the request leaves.
 pub(crate) fn append_forwarded_for(head: &mut Head, peer: &Peer) {
+    if !head.contains("x-forwarded-for") {
+        head.append_named(FORWARDED_FOR, peer.ip_text.as_bytes());
+        return;
+    }
     let mut value = join_forwarded_for(head);
     if value.is_empty() {
         head.set("X-Forwarded-For", peer.ip_text.as_bytes());
@@ -188,16 +198,12 @@ fn is_spoofable(name: &[u8]) -> bool {
         || [&b"x-real-ip"[..], b"x-scheme", b"forwarded"].iter().any(|canonical| same(name, canonical))
 }
 
-/// The port in a `Host` value.
-fn port(host: &[u8]) -> Option<&[u8]> {
-    let name_end = if host.first() == Some(&b'[') {
-        memchr::memchr(b']', host)? + 1
-    } else {
-        memchr::memchr(b':', host)?
-    };
-    let port = host[name_end..].strip_prefix(b":")?;
-    let valid = matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit);
-    valid.then_some(port)
+/// Where the port stands in a `Host` value: behind the last colon, for an IPv6 address ends with its bracket.
+fn port(host: &[u8]) -> Option<Range<usize>> {
+    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let start = host.len() - digits;
+    let valid = matches!(digits, 1..=5) && start > 0 && host[start - 1] == b':';
+    valid.then_some(start..host.len())
 }
 
 fn default_port(secure: bool) -> &'static [u8] {

@@ -157,8 +157,7 @@ impl H1 {
 
     /// Whether an idle connection is still usable, as far as the last events tell. No system call.
     pub(crate) fn is_quiet(&self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.start == self.end && !self.eof && self.stream.poll_readable(&mut cx).is_pending()
+        self.start == self.end && !self.eof && self.stream.is_quiet()
     }
 
     /// Reads one head. `Ok(false)`: the stream ended cleanly before its first byte.
@@ -236,10 +235,20 @@ impl H1 {
         }
     }
 
+    /// A read would find nothing, which is known without a buffer for it. Not of TLS, which may hold bytes of which
+    /// the socket knows nothing.
+    fn is_dry(&self) -> bool {
+        self.drained && matches!(self.stream, Stream::Plain(_)) && self.stream.is_quiet()
+    }
+
     /// One read into the free part of the buffer, which grows when it is full of one unfinished head.
     fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));
+        }
+        if self.is_dry() && self.stream.poll_readable(cx)?.is_pending() {
+            self.release_input();
+            return Poll::Pending;
         }
         if self.input.is_empty() {
             self.input = self.buffers.input();

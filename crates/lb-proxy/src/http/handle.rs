@@ -28,16 +28,16 @@ use crate::worker::Worker;
 const SHED_RETRY_AFTER: &str = "5";
 
 /// What is to be sent to the client; its head is in [`Exchange::response`].
-enum Reply {
+enum Reply<'a> {
     Local(Cow<'static, [u8]>),
-    Answer(Answer),
+    Answer(Answer<'a>),
     /// There is nobody to answer to.
     Gone,
 }
 
 /// How one pass through the chain ended, and how far into it the request got.
-struct Passed {
-    reply: Reply,
+struct Passed<'a> {
+    reply: Reply<'a>,
     reached: usize,
     failure: Option<Failure>,
 }
@@ -61,8 +61,8 @@ pub(crate) async fn handle<D: Downstream>(
             return whole;
         }
     };
+    outcome.route = Some(&route);
     let whole = run(worker, connection, x, &route, down, framing, &mut outcome).await;
-    outcome.route = Some(route);
     record(worker, connection, x, &outcome);
     whole
 }
@@ -72,8 +72,8 @@ async fn send<D: Downstream>(
     connection: &Connection,
     x: &mut Exchange,
     down: &mut D,
-    reply: Reply,
-    outcome: &mut Outcome,
+    reply: Reply<'_>,
+    outcome: &mut Outcome<'_>,
 ) -> bool {
     match reply {
         Reply::Local(body) => send_local(worker, x, down, &body, outcome).await,
@@ -102,7 +102,7 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
         worker.metrics.refused(entry.label, "alias_header");
         return Err(Box::new(Local::plain(400, "Bad Request")));
     }
-    match normalise::normalise_target(x.head.target(), &entry.policy) {
+    match normalise::normalise_target(x.head.target_bytes(), &entry.policy) {
         Ok(None) => {}
         Ok(Some(target)) => {
             let (_, query) = split_target(x.head.target());
@@ -119,10 +119,11 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
     x.append_forwarded_for = !entry.config.not_append_x_forwarded_for;
     let peer = Rc::clone(&x.peer);
     forwarded::inbound(&mut x.head, &peer, connection.trusted, &entry.forwarded);
-    let snapshot = worker.snapshot();
-    let routes = &snapshot.entry_points[entry.index];
-    let index = if connection.tls.is_some() { &routes.secure } else { &routes.plain };
-    let found = index.find(&Query::new(&x.head, x.peer.ip));
+    let found = worker.with_snapshot(|snapshot| {
+        let routes = &snapshot.entry_points[entry.index];
+        let index = if connection.tls.is_some() { &routes.secure } else { &routes.plain };
+        index.find(&Query::new(&x.head, x.peer.ip)).cloned()
+    });
     let Some(route) = found else { return Err(Box::new(Local::plain(404, "404 page not found"))) };
     if let (Some(tls), Some(wanted)) = (&connection.tls, &route.tls_options)
         && **wanted != *tls.options
@@ -134,7 +135,7 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
         worker.metrics.refused(entry.label, "memory");
         return Err(Box::new(Local::plain(503, "Service Unavailable").with("Retry-After", SHED_RETRY_AFTER)));
     }
-    Ok(Arc::clone(route))
+    Ok(route)
 }
 
 /// A request as rules see it.
@@ -182,14 +183,14 @@ impl route::Request for Query<'_> {
 }
 
 /// Runs the chain, again from behind a retry middleware as often as that one says, and sends what comes of it.
-async fn run<D: Downstream>(
+async fn run<'a, D: Downstream>(
     worker: &Rc<Worker>,
     connection: &Connection,
     x: &mut Exchange,
-    route: &Arc<Route>,
+    route: &'a Route,
     down: &mut D,
     framing: Framing,
-    outcome: &mut Outcome,
+    outcome: &mut Outcome<'a>,
 ) -> bool {
     let chain = &route.middlewares;
     let retry = chain.iter().enumerate().find_map(|(at, middleware)| match middleware {
@@ -244,15 +245,15 @@ fn may_repeat(retry: &Retry, method: &str) -> bool {
 
 /// What is behind the retry middleware at `at`, until it is answered well or no try is left.
 #[expect(clippy::too_many_arguments, reason = "a try needs all that a request is")]
-async fn attempts<D: Downstream>(
+async fn attempts<'a, D: Downstream>(
     worker: &Rc<Worker>,
     connection: &Connection,
     x: &mut Exchange,
-    route: &Arc<Route>,
+    route: &'a Route,
     (at, retry): (usize, &Retry),
     down: &mut D,
     framing: Framing,
-    outcome: &mut Outcome,
+    outcome: &mut Outcome<'a>,
 ) -> bool {
     let chain = &route.middlewares;
     let held = (x.permits.len(), x.breakers.len());
@@ -308,22 +309,22 @@ async fn attempts<D: Downstream>(
 
 /// The chain from `from` on, then the service.
 #[expect(clippy::too_many_arguments, reason = "a pass needs all that a request is")]
-async fn pass<D: Downstream>(
+async fn pass<'a, D: Downstream>(
     worker: &Rc<Worker>,
     connection: &Connection,
     x: &mut Exchange,
-    route: &Arc<Route>,
+    route: &'a Route,
     from: usize,
     down: &mut D,
     framing: Framing,
-    outcome: &mut Outcome,
-) -> Passed {
+    outcome: &mut Outcome<'a>,
+) -> Passed<'a> {
     let chain = &route.middlewares;
     if let Some((reached, body)) = ask(x, chain, from).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
     let reached = chain.len();
-    if !x.head.target().starts_with('/') {
+    if x.head.target_bytes().first() != Some(&b'/') {
         // A stripped prefix was all of the path.
         let target = format!("/{}", x.head.target());
         x.head.set_target(&target);
@@ -348,7 +349,7 @@ async fn pass<D: Downstream>(
     let called = forward::call(worker, x, service, down, framing, patience).await;
     match called {
         Called::Answer(answer) => {
-            outcome.endpoint = Some(Arc::clone(&answer.endpoint));
+            outcome.endpoint = Some(answer.endpoint);
             outcome.origin_status = x.response.status();
             let upgrade =
                 (x.response.status() == 101).then(|| x.response.get("upgrade").map(<[u8]>::to_vec)).flatten();
@@ -378,7 +379,7 @@ async fn pass<D: Downstream>(
             Passed { reply: Reply::Local(local.body), reached, failure: None }
         }
         Called::Failed(failure, endpoint) => {
-            outcome.endpoint = endpoint;
+            outcome.endpoint = endpoint.map(|endpoint| &**endpoint);
             outcome.origin_status = failure.status();
             let local = Local::status_text(failure.status());
             local.write_head(&mut x.response);
@@ -428,7 +429,7 @@ async fn send_local<D: Downstream>(
     x: &mut Exchange,
     down: &mut D,
     body: &[u8],
-    outcome: &mut Outcome,
+    outcome: &mut Outcome<'_>,
 ) -> bool {
     outcome.status = x.response.status();
     worker.with_date(|date| x.response.set("Date", date.as_bytes()));
@@ -459,9 +460,9 @@ async fn send_answer<D: Downstream>(
     worker: &Rc<Worker>,
     x: &mut Exchange,
     down: &mut D,
-    mut answer: Answer,
+    mut answer: Answer<'_>,
     patience: Patience,
-    outcome: &mut Outcome,
+    outcome: &mut Outcome<'_>,
 ) -> bool {
     outcome.status = x.response.status();
     if outcome.status == 101 {
@@ -505,8 +506,8 @@ async fn switch_protocols<D: Downstream>(
     worker: &Rc<Worker>,
     x: &mut Exchange,
     down: &mut D,
-    answer: Answer,
-    outcome: &mut Outcome,
+    answer: Answer<'_>,
+    outcome: &mut Outcome<'_>,
 ) -> bool {
     let Some((mut server, picked, held)) = answer.into_tunnel() else {
         down.abort();

@@ -74,20 +74,19 @@ static CLASSES: [Class; 256] = {
 /// Escapes of unreserved characters are decoded, the others written in upper case (RFC 3986 section 6.2.2);
 /// then dot segments and empty segments are resolved if `policy` says so, the way Go's `path.Clean` does: unlike
 /// RFC 3986 section 5.2.4, `/a/b/..` is `/a`. `%2F` is never a separator. An empty path becomes `/`.
-pub(crate) fn normalise_target(target: &str, policy: &Policy) -> Result<Option<String>, BadTarget> {
-    let bytes = target.as_bytes();
-    let mut normal = match bytes.first() {
+pub(crate) fn normalise_target(target: &[u8], policy: &Policy) -> Result<Option<String>, BadTarget> {
+    let mut normal = match target.first() {
         Some(b'/') => true,
         Some(b'?') | None => false,
-        Some(b'*') if bytes.len() == 1 => return Ok(None),
+        Some(b'*') if target.len() == 1 => return Ok(None),
         Some(_) => return Err(BadTarget::NotAPath),
     };
-    let mut path_len = bytes.len();
-    for (at, &byte) in bytes.iter().enumerate() {
+    let mut path_len = target.len();
+    for (at, &byte) in target.iter().enumerate() {
         match CLASSES[usize::from(byte)] {
             Class::Plain | Class::Semicolon => {}
-            Class::Slash => normal &= !(policy.sanitize_path && begins_removable_segment(&bytes[at + 1..])),
-            Class::Percent => normal &= escape(&bytes[at + 1..])?.is_normal,
+            Class::Slash => normal &= !(policy.sanitize_path && begins_removable_segment(&target[at + 1..])),
+            Class::Percent => normal &= escape(&target[at + 1..])?.is_normal,
             Class::Encode => normal = false,
             Class::Question => {
                 path_len = at;
@@ -97,7 +96,7 @@ pub(crate) fn normalise_target(target: &str, policy: &Policy) -> Result<Option<S
             Class::Bad => return Err(BadTarget::BadByte),
         }
     }
-    let (path, query) = bytes.split_at(path_len);
+    let (path, query) = target.split_at(path_len);
     for &byte in query {
         match CLASSES[usize::from(byte)] {
             Class::Semicolon => normal = false,
@@ -202,27 +201,31 @@ fn clean(path: &str) -> String {
 
 /// Path and query of a target; the query is empty if there is none.
 pub(crate) fn split_target(target: &str) -> (&str, &str) {
-    target.split_once('?').unwrap_or((target, ""))
+    match memchr::memchr(b'?', target.as_bytes()) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, ""),
+    }
 }
 
 /// A `Host` value as rules compare it: lower case, without port and brackets. A trailing dot stays, matchers
 /// tolerate it themselves.
 pub(crate) fn canonical_host(host: &str) -> Cow<'_, str> {
-    let bytes = host.as_bytes();
+    let (mut colons, mut colon, mut upper) = (0, host.len(), false);
+    for (at, byte) in host.bytes().enumerate() {
+        upper |= byte.is_ascii_uppercase();
+        if byte == b':' {
+            (colons, colon) = (colons + 1, at);
+        }
+    }
     let name = if let Some(address) = host.strip_prefix('[') {
         address.split_once(']').map_or(host, |(address, _)| address)
+    } else if colons == 1 {
+        &host[..colon]
     } else {
-        match memchr::memchr(b':', bytes) {
-            // More than one colon: an IPv6 address that somebody wrote without its brackets.
-            Some(at) if memchr::memchr(b':', &bytes[at + 1..]).is_none() => &host[..at],
-            _ => host,
-        }
+        // More than one: an IPv6 address that somebody wrote without its brackets.
+        host
     };
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    }
+    if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
 }
 
 /// Whether a path has an escape that the entry point does not allow: 400 (reference 1.3, `encodedCharacters`).
@@ -271,7 +274,7 @@ mod tests {
 
     /// The target after normalisation.
     fn normal(target: &str, policy: &Policy) -> Result<String, BadTarget> {
-        Ok(normalise_target(target, policy)?.unwrap_or_else(|| target.to_owned()))
+        Ok(normalise_target(target.as_bytes(), policy)?.unwrap_or_else(|| target.to_owned()))
     }
 
     #[test]
@@ -291,7 +294,7 @@ mod tests {
             "/a?b?c",
         ];
         for target in targets {
-            assert_eq!(normalise_target(target, &TRAEFIK), Ok(None), "{target}");
+            assert_eq!(normalise_target(target.as_bytes(), &TRAEFIK), Ok(None), "{target}");
         }
     }
 
@@ -372,7 +375,7 @@ mod tests {
                 let picked = [n, n / count, n / count.pow(2), n / count.pow(3)].map(|n| pieces[n % count]);
                 let target = format!("/{}", picked.concat());
                 let once = normal(&target, &policy).unwrap();
-                assert_eq!(normalise_target(&once, &policy), Ok(None), "{target} became {once}");
+                assert_eq!(normalise_target(once.as_bytes(), &policy), Ok(None), "{target} became {once}");
             }
         }
     }

@@ -1,6 +1,5 @@
 //! What is kept of a finished request: metrics, access log, breakers.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use lb_http1::Head;
@@ -14,9 +13,9 @@ use crate::upstream::Endpoint;
 use crate::worker::Worker;
 
 /// What is found out about a request while it is served.
-pub(crate) struct Outcome {
-    pub(crate) route: Option<Arc<Route>>,
-    pub(crate) endpoint: Option<Arc<Endpoint>>,
+pub(crate) struct Outcome<'a> {
+    pub(crate) route: Option<&'a Route>,
+    pub(crate) endpoint: Option<&'a Endpoint>,
     /// When the service was asked first.
     pub(crate) asked: Option<Instant>,
     /// What the client got; 499 when it went away.
@@ -30,7 +29,7 @@ pub(crate) struct Outcome {
     grpc_status: Option<u8>,
 }
 
-impl Outcome {
+impl Outcome<'_> {
     /// Looks at the request before middlewares change it.
     pub(crate) fn new(worker: &Worker, x: &mut Exchange) -> Self {
         let protocol = protocol(&x.head);
@@ -87,11 +86,16 @@ fn protocol(head: &Head) -> Protocol {
 }
 
 /// Counts and logs the request, and tells its breakers.
-pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange, outcome: &Outcome) {
+pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange, outcome: &Outcome<'_>) {
     let now = worker.now();
     let duration = x.complete(now);
-    let service_duration = outcome.asked.map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
-    let route = outcome.route.as_deref();
+    let service_duration = match outcome.asked {
+        // Without middlewares it is all of it.
+        Some(asked) if asked == x.started => duration,
+        Some(asked) => now.saturating_duration_since(asked),
+        None => Duration::ZERO,
+    };
+    let route = outcome.route;
     let service = route.and_then(|route| match &route.target {
         Target::Service(service) => Some(service),
         Target::Internal(_) => None,
@@ -102,7 +106,7 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
             router: route.map(|route| route.label),
             service: service.map(|service| service.label),
             reached_service: outcome.asked.is_some(),
-            server: outcome.endpoint.as_ref().map(|endpoint| endpoint.label),
+            server: outcome.endpoint.map(|endpoint| endpoint.label),
             method: outcome.method,
             protocol: outcome.protocol,
             status: outcome.status,
@@ -125,25 +129,25 @@ fn write_line(
     log: &access_log::Shard,
     connection: &Connection,
     x: &Exchange,
-    outcome: &Outcome,
+    outcome: &Outcome<'_>,
     duration: Duration,
     service_duration: Duration,
 ) {
-    let route = outcome.route.as_deref();
+    let route = outcome.route;
     // As by Traefik, a service that a middleware kept the request from is not named.
     let service = route.and_then(|route| match &route.target {
         Target::Service(service) => outcome.asked.map(|_| &*service.name),
         Target::Internal(internal) => Some(internal.name()),
     });
     let scheme = if connection.tls.is_some() { "https" } else { "http" };
-    let address = outcome.endpoint.as_ref().map(|endpoint| endpoint.address_text.as_str());
+    let address = outcome.endpoint.map(|endpoint| endpoint.address_text.as_str());
     log.write(&access_log::Entry {
         start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
         duration,
         entry_point: &connection.entry.config.name,
         router: route.map(|route| &*route.name),
         service,
-        service_url: outcome.endpoint.as_ref().map(|endpoint| &*endpoint.url),
+        service_url: outcome.endpoint.map(|endpoint| &*endpoint.url),
         service_addr: address,
         client: connection.client,
         client_host: Some(&*x.original_forwarded_for).filter(|list| connection.trusted && !list.is_empty()),

@@ -28,7 +28,7 @@ pub(crate) enum NoRoom {
 
 impl NoRoom {
     /// What becomes of the request; `last` is how an earlier try has failed.
-    pub(crate) fn called(self, last: Option<(Failure, Arc<Endpoint>)>) -> Called {
+    pub(crate) fn called<'a>(self, last: Option<(Failure, &'a Arc<Endpoint>)>) -> Called<'a> {
         match (self, last) {
             (Self::ClientGone, _) => Called::Failed(Failure::unsent(Cause::ClientGone), None),
             (Self::Busy, Some((failure, endpoint))) => Called::Failed(failure, Some(endpoint)),
