@@ -75,37 +75,40 @@ const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
 
 /// Where the first byte stands that ends or spoils a field value: 0x00 to 0x1f without tab, or 0x7f.
 ///
-/// Eight bytes at a time, with the zero-byte test of "Hacker's Delight" section 6-1: a borrow can flag a
-/// byte wrongly only above one that is flagged rightly, so the lowest flag is always true.
+/// Eight bytes at a time.
 pub(crate) fn find_control(bytes: &[u8]) -> Option<usize> {
     let (words, tail) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        let x = u64::from_le_bytes(*word);
-        let below_space = x.wrapping_sub(ONES * 0x20) & !x;
-        let delete = x ^ (ONES * 0x7f);
-        let delete = delete.wrapping_sub(ONES) & !delete;
-        let mut flags = (below_space | delete) & HIGHS;
-        if flags == 0 {
-            continue;
-        }
-        // A tab, or a byte flagged above it: the few bytes left of this word are looked at one by one.
-        let first = (flags.trailing_zeros() / 8) as usize;
-        if word[first] != b'\t' {
-            return Some(index * 8 + first);
-        }
-        flags = 0;
-        for (offset, &byte) in word.iter().enumerate().skip(first) {
-            if is_control(byte) {
-                flags = offset as u64 + 1;
-                break;
-            }
-        }
-        if flags != 0 {
-            return Some(index * 8 + flags as usize - 1);
+        if let Some(at) = control_in(*word) {
+            return Some(index * 8 + at);
         }
     }
-    let offset = tail.iter().position(|&byte| is_control(byte))?;
-    Some(words.len() * 8 + offset)
+    match bytes.last_chunk::<8>() {
+        _ if tail.is_empty() => None,
+        // It begins with bytes of the word before, where there is none.
+        Some(last) => control_in(*last).map(|at| bytes.len() - 8 + at),
+        None => tail.iter().position(|&byte| is_control(byte)),
+    }
+}
+
+/// The zero-byte test of "Hacker's Delight" section 6-1: a borrow can flag a byte wrongly only above one that is
+/// flagged rightly, so the lowest flag is always true.
+#[inline]
+fn control_in(word: [u8; 8]) -> Option<usize> {
+    let x = u64::from_le_bytes(word);
+    let below_space = x.wrapping_sub(ONES * 0x20) & !x;
+    let delete = x ^ (ONES * 0x7f);
+    let delete = delete.wrapping_sub(ONES) & !delete;
+    let flags = (below_space | delete) & HIGHS;
+    if flags == 0 {
+        return None;
+    }
+    let first = (flags.trailing_zeros() / 8) as usize;
+    if word[first] != b'\t' {
+        return Some(first);
+    }
+    // A tab, or a byte flagged above it: the few bytes left are looked at one by one.
+    word[first..].iter().position(|&byte| is_control(byte)).map(|offset| first + offset)
 }
 
 fn is_control(byte: u8) -> bool {

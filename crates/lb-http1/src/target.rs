@@ -75,9 +75,13 @@ fn split_host_port(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
         str::from_utf8(&authority[1..close]).ok()?.parse::<Ipv6Addr>().ok()?;
         close + 1
     } else {
-        let is_end = |&byte: &u8| !is_reg_name_byte(byte);
+        let mut escaped = false;
+        let is_end = |&byte: &u8| {
+            escaped |= byte == b'%';
+            !is_reg_name_byte(byte)
+        };
         let len = authority.iter().position(is_end).unwrap_or(authority.len());
-        if len == 0 || !has_valid_escapes(&authority[..len]) {
+        if len == 0 || (escaped && !has_valid_escapes(&authority[..len])) {
             return None;
         }
         len

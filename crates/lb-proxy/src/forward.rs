@@ -24,6 +24,7 @@ use crate::http::downstream::Downstream;
 use crate::http::forwarded;
 use crate::http::h1::{H1, ReadHead};
 use crate::lasting::Lease;
+use crate::passage::{Passage, Patience};
 use crate::snapshot::Service;
 use crate::upstream::Endpoint;
 use crate::upstream::connect::{self, Spoken};
@@ -67,84 +68,75 @@ pub(crate) enum Called<'a> {
     Failed(Failure, Option<&'a Arc<Endpoint>>),
 }
 
-/// Limits of the client's side that matter while forwarding.
-#[derive(Clone, Copy)]
-pub(crate) struct Patience {
-    /// When the request's body must have arrived.
-    pub(crate) read_by: Option<Instant>,
-    /// When the answer must have been sent.
-    pub(crate) write_by: Option<Instant>,
-}
-
 /// Asks the service's servers until one answers or no further try is safe.
-pub(crate) async fn call<'a, D: Downstream>(
-    worker: &Rc<Worker>,
-    x: &mut Exchange,
-    service: &'a Service,
-    down: &mut D,
-    framing: Framing,
-    patience: Patience,
-) -> Called<'a> {
-    let upgrade = lb_http1::wants_upgrade(&x.head).map(str::to_owned);
+pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service: &'a Service) -> Called<'a> {
+    let worker = p.worker;
+    let upgrade = lb_http1::wants_upgrade(&p.x.head).map(str::to_owned);
     let cookie = service.sticky.as_ref().and_then(|cookie| {
-        x.head.get_all("cookie").find_map(|line| sticky::find_cookie(line, &cookie.name)).map(str::to_owned)
+        let mut lines = p.x.head.get_all("cookie");
+        lines.find_map(|line| sticky::find_cookie(line, &cookie.name)).map(str::to_owned)
     });
-    prepare(x, upgrade.as_deref(), framing);
-    let host = (!service.pass_host_header).then(|| x.head.get("host").map(<[u8]>::to_vec));
+    prepare(p.x, upgrade.as_deref(), p.framing);
     let target =
-        service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| x.head.target().to_owned());
+        service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| p.x.head.target().to_owned());
     let mut last: Option<(Failure, &Arc<Endpoint>)> = None;
     let mut new_round = false;
     loop {
-        let pick =
-            Pick { client: x.peer.ip, sticky: cookie.as_deref(), random: worker.random(), tried: &x.tried };
-        // Nobody passes those who wait already.
-        let free = service.queue.is_none() || service.live.queued() == 0;
-        let picked = match (free.then(|| service.live.pick(&pick)).flatten(), &service.queue) {
-            (Some(picked), _) => picked,
-            (None, None) => return Called::NoServer,
-            // Boxed: rare, and others need not make room for it.
-            (None, Some(queue)) => match Box::pin(room::wait(worker, service, queue, &pick, down)).await {
-                Ok(picked) => picked,
-                Err(no_room) => return no_room.called(last),
-            },
+        let picked = {
+            let pick = Pick {
+                client: p.x.peer.ip,
+                sticky: cookie.as_deref(),
+                random: worker.random(),
+                tried: &p.x.tried,
+            };
+            // Nobody passes those who wait already.
+            let free = service.queue.is_none() || service.live.queued() == 0;
+            let picked = match (free.then(|| service.live.pick(&pick)).flatten(), &service.queue) {
+                (Some(picked), _) => picked,
+                (None, None) => return Called::NoServer,
+                // Boxed: rare, and others need not make room for it.
+                (None, Some(queue)) => {
+                    match Box::pin(room::wait(worker, service, queue, &pick, p.down)).await {
+                        Ok(picked) => picked,
+                        Err(no_room) => return no_room.called(last),
+                    }
+                }
+            };
+            prefer_awake(worker, service, picked, &pick)
         };
-        let picked = prefer_awake(worker, service, picked, &pick);
         let index = picked.index();
-        let is_tried = x.tried.contains(&index);
+        let is_tried = p.x.tried.contains(&index);
         if let Some((failure, endpoint)) = last.take()
-            && (is_tried || !worker.may_retry(service, x.tries, &failure.reason()))
+            && (is_tried || !worker.may_retry(service, p.x.tries, &failure.reason()))
         {
             return Called::Failed(failure, Some(endpoint));
         }
-        if is_tried && x.tried.len() > 1 {
+        if is_tried && p.x.tried.len() > 1 {
             // A retry middleware begins another round, with anyone but the last.
-            x.tried.drain(..x.tried.len() - 1);
+            p.x.tried.drain(..p.x.tried.len() - 1);
             new_round = true;
             continue;
         }
         if std::mem::take(&mut new_round) {
-            x.tried.clear();
+            p.x.tried.clear();
         }
         let endpoint = &service.endpoints[index];
-        if host.is_some() {
-            x.head.set("Host", endpoint.authority.as_bytes());
+        if !service.pass_host_header {
+            p.x.head.set("Host", endpoint.authority.as_bytes());
         }
         if let Some(target) = &target {
             let prefix = endpoint.path_prefix.as_deref().unwrap_or_default();
-            x.head.set_target(&format!("{prefix}{target}"));
+            p.x.head.set_target(&format!("{prefix}{target}"));
         }
-        x.tries += 1;
-        let failed =
-            match attempt(worker, x, endpoint, picked, down, framing, upgrade.is_some(), patience).await {
-                Ok(answer) => {
-                    observe(worker, service, index, &answer.picked, x);
-                    stick(x, service, endpoint, answer.picked.by_cookie());
-                    return Called::Answer(answer);
-                }
-                Err(failed) => failed,
-            };
-        let Failed { failure, untouched } = failed;
+        p.x.tries += 1;
+        let Failed { failure, untouched } = match attempt(p, endpoint, picked, upgrade.is_some()).await {
+            Ok(answer) => {
+                observe(worker, service, index, &answer.picked, p.x);
+                stick(p.x, service, endpoint, answer.picked.by_cookie());
+                return Called::Answer(answer);
+            }
+            Err(failed) => failed,
+        };
         if failure.blames_server() {
             worker.upstream_failed(service, endpoint, failure);
             if service.judged {
@@ -155,10 +147,10 @@ pub(crate) async fn call<'a, D: Downstream>(
                 server.rest(worker.now());
             }
         }
-        x.tried_in_vain(index);
-        let more = x.tried.len() < service.endpoints.len();
+        p.x.tried_in_vain(index);
+        let more = p.x.tried.len() < service.endpoints.len();
         // Not one byte of the client's body may be lost between two tries.
-        if !(more && untouched && failure.may_retry(is_idempotent(x.head.method()), untouched)) {
+        if !(more && untouched && failure.may_retry(is_idempotent(p.x.head.method()), untouched)) {
             return Called::Failed(failure, Some(endpoint));
         }
         last = Some((failure, endpoint));
@@ -246,30 +238,25 @@ struct Failed {
 }
 
 /// One try on one server: connect or reuse, send, wait for the head of the answer.
-#[expect(clippy::too_many_arguments, reason = "a try needs all that a request is")]
 async fn attempt<'a, D: Downstream>(
-    worker: &Rc<Worker>,
-    x: &mut Exchange,
+    p: &mut Passage<'_, '_, D>,
     endpoint: &'a Arc<Endpoint>,
     picked: Picked,
-    down: &mut D,
-    framing: Framing,
     upgrade: bool,
-    patience: Patience,
 ) -> Result<Answer<'a>, Failed> {
     let mut fresh = false;
     let mut picked = Some(picked);
     loop {
-        let reused = if fresh { None } else { reuse(worker, endpoint, upgrade).await };
+        let reused = if fresh { None } else { reuse(p.worker, endpoint, upgrade).await };
         let was_reused = reused.is_some();
         let up = match reused {
             Some(up) => up,
             // Boxed: rare, and large beside everything else that a request keeps while it waits.
-            None => Box::pin(open(worker, endpoint, upgrade))
+            None => Box::pin(open(p.worker, endpoint, upgrade))
                 .await
                 .map_err(|failure| Failed { failure, untouched: true })?,
         };
-        match converse(worker, x, endpoint, up, down, framing, patience).await {
+        match converse(p, endpoint, up).await {
             Ok(Conversed { up, framing, request, request_dead, reusable, lease }) => {
                 let Some(picked) = picked.take() else {
                     return Err(Failed { failure: Failure::sent(Cause::Closed), untouched: false });
@@ -281,7 +268,7 @@ async fn attempt<'a, D: Downstream>(
                 if was_reused
                     && failed.untouched
                     && failed.failure.cause != Cause::Removed
-                    && failed.failure.may_retry(is_idempotent(x.head.method()), true) =>
+                    && failed.failure.may_retry(is_idempotent(p.x.head.method()), true) =>
             {
                 fresh = true;
             }
@@ -342,14 +329,12 @@ struct Conversed {
 
 /// Sends the request and waits for the head of the final answer.
 async fn converse<D: Downstream>(
-    worker: &Rc<Worker>,
-    x: &mut Exchange,
+    p: &mut Passage<'_, '_, D>,
     endpoint: &Arc<Endpoint>,
     mut up: Up,
-    down: &mut D,
-    framing: Framing,
-    patience: Patience,
 ) -> Result<Conversed, Failed> {
+    let Passage { worker, x, down, framing, patience, .. } = p;
+    let framing = *framing;
     up.begin(&mut x.head, framing, endpoint)
         .map_err(|cause| Failed { failure: Failure::unsent(cause), untouched: true })?;
     let mut request = Pump::default();
@@ -369,7 +354,7 @@ async fn converse<D: Downstream>(
     let status = poll_fn(|cx| {
         loop {
             if !request.is_done() && !request_dead {
-                match request.poll(cx, down, &mut up) {
+                match request.poll(cx, &mut **down, &mut up) {
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                     Poll::Ready(Err(PumpError::Source(error))) => {
                         return Poll::Ready(Err(failure::client_body(&error)));

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::tcp;
+
 /// A connected socket. An enum rather than a type parameter: the forwarding code exists once.
 pub(crate) enum Stream {
     Plain(TcpStream),
@@ -20,7 +22,7 @@ impl Stream {
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(buf);
         ready!(match self {
-            Self::Plain(s) => Pin::new(s).poll_read(cx, &mut buf),
+            Self::Plain(s) => return tcp::poll_recv(s, cx, buf.initialize_unfilled()),
             Self::Client(s) => Pin::new(s).poll_read(cx, &mut buf),
             Self::Server(s) => Pin::new(s).poll_read(cx, &mut buf),
         })?;
@@ -53,7 +55,7 @@ impl Stream {
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Plain(s) => tcp::poll_send(s, cx, bytes),
             Self::Client(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Server(s) => Pin::new(s).poll_write(cx, bytes),
         }

@@ -107,85 +107,90 @@ enum Next {
     Abort,
 }
 
-async fn serve_one(
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
+fn serve_one(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     h1: &mut H1,
     deadline: &mut Deadline,
     served: u64,
     opened: Instant,
-) -> Next {
-    let mut x = worker.exchange(&connection.peer);
-    let config = &connection.entry.config;
-    let limits =
-        Limits { max_head_bytes: config.http.max_header_bytes + 4096, max_fields: super::MAX_REQUEST_FIELDS };
-    deadline.clear();
-    let mut armed = false;
-    let read = poll_fn(|cx| {
-        if let Poll::Ready(read) = h1.poll_head(cx, &mut x.head, &limits, lb_http1::parse_request) {
-            return Poll::Ready(Some(read));
+) -> impl Future<Output = Next> {
+    async move {
+        let mut x = worker.exchange(&connection.peer);
+        let config = &connection.entry.config;
+        let limits = Limits {
+            max_head_bytes: config.http.max_header_bytes + 4096,
+            max_fields: super::MAX_REQUEST_FIELDS,
+        };
+        deadline.clear();
+        let mut armed = false;
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = h1.poll_head(cx, &mut x.head, &limits, lb_http1::parse_request) {
+                return Poll::Ready(Some(read));
+            }
+            if !armed {
+                // Nearly every head is there at once and needs no deadline.
+                armed = true;
+                deadline.set(Instant::now(), head_timeout(connection));
+            }
+            deadline.poll(cx).map(|()| None)
+        })
+        .await;
+        deadline.clear();
+        let framing = match read {
+            Some(Ok(true)) => {
+                x.head.make_origin_form();
+                lb_http1::request_framing(&x.head).map_err(|error| (error.status(), error.label()))
+            }
+            Some(Ok(false)) => return Next::Close,
+            Some(Err(ReadHead::Malformed(error))) => Err((error.status(), error.label())),
+            Some(Err(ReadHead::Io)) => return Next::Abort,
+            Some(Err(ReadHead::Truncated)) => return Next::Close,
+            None => Err((408, "head_timeout")),
+        };
+        let framing = match framing {
+            Ok(framing) => framing,
+            Err((status, reason)) => {
+                Box::pin(refuse(worker, connection, h1, status, reason)).await;
+                worker.give_exchange(x);
+                return Next::Linger;
+            }
+        };
+        h1.expect_body(framing);
+        let last = config.keep_alive_max_requests.is_some_and(|most| served + 1 >= most)
+            || config.keep_alive_max_time.is_some_and(|most| opened.elapsed() > most);
+        let mut client = Client {
+            worker,
+            close: last || !lb_http1::keep_alive(&x.head),
+            http10: x.head.version() == Version::Http10,
+            is_head: x.head.method() == "HEAD",
+            awaits_continue: framing.has_body() && lb_http1::expects_continue(&x.head),
+            request: framing,
+            aborted: false,
+            connection,
+            sends: if framing.has_body() { Pace::new(connection.entry.least) } else { Pace::default() },
+            takes: Pace::new(connection.entry.least),
+            h1,
+        };
+        let whole = handle(worker, connection, &mut x, &mut client, framing).await;
+        let Client { close, aborted, .. } = client;
+        worker.give_exchange(x);
+        if aborted || !whole {
+            return Next::Abort;
         }
-        if !armed {
-            // Nearly every head is there at once and needs no deadline.
-            armed = true;
-            deadline.set(Instant::now(), head_timeout(connection));
+        if !h1.body_is_read() {
+            if close || !Box::pin(discard(h1)).await {
+                return Next::Linger;
+            }
+            return Next::Request;
         }
-        deadline.poll(cx).map(|()| None)
-    })
-    .await;
-    deadline.clear();
-    let framing = match read {
-        Some(Ok(true)) => {
-            x.head.make_origin_form();
-            lb_http1::request_framing(&x.head).map_err(|error| (error.status(), error.label()))
+        match close {
+            false => Next::Request,
+            true if h1.buffered().is_empty() => Next::Close,
+            // Pipelined behind the last request: unread, it would reset the connection.
+            true => Next::Linger,
         }
-        Some(Ok(false)) => return Next::Close,
-        Some(Err(ReadHead::Malformed(error))) => Err((error.status(), error.label())),
-        Some(Err(ReadHead::Io)) => return Next::Abort,
-        Some(Err(ReadHead::Truncated)) => return Next::Close,
-        None => Err((408, "head_timeout")),
-    };
-    let framing = match framing {
-        Ok(framing) => framing,
-        Err((status, reason)) => {
-            Box::pin(refuse(worker, connection, h1, status, reason)).await;
-            worker.give_exchange(x);
-            return Next::Linger;
-        }
-    };
-    h1.expect_body(framing);
-    let last = config.keep_alive_max_requests.is_some_and(|most| served + 1 >= most)
-        || config.keep_alive_max_time.is_some_and(|most| opened.elapsed() > most);
-    let mut client = Client {
-        worker,
-        close: last || !lb_http1::keep_alive(&x.head),
-        http10: x.head.version() == Version::Http10,
-        is_head: x.head.method() == "HEAD",
-        awaits_continue: framing.has_body() && lb_http1::expects_continue(&x.head),
-        request: framing,
-        aborted: false,
-        connection,
-        sends: if framing.has_body() { Pace::new(connection.entry.least) } else { Pace::default() },
-        takes: Pace::new(connection.entry.least),
-        h1,
-    };
-    let whole = handle(worker, connection, &mut x, &mut client, framing).await;
-    let Client { close, aborted, .. } = client;
-    worker.give_exchange(x);
-    if aborted || !whole {
-        return Next::Abort;
-    }
-    if !h1.body_is_read() {
-        if close || !Box::pin(discard(h1)).await {
-            return Next::Linger;
-        }
-        return Next::Request;
-    }
-    match close {
-        false => Next::Request,
-        true if h1.buffered().is_empty() => Next::Close,
-        // Pipelined behind the last request: unread, it would reset the connection.
-        true => Next::Linger,
     }
 }
 

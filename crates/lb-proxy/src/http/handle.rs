@@ -4,11 +4,10 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use lb_config::dynamic::Retry;
 use lb_core::route::{self, routing_path};
-use lb_http1::{Framing, Head};
+use lb_http1::{FieldName, Framing, Head};
 
 use super::downstream::Downstream;
 use super::local::{Local, whole_seconds};
@@ -18,14 +17,17 @@ use super::replay::Replay;
 use super::{farewell, forwarded, internally, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
-use crate::forward::{self, Answer, Called, Delivered, Patience};
+use crate::forward::{self, Answer, Called, Delivered};
 use crate::middleware::{Middleware, Step};
+use crate::passage::{Passage, Patience};
 use crate::snapshot::{Route, Target};
 use crate::upstream::failure::{Cause, Failure};
 use crate::worker::Worker;
 
 /// Seconds after which a client may try again that was refused because memory is short. Chosen.
 const SHED_RETRY_AFTER: &str = "5";
+
+const DATE: FieldName = FieldName::new("Date");
 
 /// What is to be sent to the client; its head is in [`Exchange::response`].
 enum Reply<'a> {
@@ -51,39 +53,39 @@ pub(crate) async fn handle<D: Downstream>(
     framing: Framing,
 ) -> bool {
     x.started = worker.now();
+    let patience = Patience::new(&connection.entry, x.started);
     let mut outcome = Outcome::new(worker, x);
-    let route = match admit(worker, connection, x) {
-        Ok(route) => route,
+    let admitted = admit(worker, connection, x);
+    let mut p = Passage { worker, connection, x, down, framing, patience, outcome: &mut outcome };
+    let whole = match &admitted {
+        Ok(route) => {
+            p.outcome.route = Some(route);
+            run(&mut p, route).await
+        }
         Err(local) => {
-            local.write_head(&mut x.response);
-            let whole = send_local(worker, x, down, &local.body, &mut outcome).await;
-            record(worker, connection, x, &outcome);
-            return whole;
+            local.write_head(&mut p.x.response);
+            send_local(&mut p, &local.body).await
         }
     };
-    outcome.route = Some(&route);
-    let whole = run(worker, connection, x, &route, down, framing, &mut outcome).await;
-    record(worker, connection, x, &outcome);
+    record(worker, connection, p.x, p.outcome);
     whole
 }
 
-async fn send<D: Downstream>(
-    worker: &Rc<Worker>,
-    connection: &Connection,
-    x: &mut Exchange,
-    down: &mut D,
-    reply: Reply<'_>,
-    outcome: &mut Outcome<'_>,
-) -> bool {
+/// Sends what has come of the request, and keeps the connection to the server for the next one.
+async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Reply<'_>) -> bool {
     match reply {
-        Reply::Local(body) => send_local(worker, x, down, &body, outcome).await,
+        Reply::Local(body) => send_local(p, body).await,
+        Reply::Answer(_) if p.x.response.status() == 101 => Box::pin(switch_protocols(p, reply)).await,
         Reply::Answer(answer) => {
-            let patience = connection.entry.patience(x.started);
-            send_answer(worker, x, down, answer, patience, outcome).await
+            let whole = send_answer(p, answer).await;
+            if whole && let Reply::Answer(answer) = std::mem::replace(reply, Reply::Gone) {
+                answer.release(p.worker);
+            }
+            whole
         }
         Reply::Gone => {
-            outcome.status = 499;
-            down.abort();
+            p.outcome.status = 499;
+            p.down.abort();
             false
         }
     }
@@ -183,55 +185,50 @@ impl route::Request for Query<'_> {
 }
 
 /// Runs the chain, again from behind a retry middleware as often as that one says, and sends what comes of it.
-async fn run<'a, D: Downstream>(
-    worker: &Rc<Worker>,
-    connection: &Connection,
-    x: &mut Exchange,
-    route: &'a Route,
-    down: &mut D,
-    framing: Framing,
-    outcome: &mut Outcome<'a>,
-) -> bool {
+async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) -> bool {
     let chain = &route.middlewares;
     let retry = chain.iter().enumerate().find_map(|(at, middleware)| match middleware {
         Middleware::Retry(retry) => Some((at, retry)),
         _ => None,
     });
     let Some((at, retry)) = retry else {
-        let passed = pass(worker, connection, x, route, 0, down, framing, outcome).await;
-        unwind(x, &chain[..passed.reached]);
-        return send(worker, connection, x, down, passed.reply, outcome).await;
+        let mut passed = pass(p, route, 0).await;
+        unwind(p.x, &chain[..passed.reached]);
+        return send(p, &mut passed.reply).await;
     };
     // Up to the retry middleware once, what is behind it as often as needed.
-    if let Some((reached, body)) = ask(x, &chain[..at], 0).await {
-        unwind(x, &chain[..reached]);
-        return send_local(worker, x, down, &body, outcome).await;
+    if let Some((reached, body)) = ask(p.x, &chain[..at], 0).await {
+        unwind(p.x, &chain[..reached]);
+        return send_local(p, &body).await;
     }
-    if !framing.has_body() || retry.status.is_empty() || !may_repeat(retry, x.head.method()) {
-        return Box::pin(attempts(worker, connection, x, route, (at, retry), down, framing, outcome)).await;
+    if !p.framing.has_body() || retry.status.is_empty() || !may_repeat(retry, p.x.head.method()) {
+        return Box::pin(attempts(p, route, (at, retry))).await;
     }
     // When a status comes the body is gone, so it is kept. Rare enough to have its own allocation.
     Box::pin(async {
-        if lb_http1::expects_continue(&x.head) {
+        if lb_http1::expects_continue(&p.x.head) {
             let mut head = Head::new();
             head.set_status(100);
-            let _ = down.inform(&head);
-            x.head.remove("expect");
+            let _ = p.down.inform(&head);
+            p.x.head.remove("expect");
         }
-        let read = Replay::read(down, retry.max_request_body_bytes);
-        let read = match connection.entry.patience(x.started).read_by {
+        let read = Replay::read(p.down, retry.max_request_body_bytes);
+        let read = match p.patience.read_by {
             Some(by) => tokio::time::timeout_at(by, read).await.unwrap_or(Err(Cause::ClientTimeout)),
             None => read.await,
         };
         match read {
             Ok(mut replay) => {
-                attempts(worker, connection, x, route, (at, retry), &mut replay, framing, outcome).await
+                let Passage { worker, connection, framing, patience, .. } = *p;
+                let (x, outcome) = (&mut *p.x, &mut *p.outcome);
+                let mut p = Passage { worker, connection, x, down: &mut replay, framing, patience, outcome };
+                attempts(&mut p, route, (at, retry)).await
             }
             Err(cause) => {
                 let local = Local::status_text(Failure::unsent(cause).status());
-                local.write_head(&mut x.response);
-                unwind(x, &chain[..at]);
-                send_local(worker, x, down, &local.body, outcome).await
+                local.write_head(&mut p.x.response);
+                unwind(p.x, &chain[..at]);
+                send_local(p, &local.body).await
             }
         }
     })
@@ -244,145 +241,128 @@ fn may_repeat(retry: &Retry, method: &str) -> bool {
 }
 
 /// What is behind the retry middleware at `at`, until it is answered well or no try is left.
-#[expect(clippy::too_many_arguments, reason = "a try needs all that a request is")]
-async fn attempts<'a, D: Downstream>(
-    worker: &Rc<Worker>,
-    connection: &Connection,
-    x: &mut Exchange,
-    route: &'a Route,
+async fn attempts<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    route: &'r Route,
     (at, retry): (usize, &Retry),
-    down: &mut D,
-    framing: Framing,
-    outcome: &mut Outcome<'a>,
 ) -> bool {
+    let worker = p.worker;
     let chain = &route.middlewares;
-    let held = (x.permits.len(), x.breakers.len());
-    let saved = x.head.clone();
+    let held = (p.x.permits.len(), p.x.breakers.len());
+    let saved = p.x.head.clone();
     let began = worker.now();
     let mut tries = 1;
     loop {
-        let passed = pass(worker, connection, x, route, at + 1, down, framing, outcome).await;
-        unwind(x, &chain[(at + 1).min(passed.reached)..passed.reached]);
+        let mut passed = pass(p, route, at + 1).await;
+        unwind(p.x, &chain[(at + 1).min(passed.reached)..passed.reached]);
         let by_error = passed.failure.filter(|failure| {
             let harmless = failure.unsent || forward::is_idempotent(saved.method());
             harmless && failure.blames_server() && !retry.disable_retry_on_network_error
         });
         // Whoever answered: a server, or Vigie for it.
         let by_status = !matches!(passed.reply, Reply::Gone)
-            && x.response.status() != 101
+            && p.x.response.status() != 101
             && may_repeat(retry, saved.method())
-            && retry.status.iter().any(|(from, to)| (*from..=*to).contains(&x.response.status()));
+            && retry.status.iter().any(|(from, to)| (*from..=*to).contains(&p.x.response.status()));
         let late = retry.timeout.is_some_and(|most| worker.now().duration_since(began) >= most);
         let repeatable = match by_error {
             // Of a body that was not kept nothing is missing only while nothing was sent.
             Some(failure) if failure.unsent => true,
-            _ => (by_error.is_some() || by_status) && (!framing.has_body() || down.keeps_body()),
+            _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.keeps_body()),
         };
         let allowed = || match (&route.target, by_error) {
             (Target::Service(service), Some(failure)) => {
-                worker.may_retry(service, x.tries, &failure.reason())
+                worker.may_retry(service, p.x.tries, &failure.reason())
             }
-            (Target::Service(service), None) => worker.may_retry(service, x.tries, &x.response.status()),
+            (Target::Service(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),
             (Target::Internal(_), _) => true,
         };
         if !repeatable || late || tries >= retry.attempts || !allowed() {
-            unwind(x, &chain[..at]);
-            return send(worker, connection, x, down, passed.reply, outcome).await;
+            unwind(p.x, &chain[..at]);
+            return send(p, &mut passed.reply).await;
         }
         if let Reply::Answer(answer) = &passed.reply {
-            x.tried_in_vain(answer.picked.index());
+            p.x.tried_in_vain(answer.picked.index());
         }
         drop(passed);
         // The limits and breakers that are behind the retry count each try for itself.
-        x.settle(held, worker.now());
+        p.x.settle(held, worker.now());
         let delay =
             lb_core::backoff::delay(tries - 1, retry.attempts, retry.initial_interval, worker.random());
         if !delay.is_zero() {
             Box::pin(tokio::time::sleep(delay)).await;
         }
         tries += 1;
-        x.head.clone_from(&saved);
-        x.response.clear();
-        down.rewind();
+        p.x.head.clone_from(&saved);
+        p.x.response.clear();
+        p.down.rewind();
     }
 }
 
 /// The chain from `from` on, then the service.
-#[expect(clippy::too_many_arguments, reason = "a pass needs all that a request is")]
-async fn pass<'a, D: Downstream>(
-    worker: &Rc<Worker>,
-    connection: &Connection,
-    x: &mut Exchange,
-    route: &'a Route,
-    from: usize,
-    down: &mut D,
-    framing: Framing,
-    outcome: &mut Outcome<'a>,
-) -> Passed<'a> {
+async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, from: usize) -> Passed<'r> {
     let chain = &route.middlewares;
-    if let Some((reached, body)) = ask(x, chain, from).await {
+    if let Some((reached, body)) = ask(p.x, chain, from).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
     let reached = chain.len();
-    if x.head.target_bytes().first() != Some(&b'/') {
+    if p.x.head.target_bytes().first() != Some(&b'/') {
         // A stripped prefix was all of the path.
-        let target = format!("/{}", x.head.target());
-        x.head.set_target(&target);
+        let target = format!("/{}", p.x.head.target());
+        p.x.head.set_target(&target);
     }
     let service = match &route.target {
         Target::Internal(internal) => {
-            let patience = connection.entry.patience(x.started);
             // Boxed: what an operator asks, and not to be in the way of what clients ask.
-            let local = Box::pin(internally::respond(worker, x, *internal, down, framing, patience)).await;
-            local.write_head(&mut x.response);
+            let local = Box::pin(internally::respond(p, *internal)).await;
+            local.write_head(&mut p.x.response);
             return Passed { reply: Reply::Local(local.body), reached, failure: None };
         }
         Target::Service(service) => service,
     };
     // Without middlewares nothing has happened since.
-    let asked = if chain.is_empty() { x.started } else { worker.now() };
-    if outcome.asked.is_none() {
-        outcome.asked = Some(asked);
+    let asked = if chain.is_empty() { p.x.started } else { p.worker.now() };
+    if p.outcome.asked.is_none() {
+        p.outcome.asked = Some(asked);
         service.retries.budget.deposit(asked);
     }
-    let patience = connection.entry.patience(x.started);
-    let called = forward::call(worker, x, service, down, framing, patience).await;
-    match called {
+    match forward::call(p, service).await {
         Called::Answer(answer) => {
-            outcome.endpoint = Some(answer.endpoint);
-            outcome.origin_status = x.response.status();
-            let upgrade =
-                (x.response.status() == 101).then(|| x.response.get("upgrade").map(<[u8]>::to_vec)).flatten();
-            lb_http1::remove_hop_by_hop(&mut x.response);
-            if x.response.status() == 204 {
+            p.outcome.endpoint = Some(answer.endpoint);
+            p.outcome.origin_status = p.x.response.status();
+            let upgrade = (p.x.response.status() == 101)
+                .then(|| p.x.response.get("upgrade").map(<[u8]>::to_vec))
+                .flatten();
+            lb_http1::remove_hop_by_hop(&mut p.x.response);
+            if p.x.response.status() == 204 {
                 // RFC 9110 section 8.6: there is none, and one would mislead lenient clients.
-                x.response.remove("content-length");
+                p.x.response.remove("content-length");
             }
             if let Some(protocol) = upgrade {
-                x.response.append("Connection", b"Upgrade");
-                x.response.append("Upgrade", &protocol);
+                p.x.response.append("Connection", b"Upgrade");
+                p.x.response.append("Upgrade", &protocol);
             }
             Passed { reply: Reply::Answer(answer), reached, failure: None }
         }
         Called::NoServer => {
             let local =
                 Local::plain(503, "no available server").with("Retry-After", service.retry_after.to_string());
-            local.write_head(&mut x.response);
-            outcome.origin_status = 503;
+            local.write_head(&mut p.x.response);
+            p.outcome.origin_status = 503;
             Passed { reply: Reply::Local(local.body), reached, failure: None }
         }
         Called::Busy => {
             let wait = service.queue.as_ref().map_or(1, |queue| whole_seconds(queue.settings.timeout));
             let local = Local::status_text(503).with("Retry-After", wait.to_string());
-            local.write_head(&mut x.response);
-            outcome.origin_status = 503;
+            local.write_head(&mut p.x.response);
+            p.outcome.origin_status = 503;
             Passed { reply: Reply::Local(local.body), reached, failure: None }
         }
         Called::Failed(failure, endpoint) => {
-            outcome.endpoint = endpoint.map(|endpoint| &**endpoint);
-            outcome.origin_status = failure.status();
+            p.outcome.endpoint = endpoint.map(|endpoint| &**endpoint);
+            p.outcome.origin_status = failure.status();
             let local = Local::status_text(failure.status());
-            local.write_head(&mut x.response);
+            local.write_head(&mut p.x.response);
             let reply =
                 if failure.cause == Cause::ClientGone { Reply::Gone } else { Reply::Local(local.body) };
             Passed { reply, reached, failure: Some(failure) }
@@ -424,13 +404,8 @@ fn unwind(x: &mut Exchange, chain: &[Middleware]) {
 }
 
 /// Sends an answer of our own.
-async fn send_local<D: Downstream>(
-    worker: &Worker,
-    x: &mut Exchange,
-    down: &mut D,
-    body: &[u8],
-    outcome: &mut Outcome<'_>,
-) -> bool {
+async fn send_local<D: Downstream>(p: &mut Passage<'_, '_, D>, body: &[u8]) -> bool {
+    let Passage { worker, x, down, outcome, .. } = p;
     outcome.status = x.response.status();
     worker.with_date(|date| x.response.set("Date", date.as_bytes()));
     let bodyless = x.head.method() == "HEAD" || body.is_empty() || matches!(outcome.status, 204 | 304);
@@ -456,38 +431,26 @@ async fn send_local<D: Downstream>(
 }
 
 /// Sends a server's answer.
-async fn send_answer<D: Downstream>(
-    worker: &Rc<Worker>,
-    x: &mut Exchange,
-    down: &mut D,
-    mut answer: Answer<'_>,
-    patience: Patience,
-    outcome: &mut Outcome<'_>,
-) -> bool {
+async fn send_answer<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Answer<'_>) -> bool {
+    let Passage { worker, x, down, patience, outcome, .. } = p;
     outcome.status = x.response.status();
-    if outcome.status == 101 {
-        return Box::pin(switch_protocols(worker, x, down, answer, outcome)).await;
-    }
     if !x.response.contains("date") {
-        worker.with_date(|date| x.response.append("Date", date.as_bytes()));
+        worker.with_date(|date| x.response.append_named(DATE, date.as_bytes()));
     }
     let framing = answer.framing;
     if down.respond(&mut x.response, framing).is_err() {
         down.abort();
         return false;
     }
-    let (delivered, bytes) = answer.deliver(down, patience).await;
+    let (delivered, bytes) = answer.deliver(&mut **down, *patience).await;
     outcome.response_bytes = bytes;
     outcome.request_bytes = answer.request.bytes;
     if outcome.is_grpc {
         outcome.note_grpc(x, answer.up_trailers());
     }
     match delivered {
-        Delivered::Whole => {
-            answer.release(worker);
-            true
-        }
-        Delivered::ServerRemoved if answer.is_passed_on() => farewell::end(x, down, outcome).await,
+        Delivered::Whole => true,
+        Delivered::ServerRemoved if answer.is_passed_on() => farewell::end(x, &mut **down, outcome).await,
         Delivered::Truncated | Delivered::ClientSlow | Delivered::ServerRemoved => {
             // The client must not take a part for the whole: its connection is cut.
             down.abort();
@@ -502,14 +465,14 @@ async fn send_answer<D: Downstream>(
 }
 
 /// After a 101 the two connections are one: bytes pass until either side ends.
-async fn switch_protocols<D: Downstream>(
-    worker: &Rc<Worker>,
-    x: &mut Exchange,
-    down: &mut D,
-    answer: Answer<'_>,
-    outcome: &mut Outcome<'_>,
-) -> bool {
-    let Some((mut server, picked, held)) = answer.into_tunnel() else {
+async fn switch_protocols<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Reply<'_>) -> bool {
+    let Passage { worker, x, down, outcome, .. } = p;
+    outcome.status = x.response.status();
+    let tunnel = match std::mem::replace(reply, Reply::Gone) {
+        Reply::Answer(answer) => answer.into_tunnel(),
+        _ => None,
+    };
+    let Some((mut server, picked, held)) = tunnel else {
         down.abort();
         return false;
     };
@@ -524,13 +487,4 @@ async fn switch_protocols<D: Downstream>(
     (outcome.request_bytes, outcome.response_bytes) = (up, back);
     drop(picked);
     false
-}
-
-impl crate::entrypoint::Entry {
-    /// What the entry point allows a request whose head came at `started`.
-    fn patience(&self, started: Instant) -> Patience {
-        let after =
-            |timeout: Option<Duration>| started.checked_add(timeout?).map(tokio::time::Instant::from_std);
-        Patience { read_by: after(self.config.read_timeout), write_by: after(self.config.write_timeout) }
-    }
 }

@@ -2,33 +2,27 @@
 
 use std::future::poll_fn;
 
-use lb_http1::{Framing, Head};
+use lb_http1::Head;
 
 use super::body::Fill;
 use super::downstream::Downstream;
 use super::local::Local;
 use super::normalise::split_target;
 use crate::exchange::Exchange;
-use crate::forward::Patience;
+use crate::passage::Passage;
 use crate::snapshot::Internal;
 use crate::upstream::failure::{self, Cause, Failure};
-use crate::worker::{InternalRequest, Worker};
+use crate::worker::InternalRequest;
 
 /// What such a request may carry; chosen, an order of an operator has less than 1 KiB.
 const MAX_BODY: usize = 16 * 1024;
 
-pub(super) async fn respond<D: Downstream>(
-    worker: &Worker,
-    x: &Exchange,
-    service: Internal,
-    down: &mut D,
-    framing: Framing,
-    patience: Patience,
-) -> Local {
+pub(super) async fn respond<D: Downstream>(p: &mut Passage<'_, '_, D>, service: Internal) -> Local {
+    let Passage { worker, x, down, framing, patience, .. } = p;
     let mut body = Vec::new();
     // Everything else has no use for one.
     if framing.has_body() && matches!(service, Internal::Api | Internal::ApiByToken) {
-        let read = read(x, down, &mut body);
+        let read = read(x, &mut **down, &mut body);
         let read = match patience.read_by {
             Some(by) => tokio::time::timeout_at(by, read).await.unwrap_or(Err(Cause::ClientTimeout)),
             None => read.await,

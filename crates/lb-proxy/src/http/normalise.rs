@@ -210,22 +210,18 @@ pub(crate) fn split_target(target: &str) -> (&str, &str) {
 /// A `Host` value as rules compare it: lower case, without port and brackets. A trailing dot stays, matchers
 /// tolerate it themselves.
 pub(crate) fn canonical_host(host: &str) -> Cow<'_, str> {
-    let (mut colons, mut colon, mut upper) = (0, host.len(), false);
-    for (at, byte) in host.bytes().enumerate() {
-        upper |= byte.is_ascii_uppercase();
-        if byte == b':' {
-            (colons, colon) = (colons + 1, at);
-        }
-    }
     let name = if let Some(address) = host.strip_prefix('[') {
         address.split_once(']').map_or(host, |(address, _)| address)
-    } else if colons == 1 {
-        &host[..colon]
     } else {
-        // More than one: an IPv6 address that somebody wrote without its brackets.
-        host
+        let name = host.trim_end_matches(|digit: char| digit.is_ascii_digit()).strip_suffix(':');
+        // More than one colon: an IPv6 address that somebody wrote without its brackets.
+        name.filter(|name| !name.contains(':')).unwrap_or(host)
     };
-    if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// Whether a path has an escape that the entry point does not allow: 400 (reference 1.3, `encodedCharacters`).

@@ -34,11 +34,18 @@ pub(crate) struct Pace {
     least: Least,
     /// In this window so far.
     bytes: u64,
+    /// From the first wait on; most exchanges have none.
+    waits: Option<Box<Waits>>,
+    over: bool,
+}
+
+#[derive(Default)]
+struct Waits {
+    /// In this window before `since`.
     waited: Duration,
     /// Since when the client is waited for.
     since: Option<Instant>,
     timer: Deadline,
-    over: bool,
 }
 
 impl Pace {
@@ -67,8 +74,10 @@ impl Pace {
             return polled;
         }
         if polled.is_ready() {
-            if let Some(since) = self.since.take() {
-                self.waited += since.elapsed();
+            if let Some(waits) = &mut self.waits
+                && let Some(since) = waits.since.take()
+            {
+                waits.waited += since.elapsed();
             }
             return polled;
         }
@@ -79,19 +88,20 @@ impl Pace {
 
     /// Ready when a window of waiting has passed with too little in it.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.since.is_none() {
+        let waits = self.waits.get_or_insert_default();
+        if waits.since.is_none() {
             let now = Instant::now();
-            self.since = Some(now);
-            self.timer.set(now, Some(self.least.window.saturating_sub(self.waited)));
+            waits.since = Some(now);
+            waits.timer.set(now, Some(self.least.window.saturating_sub(waits.waited)));
         }
         loop {
-            ready!(self.timer.poll(cx));
+            ready!(waits.timer.poll(cx));
             if self.bytes < self.least.bytes {
                 return Poll::Ready(());
             }
             let now = Instant::now();
-            (self.bytes, self.waited, self.since) = (0, Duration::ZERO, Some(now));
-            self.timer.set(now, Some(self.least.window));
+            (self.bytes, waits.waited, waits.since) = (0, Duration::ZERO, Some(now));
+            waits.timer.set(now, Some(self.least.window));
         }
     }
 }
