@@ -12,6 +12,11 @@ const MAX_DEPTH: usize = 16;
 /// Together the files may not be bigger; chosen, six of the biggest.
 pub(crate) const MAX_TOTAL_BYTES: usize = 100 * 1024 * 1024;
 
+/// Whether `path` has the name of a file that a directory is read for.
+pub fn is_configuration(path: &Path) -> bool {
+    Format::of(path).is_some()
+}
+
 /// All YAML and TOML files below `directory`, in lexicographic order, sub-directories in their place
 /// (reference 6.4). Links to directories are not followed, and what begins with `..` is not looked at: in
 /// a Kubernetes ConfigMap those are the versions (`..2026_11_22`, `..data`) that the visible links lead to.
@@ -21,7 +26,7 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<PathBuf>, Problems> {
     let mut pending = vec![(directory.to_owned(), true, 0)];
     while let Some((path, is_directory, depth)) = pending.pop() {
         if !is_directory {
-            if Format::of(&path).is_some() {
+            if is_configuration(&path) {
                 files.push(path);
             }
             if files.len() > MAX_FILES {
@@ -65,7 +70,7 @@ mod tests {
     #[test]
     fn files_come_in_order_with_sub_directories_in_their_place() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["b.yml", "a/z.yaml", "a/y.toml", "c.txt", "d.yml", "a.yml"] {
+        for name in ["b.yml", "a/z.YAML", "a/y.toml", "c.txt", "d.yml", "a.yml"] {
             let path = root.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
@@ -73,7 +78,7 @@ mod tests {
         let found = list(root.path()).unwrap();
         let names: Vec<_> =
             found.iter().map(|path| path.strip_prefix(root.path()).unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["a/y.toml", "a/z.yaml", "a.yml", "b.yml", "d.yml"]);
+        assert_eq!(names, ["a/y.toml", "a/z.YAML", "a.yml", "b.yml", "d.yml"]);
     }
 
     #[test]

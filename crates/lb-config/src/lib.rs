@@ -26,6 +26,8 @@ pub mod suggest;
 #[cfg(test)]
 mod testing;
 
+pub use directory::is_configuration;
+pub use document::{defines_nothing, read_bytes};
 pub use duration::{duration, show as show_duration};
 pub use dynamic::Config;
 pub use find::find_static;

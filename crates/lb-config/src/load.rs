@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::decode::{Findings, Report};
-use crate::document::{self, Files, Format, Node, Position, read_text};
+use crate::document::{self, Files, Format, Node, Position, defines_nothing, read_text};
 use crate::dynamic::Config;
 use crate::dynamics::{Draft, check_references};
 use crate::problem::{Kind, Problem, Problems, Scope, printable};
@@ -196,11 +196,14 @@ impl LastGood {
         let Sources { paths, mut texts, mut problems } = Sources::read(source)?;
         // Editors truncate, disks fill up: nobody removes everything by leaving nothing.
         texts.retain(|(name, text, _)| {
-            let emptied =
-                text.trim().is_empty() && self.texts.get(name).is_some_and(|last| !last.trim().is_empty());
+            let is_all = matches!(source, FileSource::File(_));
+            let said = || self.texts.get(name).is_some_and(|last| !defines_nothing(last));
+            let emptied = defines_nothing(text) && (is_all || said());
             if emptied {
+                let message =
+                    if text.trim().is_empty() { "the file is empty" } else { "the file defines nothing" };
                 let hint = "to remove everything it defines write `{}` into it".to_owned();
-                problems.push(Problem::whole_file(name, "the file is empty".to_owned(), Some(hint)));
+                problems.push(Problem::whole_file(name, message.to_owned(), Some(hint)));
             }
             !emptied
         });

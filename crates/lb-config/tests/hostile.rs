@@ -118,8 +118,28 @@ fn what_is_no_text_file_is_refused() {
 fn a_file_of_exactly_the_limit_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("full.yml");
-    std::fs::write(&path, vec![b'#'; 16 * 1024 * 1024]).unwrap();
+    let mut text = b"{}\n".to_vec();
+    text.resize(16 * 1024 * 1024, b'#');
+    std::fs::write(&path, text).unwrap();
     assert!(load_dynamic(&FileSource::File(path), &Context::default()).is_ok());
+}
+
+/// As the server sees it: nobody defines nothing by accident.
+#[test]
+fn a_file_that_defines_nothing_is_refused_where_it_is_all_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("blank.yml");
+    for (text, expected) in
+        [("\n", Some("is empty")), ("# later\nhttp:\n", Some("defines nothing")), ("{}", None)]
+    {
+        std::fs::write(&path, text).unwrap();
+        let loaded = load_dynamic(&FileSource::File(path.clone()), &Context::default());
+        let refusal = loaded.err().map(|problems| problems.to_string());
+        assert_eq!(refusal.is_some(), expected.is_some(), "{text:?}");
+        assert!(refusal.unwrap_or_default().contains(expected.unwrap_or_default()), "{text:?}");
+        let many = load_dynamic(&FileSource::Directory(directory.path().into()), &Context::default());
+        assert!(many.is_ok(), "{text:?}");
+    }
 }
 
 #[test]

@@ -332,21 +332,21 @@ impl Follower {
         (contents, self.last_good.load(&self.source, &self.context))
     }
 
-    /// What is wrong with the source before it is even parsed: emptied or gone.
+    /// What is wrong with the source before it is even parsed: it is gone.
     fn suspect(&self, contents: &Contents) -> Option<Problem> {
-        const EMPTY_HINT: &str = "to remove everything it defines write `{}` into it";
-        let good = self.good.as_ref();
         match &self.source {
-            FileSource::File(path) => match contents.get(path) {
-                Content::Missing => Some(about(path, "there is no such file", None)),
-                Content::Blank => Some(about(path, "the file is empty", Some(EMPTY_HINT))),
-                Content::Unreadable(_) | Content::Bytes(_) => None,
-            },
+            FileSource::File(path) => {
+                let missing = contents.get(path) == Content::Missing;
+                missing.then(|| about(path, "there is no such file", None))
+            }
             FileSource::Directory(path) => {
-                let good = good?;
-                let nothing_left = good.speaking().next().is_some() && contents.speaking().next().is_none();
+                let good = self.good.as_ref()?;
+                let spoke = good.speaking().next().is_some() && contents.speaking().next().is_none();
+                // A file that was emptied, and a directory that is not to be read, say so themselves.
+                let emptied = good.speaking().any(|file| contents.get(file) == Content::Blank);
+                let vanished = spoke && !emptied && path.read_dir().is_ok();
                 let hint = "to remove everything leave one file that says `{}`";
-                nothing_left.then(|| about(path, "no configuration file is left", Some(hint)))
+                vanished.then(|| about(path, "no configuration file is left", Some(hint)))
             }
         }
     }

@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 pub(crate) use position::{Files, Position};
 pub(crate) use source::{Format, read_text, reason as source_reason};
+pub use source::{defines_nothing, read_bytes};
 
 use crate::problem::Problem;
 

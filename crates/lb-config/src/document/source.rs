@@ -1,7 +1,7 @@
 //! Text of a configuration file, read within limits.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use super::MAX_BYTES;
@@ -16,12 +16,43 @@ pub(crate) enum Format {
 
 impl Format {
     pub(crate) fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
+        // In any case, as Traefik.
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "yml" | "yaml" => Some(Self::Yaml),
             "toml" => Some(Self::Toml),
             _ => None,
         }
     }
+}
+
+/// The bytes of a regular file that is not too big for a configuration.
+///
+/// # Errors
+/// What the system says; `IsADirectory` and `InvalidInput` for what is no regular file, which would block or never
+/// end, `FileTooLarge` for more than 16 MiB.
+pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too big from one that just fits.
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+/// Whether a text defines nothing: white space, comments, keys and sections with nothing in them. It is what is seen of
+/// a file while it is written, or when it was emptied; to define nothing on purpose is to write `{}`.
+pub fn defines_nothing(text: &str) -> bool {
+    text.trim_start_matches('\u{feff}').lines().all(|line| {
+        let said = line.split_once(" #").map_or(line, |(said, _)| said).trim();
+        let is_key = said.ends_with(':') && !said.starts_with("- ");
+        let is_section = said.starts_with('[') && said.ends_with(']');
+        is_key || is_section || said.is_empty() || said.starts_with('#') || matches!(said, "---" | "...")
+    })
 }
 
 /// The file as text, without a byte order mark.
@@ -31,29 +62,18 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Box<Problem>> {
         let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
         Err(Box::new(Problem::whole_file(&name, message, hint)))
     };
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) => return refuse(reason(&error), "check the path and its permissions"),
+    let bytes = match read_bytes(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let hint = match error.kind() {
+                ErrorKind::IsADirectory => "name a file in it, or use `directory`",
+                ErrorKind::InvalidInput => "",
+                ErrorKind::FileTooLarge => "split it and use `providers.file.directory`",
+                _ => "check the path and its permissions",
+            };
+            return refuse(reason(&error), hint);
+        }
     };
-    if metadata.is_dir() {
-        return refuse("is a directory, not a file".to_owned(), "name a file in it, or use `directory`");
-    }
-    // A named pipe or a device would block or never end.
-    if !metadata.is_file() {
-        return refuse("is not a regular file".to_owned(), "");
-    }
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too big from one that just fits.
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return refuse(reason(&error), "check its permissions");
-    }
-    if bytes.len() as u64 > MAX_BYTES {
-        return refuse(
-            format!("is bigger than {} MiB", MAX_BYTES / 1024 / 1024),
-            "split it and use `providers.file.directory`",
-        );
-    }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         Err(error) => {
@@ -65,10 +85,39 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Box<Problem>> {
 }
 
 /// What the system said, in lower case without its number.
-pub(crate) fn reason(error: &std::io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "may not be read (permission denied)".to_owned(),
+        ErrorKind::NotFound => "does not exist".to_owned(),
+        ErrorKind::PermissionDenied => "may not be read (permission denied)".to_owned(),
+        ErrorKind::IsADirectory => "is a directory, not a file".to_owned(),
+        ErrorKind::InvalidInput => "is not a regular file".to_owned(),
+        ErrorKind::FileTooLarge => format!("is bigger than {} MiB", MAX_BYTES / 1024 / 1024),
         _ => format!("cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_bare_keys_define_nothing() {
+        for nothing in [
+            "",
+            " \n\t\n",
+            "\u{feff}",
+            "# managed by me\n",
+            "---\n# a\n...\n",
+            "http:",
+            "http: # all of it\n  routers:\n#    a:\n    b:\n",
+            "# toml\n[http]\n  [http.routers.a] # x\n",
+        ] {
+            assert!(defines_nothing(nothing), "{nothing:?}");
+        }
+        for something in
+            ["{}", "http: {}", "http:\n  routers: {a: {}}", "a: b", "- a:", "http:\n  rou", "[a]\nb = 1"]
+        {
+            assert!(!defines_nothing(something), "{something:?}");
+        }
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct Contents(BTreeMap<PathBuf, (Role, Content)>);
 pub(super) enum Content {
     Missing,
     Unreadable(io::ErrorKind),
-    /// Nothing but white space.
+    /// It defines nothing.
     Blank,
     /// A hash of the bytes.
     Bytes(u64),
@@ -206,13 +206,12 @@ fn steps(path: &Path) -> impl Iterator<Item = Step> + '_ {
 
 /// Is it a file that `directory` reads?
 fn is_configuration(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| matches!(extension, "yml" | "yaml" | "toml"))
+    lb_config::is_configuration(Path::new(name))
 }
 
 fn read(path: &Path) -> Content {
-    match fs::read(path) {
-        Ok(bytes) if bytes.trim_ascii().is_empty() => Content::Blank,
+    match lb_config::read_bytes(path) {
+        Ok(bytes) if str::from_utf8(&bytes).is_ok_and(lb_config::defines_nothing) => Content::Blank,
         Ok(bytes) => {
             let mut hasher = DefaultHasher::new();
             hasher.write(&bytes);

@@ -234,6 +234,11 @@ fn a_file_that_stays_empty_or_vanishes_is_refused_with_the_reason() {
     let mut followed = follow_file(&file);
     fs::write(&file, "\n").unwrap();
     assert!(followed.refuses().contains("dynamic.yml: the file is empty"));
+    fs::write(&file, says("a")).unwrap();
+    followed.becomes(&["a"], LIVE_WITHIN);
+    // What a writer has got to, or a file of which all was commented out.
+    fs::write(&file, "# managed by us\nhttp:\n  middlewares:\n#    a:\n").unwrap();
+    assert!(followed.refuses().contains("dynamic.yml: the file defines nothing"));
     fs::remove_file(&file).unwrap();
     assert!(followed.refuses().contains("dynamic.yml: there is no such file"));
     fs::write(&file, says("a")).unwrap();
@@ -260,8 +265,27 @@ fn a_file_emptied_in_a_directory_stays_as_it_was_and_holds_up_no_other() {
     fs::write(&a, says("c")).unwrap();
     followed.becomes(&["b", "c"], LIVE_WITHIN);
     fs::remove_file(&a).unwrap();
+    fs::write(&b, "").unwrap();
+    assert!(followed.refuses().contains("b.yml: the file is empty"));
     fs::remove_file(&b).unwrap();
     assert!(followed.refuses().contains("no configuration file is left"));
+    fs::rename(dir.path(), dir.path().with_extension("away")).unwrap();
+    assert!(followed.refuses().contains("does not exist"));
+    fs::rename(dir.path().with_extension("away"), dir.path()).unwrap();
+}
+
+/// A named pipe would hold up whoever opens it, for good.
+#[test]
+fn what_is_no_regular_file_holds_nobody_up() {
+    let dir = directory();
+    let [a, pipe] = ["a", "pipe"].map(|name| dir.path().join(format!("{name}.yml")));
+    fs::write(&a, says("a")).unwrap();
+    let mut followed = follow_directory(dir.path());
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let kept = followed.next(AT_LAST).unwrap().unwrap();
+    assert!(kept.stale_files[pipe.to_str().unwrap()][0].contains("is not a regular file"));
+    fs::write(&a, says("b")).unwrap();
+    followed.becomes(&["b"], LIVE_WITHIN);
 }
 
 #[test]
