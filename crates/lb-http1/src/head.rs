@@ -212,15 +212,21 @@ impl Head {
     }
 
     /// Turns an absolute-form target into the origin-form that servers are sent (RFC 9112 section 3.2.1); the other
-    /// forms stay. `OPTIONS` without a path becomes `*` (section 3.2.4).
+    /// forms stay. `OPTIONS` without a path becomes `*` (section 3.2.4). The authority becomes the Host that an HTTP/1.0
+    /// client has not sent (section 3.3).
     pub fn make_origin_form(&mut self) {
         let span = self.target;
         let target = span.of(&self.buffer);
         let Some(authority) = target::authority_in_absolute(target) else {
             return;
         };
+        let next = target.get(authority.end).copied();
+        if !self.contains("host") {
+            let host = target[authority.clone()].to_vec();
+            self.append("Host", &host);
+        }
         let start = span.range().start + authority.end;
-        match target.get(authority.end) {
+        match next {
             Some(b'/') => self.target = Span::new(start..span.range().end),
             Some(_) => {
                 // The query follows the authority, whose last byte makes room for the slash.

@@ -77,6 +77,8 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service:
         lines.find_map(|line| sticky::find_cookie(line, &cookie.name)).map(str::to_owned)
     });
     prepare(p.x, upgrade.as_deref(), p.framing);
+    // RFC 9112 section 3.2: every HTTP/1.1 request names a host, also for a client that has not.
+    let is_nameless = p.x.head.get("host").is_none_or(<[u8]>::is_empty);
     let target =
         service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| p.x.head.target().to_owned());
     let mut last: Option<(Failure, &Arc<Endpoint>)> = None;
@@ -121,7 +123,7 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service:
             p.x.tried.clear();
         }
         let endpoint = &service.endpoints[index];
-        if !service.pass_host_header {
+        if is_nameless || !service.pass_host_header {
             p.x.head.set("Host", endpoint.authority.as_bytes());
         }
         if let Some(target) = &target {
@@ -278,8 +280,8 @@ async fn attempt<'a, D: Downstream>(
 }
 
 async fn reuse(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> Option<Up> {
-    if !upgrade && let Some(shared) = worker.pools.shared(endpoint) {
-        return shared.ready().await.map(|stream| Up::H2(Box::new(stream)));
+    if !upgrade && let Some(up) = share(worker, endpoint).await {
+        return Some(up);
     }
     worker.pools.take(endpoint, Instant::from_std(worker.recently())).map(Up::H1)
 }
@@ -303,19 +305,26 @@ async fn open(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> R
             Ok(Up::H1(Box::new(connection)))
         }
         Spoken::Http2 => {
-            let shared = Shared::handshake(
-                stream,
-                &endpoint.transport.settings,
-                worker.shard.connection(endpoint.service_label),
-            )
-            .await?;
-            worker.pools.share(endpoint, shared.clone());
-            match shared.ready().await {
-                Some(stream) => Ok(Up::H2(Box::new(stream))),
-                None => Err(Failure::unsent(Cause::Closed)),
+            // Requests that come together find none and open one each: those that are there first are enough for all,
+            // as far as they have room.
+            if let Some(up) = share(worker, endpoint).await {
+                return Ok(up);
             }
+            let counted = worker.shard.connection(endpoint.service_label);
+            let shared = Shared::handshake(stream, &endpoint.transport.settings, counted).await?;
+            if let Some(up) = share(worker, endpoint).await {
+                return Ok(up);
+            }
+            worker.pools.share(endpoint, shared);
+            share(worker, endpoint).await.ok_or(Failure::unsent(Cause::Closed))
         }
     }
+}
+
+/// A stream on a connection that is there already.
+async fn share(worker: &Worker, endpoint: &Endpoint) -> Option<Up> {
+    let stream = worker.pools.place(endpoint)?.ready().await?;
+    Some(Up::H2(Box::new(stream)))
 }
 
 struct Conversed {

@@ -18,6 +18,7 @@ mod faults;
 mod health;
 mod hostile;
 mod house;
+mod http2_servers;
 mod interop;
 mod middlewares;
 mod observe;

@@ -335,6 +335,11 @@ impl Downstream for Client<'_> {
         if framing == Framing::UntilClose {
             self.close = true;
         }
+        let may_have_body = !self.is_head && !matches!(head.status(), 204 | 304);
+        if framing == Framing::Empty && may_have_body && !head.contains("content-length") {
+            // HTTP/2 has other ways to say so: here it would last until the connection ends.
+            head.append("Content-Length", b"0");
+        }
         let discardable = matches!(self.request, Framing::Length(0..=DISCARD_BYTES)) && !self.awaits_continue;
         if !self.h1.body_is_read() && !discardable {
             self.close = true;

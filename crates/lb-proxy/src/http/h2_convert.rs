@@ -1,5 +1,7 @@
 //! Between [`Head`] and the `http` types that the h2 crate speaks.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -36,11 +38,19 @@ pub(crate) fn fields(head: &Head) -> HeaderMap {
     map
 }
 
-/// A request for a server: `host` becomes `:authority`.
+/// What browsers send raw in a query and the `http` crate does not take, percent-encoded.
+fn encoded(target: &str) -> Cow<'_, str> {
+    if !target.contains(['"', '<', '>']) {
+        return Cow::Borrowed(target);
+    }
+    Cow::Owned(target.replace('"', "%22").replace('<', "%3C").replace('>', "%3E"))
+}
+
+/// A request for a server: `host` becomes `:authority`. `None` if the `http` crate cannot say it.
 pub(crate) fn request(head: &Head, scheme: &str) -> Option<Request<()>> {
     let authority = head.get_str("host").unwrap_or_default();
-    let uri =
-        Uri::builder().scheme(scheme).authority(authority).path_and_query(head.target()).build().ok()?;
+    let target = encoded(head.target());
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(&*target).build().ok()?;
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
     *request.uri_mut() = uri;

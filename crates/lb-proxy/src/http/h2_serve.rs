@@ -377,7 +377,7 @@ impl Downstream for Client<'_> {
     fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
         let ends = self.is_head || framing == Framing::Empty;
         let stream = self.respond.send_response(h2_convert::response(head), ends).map_err(to_io)?;
-        self.sink = (!ends).then(|| H2Sink::new(stream, framing));
+        self.sink = (!ends).then(|| H2Sink::new(stream, framing, head));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
-use lb_http1::{Framing, Head};
+use lb_http1::{Framing, Head, Version};
 
 use super::body::{Fill, Sink, Source};
 use super::h2_convert;
@@ -72,15 +72,19 @@ impl Source for H2Source {
 
 pub(crate) struct H2Sink {
     stream: SendStream<Bytes>,
-    /// Bytes still announced by a content-length: the last of them ends the stream.
+    /// Bytes still announced by a content-length.
     left: Option<u64>,
+    /// Trailers may follow even then; otherwise the last byte ends the stream.
+    may_trail: bool,
     ended: bool,
 }
 
 impl H2Sink {
-    pub(crate) fn new(stream: SendStream<Bytes>, framing: Framing) -> Self {
+    /// For the body behind `head`, which came over whatever protocol.
+    pub(crate) fn new(stream: SendStream<Bytes>, framing: Framing, head: &Head) -> Self {
         let left = if let Framing::Length(length) = framing { Some(length) } else { None };
-        Self { stream, left, ended: false }
+        // HTTP/1.1 has trailers behind chunks only (RFC 9112 section 7.1.2), HTTP/2 always (RFC 9113 section 8.1).
+        Self { stream, left, may_trail: head.version() == Version::Http2, ended: false }
     }
 
     /// Ready when the peer has reset the stream or its connection is gone.
@@ -115,7 +119,7 @@ impl Sink for H2Sink {
         let last = match &mut self.left {
             Some(left) => {
                 *left -= count as u64;
-                *left == 0
+                *left == 0 && !self.may_trail
             }
             None => false,
         };

@@ -228,7 +228,8 @@ async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) ->
                 let local = Local::status_text(Failure::unsent(cause).status());
                 local.write_head(&mut p.x.response);
                 unwind(p.x, &chain[..at]);
-                send_local(p, &local.body).await
+                let gone = cause == Cause::ClientGone;
+                send(p, &mut if gone { Reply::Gone } else { Reply::Local(local.body) }).await
             }
         }
     })
@@ -334,7 +335,7 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
                 .then(|| p.x.response.get("upgrade").map(<[u8]>::to_vec))
                 .flatten();
             lb_http1::remove_hop_by_hop(&mut p.x.response);
-            if p.x.response.status() == 204 {
+            if matches!(p.x.response.status(), 101 | 204) {
                 // RFC 9110 section 8.6: there is none, and one would mislead lenient clients.
                 p.x.response.remove("content-length");
             }

@@ -16,6 +16,8 @@ pub(crate) enum Cause {
     Closed,
     /// `responseHeaderTimeout` passed.
     HeadTimeout,
+    /// The server's protocol has no way to say the request.
+    Unsayable,
     /// Bytes that are no HTTP, or that two parsers could read differently.
     Malformed,
     /// A reload removed the server, and its `drainTimeout` is over.
@@ -54,7 +56,7 @@ impl Failure {
             Cause::Shortage => 503,
             Cause::Tls => 500,
             Cause::ClientGone => 499,
-            Cause::ClientBody => 400,
+            Cause::ClientBody | Cause::Unsayable => 400,
             Cause::ClientTimeout => 408,
         }
     }
@@ -68,6 +70,7 @@ impl Failure {
             Cause::Tls => "tls",
             Cause::Closed => "closed",
             Cause::HeadTimeout => "header_timeout",
+            Cause::Unsayable => "unsayable",
             Cause::Malformed => "malformed",
             Cause::Removed => "removed",
             Cause::ClientGone => "client_gone",
@@ -78,8 +81,8 @@ impl Failure {
 
     /// Whether the server is to blame, rather than the client or ourselves.
     pub(crate) fn blames_server(self) -> bool {
-        use Cause::{ClientBody, ClientGone, ClientTimeout, Removed, Shortage};
-        !matches!(self.cause, ClientGone | ClientBody | ClientTimeout | Removed | Shortage)
+        use Cause::{ClientBody, ClientGone, ClientTimeout, Removed, Shortage, Unsayable};
+        !matches!(self.cause, ClientGone | ClientBody | ClientTimeout | Removed | Shortage | Unsayable)
     }
 
     /// Whether another server may be asked: nothing was sent, or the method may be repeated
@@ -118,6 +121,7 @@ mod tests {
             (Failure::sent(Cause::HeadTimeout), true, false, false),
             (Failure::sent(Cause::Removed), false, true, false),
             (Failure::unsent(Cause::Shortage), false, false, false),
+            (Failure::unsent(Cause::Unsayable), false, false, false),
             (Failure::sent(Cause::ClientGone), false, false, false),
             (Failure::sent(Cause::ClientTimeout), false, false, false),
         ] {

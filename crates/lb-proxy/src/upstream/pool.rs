@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::Endpoint;
-use super::h2::Shared;
+use super::h2::{Place, Shared};
 use crate::http::h1::H1;
 
 #[derive(Default)]
@@ -21,7 +21,8 @@ struct Pool {
     /// The longest idle first: the next one is taken from the end, where connections are warm.
     idle: Vec<(Box<H1>, Instant)>,
     idle_timeout: Option<Duration>,
-    shared: Option<Shared>,
+    /// HTTP/2 connections; later ones are there because the earlier ones were full.
+    shared: Vec<Shared>,
 }
 
 impl Pools {
@@ -54,21 +55,27 @@ impl Pools {
         }
     }
 
-    /// The shared HTTP/2 connection, while it takes new streams.
-    pub(crate) fn shared(&self, endpoint: &Endpoint) -> Option<Shared> {
+    /// A place on a shared HTTP/2 connection that has room.
+    pub(crate) fn place(&self, endpoint: &Endpoint) -> Option<Place> {
         let mut pools = self.by_endpoint.borrow_mut();
-        let pool = pools.get_mut(&endpoint.id)?;
-        pool.shared.take_if(|shared| shared.is_closed());
-        pool.shared.clone()
+        let shared = &mut pools.get_mut(&endpoint.id)?.shared;
+        shared.retain(|shared| !shared.is_closed());
+        shared.iter().find_map(Shared::place)
     }
 
     pub(crate) fn share(&self, endpoint: &Endpoint, shared: Shared) {
-        self.by_endpoint.borrow_mut().entry(endpoint.id).or_default().shared = Some(shared);
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.entry(endpoint.id).or_default();
+        pool.idle_timeout = endpoint.transport.settings.idle_conn_timeout;
+        pool.shared.push(shared);
     }
 
     /// Drops every idle connection: their descriptors are needed elsewhere.
     pub(crate) fn drop_idle(&self) {
-        self.by_endpoint.borrow_mut().values_mut().for_each(|pool| pool.idle.clear());
+        self.by_endpoint.borrow_mut().values_mut().for_each(|pool| {
+            pool.idle.clear();
+            pool.shared.retain(|shared| !shared.is_idle());
+        });
     }
 
     /// Drops what has idled too long or died, and pools of servers that are gone.
@@ -81,7 +88,7 @@ impl Pools {
             pool.idle.retain(|(connection, since)| {
                 timeout.is_none_or(|timeout| now.duration_since(*since) <= timeout) && connection.is_quiet()
             });
-            pool.shared.take_if(|shared| shared.is_closed());
+            pool.shared.retain(|shared| !shared.is_closed() && !shared.has_idled(now, timeout));
             true
         });
     }

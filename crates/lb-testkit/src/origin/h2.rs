@@ -68,13 +68,24 @@ pub struct H2Origin {
 struct Shared {
     name: String,
     choose: Box<Choose>,
+    /// Streams that a connection may have at once.
+    most: u32,
     tally: Tally,
 }
 
 impl H2Origin {
     /// h2c with prior knowledge.
     pub async fn start(name: &str, choose: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        Self::launch(name, None, Box::new(choose)).await
+        Self::launch(name, None, u32::MAX, Box::new(choose)).await
+    }
+
+    /// The same, with at most so many streams on a connection.
+    pub async fn with_streams(
+        name: &str,
+        most: u32,
+        choose: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::launch(name, None, most, Box::new(choose)).await
     }
 
     /// Over TLS; `config` must offer `h2` by ALPN.
@@ -83,11 +94,11 @@ impl H2Origin {
         config: Arc<ServerConfig>,
         choose: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        Self::launch(name, Some(config), Box::new(choose)).await
+        Self::launch(name, Some(config), u32::MAX, Box::new(choose)).await
     }
 
-    async fn launch(name: &str, tls: Option<Arc<ServerConfig>>, choose: Box<Choose>) -> Self {
-        let shared = Arc::new(Shared { name: name.to_owned(), choose, tally: Tally::default() });
+    async fn launch(name: &str, tls: Option<Arc<ServerConfig>>, most: u32, choose: Box<Choose>) -> Self {
+        let shared = Arc::new(Shared { name: name.to_owned(), choose, most, tally: Tally::default() });
         let listener = Listener::start(ANYWHERE, Arc::clone(&shared), tls).await;
         Self { shared, listener }
     }
@@ -136,7 +147,11 @@ impl Serve for Shared {
     async fn serve(self: Arc<Self>, stream: Stream, connection: usize) {
         let peer = stream.tcp().peer_addr().map(|address| address.to_string()).unwrap_or_default();
         let server_name = stream.server_name().map(str::to_owned);
-        let Ok(mut connections) = h2::server::handshake(stream).await else { return };
+        let mut builder = h2::server::Builder::new();
+        if self.most < u32::MAX {
+            builder.max_concurrent_streams(self.most);
+        }
+        let Ok(mut connections) = builder.handshake::<_, Bytes>(stream).await else { return };
         // Streams live and die with their connection's task.
         let mut streams = tokio::task::JoinSet::new();
         while let Some(Ok((request, respond))) = connections.accept().await {

@@ -1,0 +1,118 @@
+//! HTTP/2 towards servers: what requests share there, and what must not pass from one to another.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lb_testkit::{Answer, Client, H2Client, H2Origin, Origin, eventually};
+use tokio::time::timeout;
+
+use crate::harness::{HOST, Protocol, Vigie, app};
+
+const PROMPTLY: Duration = Duration::from_secs(5);
+
+async fn vigie_before(url: String) -> Vigie {
+    Vigie::start(&app("", &[url])).await
+}
+
+/// RFC 9113 section 5.1.2: a server that takes few streams on a connection gets more connections. Were requests to wait
+/// for a stream, the last would see the server only when the first are over, which they never are here.
+#[tokio::test]
+async fn a_server_that_takes_few_streams_gets_more_connections() {
+    let server = H2Origin::with_streams("few", 2, |request| Answer {
+        delay: if request.target == "/warm" { Duration::ZERO } else { Duration::from_secs(600) },
+        ..Answer::text("")
+    })
+    .await;
+    let vigie = vigie_before(server.url()).await;
+    for _ in 0..8 {
+        // An answer without a body, which HTTP/2 says without a length.
+        let answer = Protocol::Http1.get(vigie.web(), "/warm").await;
+        assert_eq!((answer.status, answer.get("content-length")), (200, Some("0")));
+    }
+    assert!(server.connections() <= 2, "one connection of a worker is enough until it is full");
+    let asking: Vec<_> = (0..12).map(|_| tokio::spawn(Protocol::Http1.get(vigie.web(), "/"))).collect();
+    let seen = eventually(PROMPTLY, async || server.requests() == 8 + 12).await;
+    assert!(seen, "{} of 12 requests have reached the server", server.requests() - 8);
+    asking.iter().for_each(|request| request.abort());
+}
+
+/// RFC 9113 section 5.2.2: what one client does not take must not use up the window of all.
+#[tokio::test]
+async fn clients_that_take_nothing_hold_up_nobody() {
+    let big = Bytes::from(vec![b'x'; 16 << 20]);
+    let server = H2Origin::start("api", move |request| match &*request.target {
+        "/big" => Answer { parts: vec![big.clone()], ..Answer::text("") },
+        _ => Answer::echo(),
+    })
+    .await;
+    let vigie = vigie_before(server.url()).await;
+    let mut lazy = Vec::new();
+    for _ in 0..40 {
+        let mut client = Client::connect(vigie.web()).await.unwrap();
+        client.send(format!("GET /big HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await.unwrap();
+        lazy.push(client);
+    }
+    assert!(eventually(PROMPTLY, async || server.requests() == 40).await);
+    for _ in 0..10 {
+        let answer = timeout(PROMPTLY, Protocol::Http1.get(vigie.web(), "/small")).await;
+        assert_eq!(answer.expect("others are served").json()["target"], "/small");
+    }
+}
+
+/// RFC 9113 section 8.1: an answer may have a Content-Length and trailers; a gRPC answer has its status in them.
+#[tokio::test]
+async fn trailers_come_behind_a_known_length_too() {
+    let pairs = |text: &str| vec![("content-length".to_owned(), text.to_owned())];
+    let server = H2Origin::start("api", move |_| Answer {
+        fields: pairs("5"),
+        trailers: vec![("grpc-status".to_owned(), "0".to_owned())],
+        ..Answer::text("hello")
+    })
+    .await;
+    let vigie = vigie_before(server.url()).await;
+    let client = H2Client::connect(vigie.web()).await.unwrap();
+    let answer = client.request("GET", HOST, "/", &[], None).await.unwrap();
+    assert_eq!((&*answer.body, answer.trailers.get("grpc-status")), (&b"hello"[..], Some("0")));
+}
+
+/// What HTTP/1 clients may say is said in HTTP/2, or refused; the server is never blamed for it.
+#[tokio::test]
+async fn what_http_1_clients_say_is_no_fault_of_an_http_2_server() {
+    let server = H2Origin::start("api", |_| Answer::echo()).await;
+    let authority = server.address().to_string();
+    let vigie = vigie_before(server.url()).await;
+    for (request, status, target, host) in [
+        ("GET /z?a=\"<b>\" HTTP/1.1\r\nHost: a\r\n\r\n", 200, "/z?a=%22%3Cb%3E%22", "a"),
+        ("GET /z HTTP/1.1\r\nHost:\r\n\r\n", 200, "/z", &*authority),
+        ("GET /z HTTP/1.0\r\n\r\n", 200, "/z", &*authority),
+        ("GET /z HTTP/1.1\r\nHost: %41\r\n\r\n", 400, "", ""),
+    ] {
+        let mut client = Client::connect(vigie.web()).await.unwrap();
+        client.send(request).await.unwrap();
+        let answer = client.response("GET").await.unwrap();
+        assert_eq!(answer.status, status, "{request:?}");
+        if status == 200 {
+            let seen = server.seen().pop().unwrap();
+            assert_eq!((&*seen.target, seen.get("host")), (target, Some(host)), "{request:?}");
+        }
+    }
+    assert_eq!(vigie.metrics().await.value("lb_upstream_errors_total", &[]).unwrap_or(0.0), 0.0);
+}
+
+/// RFC 9112 section 3.2: an HTTP/1.1 request has a Host, also when an HTTP/1.0 client had none to send.
+#[tokio::test]
+async fn servers_get_a_host_when_the_client_sent_none() {
+    let server = Origin::start("api").await;
+    let authority = server.address().to_string();
+    let vigie = vigie_before(server.url()).await;
+    for (request, host) in [
+        ("GET / HTTP/1.0\r\n\r\n", &*authority),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", &authority),
+        ("GET http://named.example.com/ HTTP/1.0\r\n\r\n", "named.example.com"),
+    ] {
+        let mut client = Client::connect(vigie.web()).await.unwrap();
+        client.send(request).await.unwrap();
+        assert_eq!(client.response("GET").await.unwrap().status, 200, "{request:?}");
+        assert_eq!(server.last().get("host"), Some(host), "{request:?}");
+    }
+}
