@@ -41,6 +41,23 @@ impl Stream {
         self.tcp().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
+    /// Ready when the peer has gone, while more of it waits than is to be read now; then [`read_now`](Self::read_now) is
+    /// the next read. Never over TLS, where rustls stands between.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(s) => tcp::poll_ended(s, cx),
+            Self::Client(_) | Self::Server(_) => Poll::Pending,
+        }
+    }
+
+    /// What waits, if anything does.
+    pub(crate) fn read_now(&self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+        match self {
+            Self::Plain(s) => tcp::recv_now(s, buf),
+            Self::Client(_) | Self::Server(_) => None,
+        }
+    }
+
     pub(crate) fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,

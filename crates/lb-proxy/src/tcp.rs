@@ -29,6 +29,22 @@ pub(crate) fn poll_recv(tcp: &TcpStream, cx: &mut Context<'_>, buf: &mut [u8]) -
     }
 }
 
+/// The same without asking whether there is something; `None` if there is not.
+pub(crate) fn recv_now(tcp: &TcpStream, buf: &mut [u8]) -> Option<io::Result<usize>> {
+    match rustix::net::recv(tcp, buf, RecvFlags::empty()).map_err(io::Error::from) {
+        Ok((count, _)) => Some(Ok(count)),
+        Err(error) if is_transient(&error) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// Ready when the peer has ended its side or reset the connection, whatever it has sent before. The next read must be
+/// [`recv_now`]: tokio has no wait for the end alone, so what it knows to be readable is taken back here.
+pub(crate) fn poll_ended(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+    let _ = tcp.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    tcp.poll_read_ready(cx).map(drop)
+}
+
 /// Sends some of `bytes`.
 pub(crate) fn poll_send(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {

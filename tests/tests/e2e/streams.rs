@@ -276,6 +276,33 @@ async fn a_client_that_leaves_frees_the_server() {
     assert_eq!(failed, Some(2.0));
 }
 
+/// It has sent more than is read ahead, so that its end stands behind bytes that nobody reads.
+#[tokio::test]
+async fn a_client_that_pipelines_and_leaves_frees_the_server() {
+    let gate = Gate::closed();
+    let server = Origin::start("api").await;
+    server.on("/held", Script::echo().gated(&gate));
+    server.on("/hang", Script::hang());
+    let vigie = vigie_before(server.url()).await;
+    let next = format!("GET /next HTTP/1.1\r\nHost: {HOST}\r\n\r\n").repeat(3000);
+
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    client.send(format!("GET /hang HTTP/1.1\r\nHost: {HOST}\r\n\r\n{next}")).await.unwrap();
+    assert!(eventually(PATIENCE, async || server.requests() == 1).await);
+    client.reset();
+    assert!(eventually(PATIENCE, async || server.open_connections() == 0).await);
+
+    // One that stays gets every answer.
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    client.send(format!("GET /held HTTP/1.1\r\nHost: {HOST}\r\n\r\n{next}")).await.unwrap();
+    assert!(eventually(PATIENCE, async || server.requests() == 2).await);
+    gate.let_one_pass();
+    assert_eq!(client.response("GET").await.unwrap().json()["target"], "/held");
+    for _ in 0..3000 {
+        assert_eq!(client.response("GET").await.unwrap().json()["target"], "/next");
+    }
+}
+
 /// A body larger than any buffer passes while the server holds it up: nothing is lost, and Vigie's memory
 /// does not grow with it.
 #[tokio::test]

@@ -37,6 +37,8 @@ pub(crate) struct H1 {
     end: usize,
     /// The last read took all there was: only a new event can bring more.
     drained: bool,
+    /// More waits than was read, and no event will tell.
+    unread: bool,
     eof: bool,
     reading: Reading,
     output: Vec<u8>,
@@ -80,6 +82,7 @@ impl H1 {
             start: 0,
             end: 0,
             drained: false,
+            unread: false,
             eof: false,
             reading: Reading::None,
             output: Vec::new(),
@@ -145,7 +148,8 @@ impl H1 {
                 return Poll::Ready(());
             }
             if self.end - self.start == self.input.len() && !self.input.is_empty() {
-                return Poll::Pending;
+                self.unread = true;
+                return self.stream.poll_ended(cx);
             }
             match self.poll_read_more(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
@@ -279,7 +283,10 @@ impl H1 {
         }
         let free = &mut self.input[self.end..];
         let room = free.len();
-        let Poll::Ready(count) = self.stream.poll_read(cx, free)? else {
+        let waiting = std::mem::take(&mut self.unread).then(|| self.stream.read_now(free)).flatten();
+        self.unread = matches!(waiting, Some(Ok(count)) if count == room);
+        let read = waiting.map_or_else(|| self.stream.poll_read(cx, free), Poll::Ready);
+        let Poll::Ready(count) = read? else {
             // Whoever waits holds no buffer.
             self.drained = true;
             self.release_input();
