@@ -48,6 +48,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
         http: EntryPointHttp {
             redirection: None,
             middlewares: Vec::new(),
+            middleware_places: Vec::new(),
             tls: None,
             encode_query_semicolons: false,
             sanitize_path: true,
@@ -264,7 +265,10 @@ fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, redirections: &mu
         outer.finish();
     }
     if let Some(field) = block.take("middlewares") {
-        http.middlewares = field.texts().iter().map(|text| text.value.to_owned()).collect();
+        for text in field.texts() {
+            http.middlewares.push(text.value.to_owned());
+            http.middleware_places.push(text.place());
+        }
     }
     http.tls = block.take("tls").and_then(|field| entry_point_tls(&field));
     if let Some(encode) = block.take("encodeQuerySemicolons").and_then(|field| field.boolean()) {

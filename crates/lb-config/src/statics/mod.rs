@@ -5,6 +5,8 @@ mod observe;
 mod providers;
 mod token;
 
+pub(crate) use providers::PROVIDERS;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
