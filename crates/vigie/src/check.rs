@@ -12,6 +12,7 @@ use lb_config::{
     load_static,
 };
 
+use crate::options;
 use crate::print::{complain, say};
 
 /// How long `/ping` may take, as in Traefik.
@@ -22,7 +23,7 @@ pub(crate) fn check(config_file: Option<&Path>) -> ExitCode {
     let path = match find_static(config_file) {
         Ok(Some(path)) => path,
         Ok(None) => {
-            complain("vigie: no configuration file found\n  hint: name one with --configFile=FILE");
+            complain(&format!("vigie: {}", no_file()));
             return ExitCode::FAILURE;
         }
         Err(problem) => return report(&[problem]),
@@ -125,10 +126,17 @@ fn ask(address: SocketAddr) -> anyhow::Result<u16> {
     status.context("the answer is no HTTP")
 }
 
+fn no_file() -> String {
+    let variables = std::env::vars_os().map(|(name, _)| name);
+    let hint = || "no configuration file found\n  hint: name one with --configFile=FILE".to_owned();
+    options::refused_variables(variables)
+        .map_or_else(hint, |refused| format!("no configuration file found, and {refused}"))
+}
+
 /// The static configuration, or every reason why there is none.
 pub(crate) fn static_config(config_file: Option<&Path>) -> anyhow::Result<(StaticConfig, Vec<Problem>)> {
     let path = find_static(config_file).map_err(|problem| anyhow::anyhow!("{problem}"))?;
-    let path = path.context("no configuration file found; name one with --configFile=FILE")?;
+    let path = path.with_context(no_file)?;
     load_static(&path).map_err(|problems| anyhow::anyhow!("the static configuration is refused\n{problems}"))
 }
 
