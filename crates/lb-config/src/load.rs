@@ -9,7 +9,7 @@ use crate::dynamic::Config;
 use crate::dynamics::{Draft, check_references};
 use crate::problem::{Kind, Problem, Problems, Scope, printable};
 use crate::quarantine::TOLD;
-use crate::static_config::{EntryPoint, FileSource, StaticConfig};
+use crate::static_config::{EntryPoint, FileSource, Place, StaticConfig};
 use crate::statics::TRAEFIK;
 use crate::{directory, statics};
 
@@ -24,9 +24,11 @@ pub struct Context {
     /// Those of the routers that name none.
     pub default_entry_points: BTreeSet<String>,
     /// The middlewares that an entry point puts before its routers, as the static file writes them.
-    pub entry_point_middlewares: BTreeMap<String, Vec<String>>,
+    pub entry_point_middlewares: BTreeMap<String, Vec<(String, Place)>>,
     /// Where that is written, for problems.
     pub static_file: String,
+    /// Those whose objects others may name: no other provider has any.
+    pub providers: BTreeSet<String>,
     /// Services of the provider `internal`, without `@internal`.
     pub internal_services: BTreeSet<String>,
 }
@@ -40,6 +42,7 @@ impl Default for Context {
             default_entry_points: BTreeSet::new(),
             entry_point_middlewares: BTreeMap::new(),
             static_file: String::new(),
+            providers: [FILE.to_owned()].into(),
             internal_services: names.map(str::to_owned).into(),
         }
     }
@@ -63,9 +66,13 @@ impl From<&StaticConfig> for Context {
             default_entry_points: entry_points().filter(is_default).map(|e| e.name.clone()).collect(),
             entry_point_middlewares: entry_points()
                 .filter(|e| !e.http.middlewares.is_empty())
-                .map(|e| (e.name.clone(), e.http.middlewares.clone()))
+                .map(|e| {
+                    let places = e.http.middleware_places.iter().cloned();
+                    (e.name.clone(), e.http.middlewares.iter().cloned().zip(places).collect())
+                })
                 .collect(),
             static_file: config.file.clone(),
+            providers: [FILE.to_owned()].into(),
             internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
         }
     }
@@ -130,12 +137,14 @@ pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems
     read_static(&path.display().to_string(), &text, format)
 }
 
-/// Where the dynamic configuration lies, as far as a static file with errors elsewhere still says so: a
-/// check can then go on with [`Context::default`]. `None` also when the file says nothing of it.
-pub fn find_dynamic(path: &Path) -> Option<FileSource> {
+/// Where the dynamic configuration lies, as far as a static file with errors elsewhere still says so, and what
+/// a check can go on with: names that only the errors may hide are taken. `None` also when the file says nothing of it.
+pub fn find_dynamic(path: &Path) -> Option<(FileSource, Context)> {
     let text = read_text(path).ok()?;
     let config = try_static(&path.display().to_string(), &text, Format::of(path)?).0?;
-    config.providers.file.map(|file| file.source)
+    let Context { entry_points, internal_services, .. } = Context::default();
+    let context = Context { entry_points, internal_services, ..Context::from(&config) };
+    Some((config.providers.file?.source, context))
 }
 
 /// As [`load_static`], from YAML text called `name` in problems.
@@ -488,9 +497,9 @@ mod tests {
             ("", None),
         ] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(find_dynamic(&path), source, "{text}");
+            assert_eq!(find_dynamic(&path).map(|(source, _)| source), source, "{text}");
         }
-        assert_eq!(find_dynamic(&directory.path().join("absent.yml")), None);
+        assert!(find_dynamic(&directory.path().join("absent.yml")).is_none());
     }
 
     #[test]
@@ -500,7 +509,8 @@ mod tests {
         let context = Context::from(&parse_static("vigie.yml", text).unwrap().0);
         assert_eq!(context.static_file, "vigie.yml");
         assert_eq!(context.default_entry_points, ["tls", "web"].map(str::to_owned).into());
-        assert_eq!(context.entry_point_middlewares["web"], ["a@file"]);
+        let place = Place { line: 1, column: 56, key: "entryPoints.web.http.middlewares".to_owned() };
+        assert_eq!(context.entry_point_middlewares["web"], [("a@file".to_owned(), place)]);
         assert_eq!(context.entry_point_middlewares.len(), 1);
         let text = text.replace("':2'", "':2', asDefault: true");
         let context = Context::from(&parse_static("vigie.yml", &text).unwrap().0);

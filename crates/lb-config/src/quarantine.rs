@@ -141,7 +141,7 @@ impl<'a> Settling<'a> {
     fn entry_points(&mut self, provider: &'a str) {
         let context = self.context;
         for (entry_point, middlewares) in &context.entry_point_middlewares {
-            for middleware in middlewares {
+            for (middleware, _) in middlewares {
                 let qualified = if middleware.contains('@') {
                     middleware.clone()
                 } else {

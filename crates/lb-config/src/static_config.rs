@@ -101,6 +101,8 @@ pub struct EntryPointHttp {
     pub redirection: Option<Redirection>,
     /// Qualified (`name@provider`) where the file qualified them.
     pub middlewares: Vec<String>,
+    /// Where each of them is written: whether it exists only the dynamic configuration shows.
+    pub middleware_places: Vec<Place>,
     pub tls: Option<RouterTls>,
     /// False: a raw `;` in a query becomes `&`; true: `%3B`.
     pub encode_query_semicolons: bool,
@@ -109,6 +111,14 @@ pub struct EntryPointHttp {
     pub encoded_characters: Option<EncodedCharacters>,
     pub max_header_bytes: usize,
     pub alias_headers: AliasHeaders,
+}
+
+/// Where the static file writes something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub line: u32,
+    pub column: u32,
+    pub key: String,
 }
 
 #[derive(Clone, Debug)]

@@ -58,6 +58,8 @@ shop.yml:10:21: http.routers.old.middlewares[0]: no middleware is called `auth`
   hint: there are no middlewares
 shop.yml:10:27: http.routers.old.middlewares[1]: no middleware is called `limit`
   hint: there are no middlewares
+shop.yml:10:41: http.routers.old.middlewares[2]: no middleware is called `there@docker`
+  hint: the provider `docker` is not supported yet; define it in a file
 shop.yml:15:18: http.services.payments.loadBalancer.servers[0].url: `127.0.0.1:3001` has no scheme
   hint: write `http://192.0.2.7:3000`, `https://...` or `h2c://...`
 shop.yml:22:20: warning: http.services.users.loadBalancer.healthCheck.timeout: 10s is longer than the interval of 5s

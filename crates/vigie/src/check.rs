@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use lb_config::{
-    Context, Problem, Problems, StaticConfig, find_dynamic, find_static, load_dynamic, load_static,
+    Context, Kind, Problem, Problems, Scope, StaticConfig, find_dynamic, find_static, load_dynamic,
+    load_static,
 };
 
+use crate::options;
 use crate::print::{complain, say};
 
 /// How long `/ping` may take, as in Traefik.
@@ -21,7 +23,7 @@ pub(crate) fn check(config_file: Option<&Path>) -> ExitCode {
     let path = match find_static(config_file) {
         Ok(Some(path)) => path,
         Ok(None) => {
-            complain("vigie: no configuration file found\n  hint: name one with --configFile=FILE");
+            complain(&format!("vigie: {}", no_file()));
             return ExitCode::FAILURE;
         }
         Err(problem) => return report(&[problem]),
@@ -46,24 +48,31 @@ fn findings(path: &Path) -> Findings {
         Err(Problems(problems)) => (None, problems),
     };
     let mut read = vec![path.display().to_string()];
-    let (source, context) = match &config {
+    let found = match &config {
         Some(config) => {
-            (config.providers.file.as_ref().map(|file| file.source.clone()), Context::from(config))
+            config.providers.file.as_ref().map(|file| (file.source.clone(), Context::from(config)))
         }
-        // Which entry points and services there will be is not known: every name that may exist is taken.
-        None => (find_dynamic(path), Context::default()),
+        None => find_dynamic(path),
     };
-    match source.map(|source| load_dynamic(&source, &context)) {
+    match found.map(|(source, context)| load_dynamic(&source, &context)) {
         None => {}
         Some(Err(Problems(found))) => problems.extend(found),
         Some(Ok(loaded)) => {
             read.extend(loaded.files.iter().map(|file| file.display().to_string()));
             problems.extend(loaded.problems);
-            if let Some(config) = &config {
-                let mut found = crate::publish::compile_problems(config, &loaded.config);
-                found.iter_mut().for_each(|problem| loaded.places.locate(problem));
-                problems.extend(found);
-            }
+            let mut found = match &config {
+                Some(config) => crate::publish::compile_problems(config, &loaded.config),
+                None => crate::publish::compile_problems_without_static(&loaded.config),
+            };
+            // The load has told what is missing, with the place that asks for it.
+            found.retain(|problem| match &problem.scope {
+                Scope::Object { kind: Kind::Middleware, name } => {
+                    loaded.config.middlewares.contains_key(name)
+                }
+                _ => true,
+            });
+            found.iter_mut().for_each(|problem| loaded.places.locate(problem));
+            problems.extend(found);
         }
     }
     Findings { problems, read }
@@ -117,15 +126,24 @@ fn ask(address: SocketAddr) -> anyhow::Result<u16> {
     status.context("the answer is no HTTP")
 }
 
+fn no_file() -> String {
+    let variables = std::env::vars_os().map(|(name, _)| name);
+    let hint = || "no configuration file found\n  hint: name one with --configFile=FILE".to_owned();
+    options::refused_variables(variables)
+        .map_or_else(hint, |refused| format!("no configuration file found, and {refused}"))
+}
+
 /// The static configuration, or every reason why there is none.
 pub(crate) fn static_config(config_file: Option<&Path>) -> anyhow::Result<(StaticConfig, Vec<Problem>)> {
     let path = find_static(config_file).map_err(|problem| anyhow::anyhow!("{problem}"))?;
-    let path = path.context("no configuration file found; name one with --configFile=FILE")?;
+    let path = path.with_context(no_file)?;
     load_static(&path).map_err(|problems| anyhow::anyhow!("the static configuration is refused\n{problems}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use lb_testkit::Authority;
+
     use super::*;
 
     /// `key: message` of what is wrong with `vigie.yml` and the `dynamic.yml` that it names.
@@ -160,12 +178,51 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_the_static_file_hide_none_of_those_that_compiling_finds() {
+        let authority = Authority::new("test");
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, _) = authority.issue(&["a.test"]).write(directory.path(), "a");
+        let (_, key) = authority.issue(&["b.test"]).write(directory.path(), "b");
+        let dynamic = format!(
+            "tls: {{certificates: [{{certFile: '{}', keyFile: '{}'}}]}}\n\
+             http: {{routers: {{r: {{rule: 'Path(`/`)', service: api@internal, entryPoints: [web]}}}}}}",
+            certificate.display(),
+            key.display()
+        );
+        let web = "entryPoints: {web: {address: ':80'}}\n";
+        let right = problems(&format!("{web}api: {{}}"), &dynamic);
+        let [mismatch] = right.as_slice() else { panic!("{right:?}") };
+        assert!(mismatch.starts_with("certificate "), "{mismatch}");
+        let wrong = problems(&format!("{web}api: {{isecure: true}}"), &dynamic);
+        assert_eq!(wrong, ["api.isecure: there is no key `isecure` here", mismatch]);
+    }
+
+    #[test]
     fn a_middleware_that_an_entry_point_misses_is_told_once() {
         let dynamic = "http: {services: {s: {loadBalancer: {servers: []}}}, \
+                       middlewares: {broken: {retry: {attempts: 0}}}, \
                        routers: {a: {rule: 'Path(`/a`)', service: s}, b: {rule: 'Path(`/b`)', service: s}}}";
-        assert_eq!(
-            problems("entryPoints: {web: {address: ':80', http: {middlewares: [auth@file]}}}", dynamic),
-            ["entryPoints.web.http.middlewares: no middleware is called `auth`"]
-        );
+        let broken = "http.middlewares.broken.retry.attempts: 0 is out of range";
+        for (middleware, expected) in [
+            ("auth@file", "no middleware is called `auth`"),
+            ("auth@docker", "no middleware is called `auth@docker`"),
+            ("broken@file", ""),
+        ] {
+            // The routers are on both entry points, and the other one leads to them.
+            let told = problems(
+                &format!(
+                    "entryPoints: {{web: {{address: ':80', http: {{middlewares: [{middleware}]}}}}, \
+                     other: {{address: ':81'}}}}"
+                ),
+                dynamic,
+            );
+            let missing = format!("entryPoints.web.http.middlewares[0]: {expected}");
+            let all = [broken, &missing];
+            assert_eq!(told, all[..if expected.is_empty() { 1 } else { 2 }]);
+        }
+        let wrong = "entryPoints: {web: {address: ':80', http: {middlewares: [auth@file]}}}\nlog: {levl: x}";
+        let told = problems(wrong, dynamic);
+        let missing = "entryPoints.web.http.middlewares[0]: no middleware is called `auth`".to_owned();
+        assert!(told.contains(&missing), "{told:?}");
     }
 }

@@ -3,18 +3,25 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::options;
 use crate::server::ServerCommand;
 
 /// A Layer-7 high-availability load balancer that reads Traefik's configuration.
 #[derive(Debug, Parser)]
-#[command(name = "vigie", version, disable_version_flag = true)]
+#[command(name = "vigie")]
 pub(crate) struct Cli {
-    /// Static configuration file. Without it Traefik's places are searched: /etc/traefik/traefik,
-    /// $XDG_CONFIG_HOME/traefik, $HOME/.config/traefik, ./traefik (.toml, .yaml, .yml).
-    #[arg(long = "configfile", value_name = "FILE", global = true)]
+    /// Static configuration file; `$NAME` in it is the variable of that name. Without it Traefik's places are
+    /// searched, and the same for Vigie: /etc/traefik/traefik, /etc/vigie/vigie, then `traefik` and `vigie` in
+    /// $XDG_CONFIG_HOME, $HOME/.config and here (.toml, .yaml, .yml).
+    #[arg(long = "configfile", value_name = "FILE", global = true, value_parser = path())]
     pub(crate) config_file: Option<PathBuf>,
+    /// Print the version.
+    #[arg(short = 'V', long)]
+    pub(crate) version: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -24,8 +31,10 @@ pub(crate) enum Command {
     /// Validate the static and the dynamic configuration without starting; exit code 1 on errors.
     Check,
     /// Three API replicas behind Vigie on 127.0.0.1, to try things out.
+    #[command(arg = no_configuration())]
     Demo {
-        /// Port of the entry point; the replicas and the dashboard take free ones.
+        /// Port of the entry point, 0 for any free one. The replicas take free ones, the dashboard 8080 or, where
+        /// that is taken, a free one.
         #[arg(long, default_value_t = 8000)]
         port: u16,
     },
@@ -34,6 +43,7 @@ pub(crate) enum Command {
     /// Replace the running process by a new one that takes over its sockets; exit code 0 when that serves.
     ///
     /// The program is the file that is now where the running one was started from.
+    #[command(arg = no_configuration())]
     Upgrade {
         /// Which process, where several run.
         #[arg(long)]
@@ -45,11 +55,46 @@ pub(crate) enum Command {
         command: ServerCommand,
     },
     /// Print the version.
+    #[command(arg = no_configuration())]
     Version,
 }
 
+impl Command {
+    /// `--configFile` changes nothing for it.
+    pub(crate) fn reads_no_configuration(&self) -> Option<&'static str> {
+        match self {
+            Self::Demo { .. } => Some("demo"),
+            Self::Upgrade { .. } => Some("upgrade"),
+            Self::Version => Some("version"),
+            Self::Check | Self::Healthcheck | Self::Server { .. } => None,
+        }
+    }
+}
+
+/// What the arguments (without the program's own name) ask for.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let arguments: Vec<OsString> = arguments.collect();
+    let command = Cli::command();
+    let is_command = |word: &str| command.find_subcommand(word).is_some();
+    if let Some(refused) = options::refused_flags(&arguments, is_command) {
+        return Err(Cli::command().error(ErrorKind::UnknownArgument, refused));
+    }
+    Cli::from_arg_matches(&command.try_get_matches_from(normalised(arguments.into_iter()))?)
+}
+
+/// Stands for the global flag where that has no effect, and is not offered.
+fn no_configuration() -> Arg {
+    Arg::new("config_file").long("configfile").hide(true).value_parser(path())
+}
+
+/// Of a path in which variables are filled in.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new()
+        .try_map(|path| options::expanded(&path, |name| std::env::var_os(name)).map(PathBuf::from))
+}
+
 /// Go's flags: one dash or two, names in any case.
-pub(crate) fn normalised(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn normalised(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let flag = |argument: OsString| -> OsString {
         let Some(text) = argument.to_str() else { return argument };
         let bare = text.trim_start_matches('-');
@@ -82,12 +127,22 @@ mod tests {
     #[test]
     fn flags_are_spelt_as_in_traefik() {
         for spelling in ["--configFile=a.yml", "-configfile=a.yml", "--CONFIGFILE=a.yml"] {
-            let cli = Cli::try_parse_from(normalised([spelling.into()].into_iter())).unwrap();
+            let cli = parse([spelling.into()].into_iter()).unwrap();
             assert_eq!(cli.config_file, Some("a.yml".into()), "{spelling}");
         }
-        let cli = Cli::try_parse_from(normalised(
-            ["check".into(), "--configFile".into(), "b.yml".into()].into_iter(),
-        ));
+        let cli = parse(["check".into(), "--configFile".into(), "b.yml".into()].into_iter());
         assert_eq!(cli.unwrap().config_file, Some("b.yml".into()));
+        assert!(parse(["-V".into()].into_iter()).unwrap().version);
+    }
+
+    #[test]
+    fn the_configuration_file_is_offered_where_it_is_read() {
+        let help =
+            |command: &str| parse([command.into(), "--help".into()].into_iter()).unwrap_err().to_string();
+        for (command, offered) in
+            [("check", true), ("healthcheck", true), ("demo", false), ("upgrade", false)]
+        {
+            assert_eq!(help(command).contains("--configfile"), offered, "{command}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod demo;
 mod memory;
 mod notify;
 mod observe;
+mod options;
 mod print;
 mod publish;
 pub mod replica;
@@ -16,13 +17,12 @@ pub mod replica;
 mod run;
 mod server;
 mod upgrade;
+mod way_out;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::cli::{Cli, Command};
+use crate::cli::Command;
 use crate::print::say;
 
 /// Version as `vigie version` and the API give it.
@@ -30,7 +30,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the program with these arguments (without its own name).
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(cli::normalised(arguments)) {
+    let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -38,7 +38,20 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let config_file = cli.config_file.as_deref();
+    if config_file.is_some()
+        && let Some(name) = cli.command.as_ref().and_then(Command::reads_no_configuration)
+    {
+        print::complain(&format!(
+            "vigie: `{name}` reads no configuration file\n  hint: leave out --configFile"
+        ));
+        return ExitCode::FAILURE;
+    }
+    let is_demo = matches!(cli.command, Some(Command::Demo { .. }));
     let done = match cli.command {
+        _ if cli.version => {
+            say(&cli::version());
+            Ok(())
+        }
         None => run::run(config_file),
         Some(Command::Check) => return check::check(config_file),
         Some(Command::Demo { port }) => demo::run(port),
@@ -56,7 +69,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print::complain(&format!("vigie: {error:#}"));
+            let hint = way_out::hint(&error, is_demo).map(|hint| format!("\n  hint: {hint}"));
+            print::complain(&format!("vigie: {error:#}{}", hint.unwrap_or_default()));
             ExitCode::FAILURE
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lb_config::{Config, Problem, Problems, Scope, Severity, StaticConfig};
+use lb_config::{Config, Kind, Problem, Problems, Scope, Severity, StaticConfig};
 use lb_control::Candidate;
 use lb_core::balance::{MemberSpec, Service, Settings};
 use lb_proxy::{Failure, Publisher};
@@ -37,6 +37,16 @@ pub(crate) fn compile_problems(config: &StaticConfig, dynamic: &Config) -> Vec<P
         })
         .collect();
     lb_proxy::check(&Arc::new(config.clone()), dynamic, &live).iter().map(problem).collect()
+}
+
+/// The same where the static configuration is not known: all but what depends on it.
+pub(crate) fn compile_problems_without_static(dynamic: &Config) -> Vec<Problem> {
+    let Ok((config, _)) = lb_config::parse_static("", "") else { return Vec::new() };
+    let mut dynamic = dynamic.clone();
+    dynamic.routers.values_mut().for_each(|router| router.entry_points.clear());
+    let mut found = compile_problems(&config, &dynamic);
+    found.retain(|problem| !matches!(problem.scope, Scope::Object { kind: Kind::Router, .. }));
+    found
 }
 
 fn problem(failure: &Failure) -> Problem {

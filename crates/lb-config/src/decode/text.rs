@@ -3,6 +3,7 @@
 use super::Field;
 use crate::document::{Position, Scalar};
 use crate::problem::quoted;
+use crate::static_config::Place;
 
 #[derive(Clone)]
 pub(crate) struct Text<'a> {
@@ -33,6 +34,12 @@ impl<'a> Text<'a> {
     /// Of the value itself: its opening quote, or its part of a comma separated list.
     pub(crate) fn start(&self) -> Position {
         if std::ptr::eq(self.value.as_ptr(), self.whole().as_ptr()) { self.field.at() } else { self.at(0) }
+    }
+
+    /// For problems that are found when the file is no longer at hand.
+    pub(crate) fn place(&self) -> Place {
+        let Position { line, column, .. } = self.start();
+        Place { line, column, key: self.field.path() }
     }
 
     fn whole(&self) -> &'a str {

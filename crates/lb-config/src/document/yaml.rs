@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::position::{Files, Position};
 use super::template::Origin;
 use super::{Entry, MAX_DEPTH, MAX_NODES, Node, Scalar, Value, scalar};
-use crate::problem::{Problem, Severity, quoted};
+use crate::problem::{Problem, Severity, printable, quoted};
 
 pub(super) fn parse(
     text: &str,
@@ -37,7 +37,14 @@ pub(super) fn parse(
             Ok(event) => event,
             Err(error) => {
                 let at = builder.at(error.marker());
-                builder.problems.push(files.error(at, format!("not valid YAML: {}", error.info()), None));
+                let (message, hint) = match unknown_alias(text, &error) {
+                    Some(alias) => (
+                        format!("{} refers to an anchor that does not exist", quoted(alias)),
+                        Some(format!("write `\"{}\"` if no alias is meant", printable(alias))),
+                    ),
+                    None => (format!("not valid YAML: {}", error.info()), None),
+                };
+                builder.problems.push(files.error(at, message, hint));
                 return None;
             }
         };
@@ -61,6 +68,13 @@ pub(super) fn parse(
     }
     let empty = Node::new(Position { file, line: 1, column: 1 }, Value::Null);
     Some(builder.root.take().unwrap_or(empty))
+}
+
+/// The alias that an error is about, which the parser does not name.
+fn unknown_alias<'t>(text: &'t str, error: &ScanError) -> Option<&'t str> {
+    let (start, _) = text.char_indices().nth(error.marker().index())?;
+    let alias = text[start..].split(|c: char| c.is_whitespace() || ",[]{}".contains(c)).next()?;
+    (error.info().contains("unknown anchor") && alias.starts_with('*')).then_some(alias)
 }
 
 /// Line (from 1) and column (from 0) where `text` ends. YAML breaks lines at LF, CRLF and CR.
@@ -454,6 +468,27 @@ mod tests {
             ("*x", "a.yml:1:1"),
         ] {
             assert!(show(text).contains(place), "{}", show(text));
+        }
+    }
+
+    #[test]
+    fn an_alias_of_nothing_is_named() {
+        for text in [
+            "\u{feff}# \u{e9}\r\nhost: *.example.com\r\n",
+            "#\nhost: *.example.com",
+            "#\nhos: [*.example.com, b]",
+            "#\nho: {a: &x 1, b: *.example.com}",
+        ] {
+            let shown = show(text);
+            let place = format!("a.yml:2:{}: ", 1 + text.lines().nth(1).unwrap().find('*').unwrap());
+            assert!(shown.contains(&place), "{shown}");
+            assert!(
+                shown.contains(
+                    "`*.example.com` refers to an anchor that does not exist\n  \
+                     hint: write `\"*.example.com\"` if no alias is meant"
+                ),
+                "{shown}"
+            );
         }
     }
 }

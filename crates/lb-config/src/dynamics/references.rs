@@ -7,6 +7,7 @@ use crate::decode::Field;
 use crate::document::Position;
 use crate::dynamic::Config;
 use crate::problem::{Kind, Problem, Scope, printable, quoted};
+use crate::statics::PROVIDERS;
 use crate::suggest;
 
 /// One object names another.
@@ -17,6 +18,9 @@ pub(crate) struct Reference<'a> {
     /// The field that names it.
     field: Field<'a>,
 }
+
+/// The provider of what exists without being configured.
+const INTERNAL: &str = "internal";
 
 /// Middlewares that exist without being configured (reference 1.5).
 const INTERNAL_MIDDLEWARES: [&str; 2] = ["dashboard_redirect", "dashboard_stripprefix"];
@@ -142,8 +146,15 @@ fn nothing_called<'d>(
         let hint = suggest::hint(bare, plural(kind), names.iter().copied());
         (format!("no {kind} {are} called {}", quoted(bare)), hint)
     } else {
-        let names = draft.context.internal_services.iter().map(String::as_str);
-        let hint = suggest::hint(bare, "internal services", names);
+        let hint = if provider == INTERNAL {
+            let names = draft.context.internal_services.iter().map(String::as_str);
+            suggest::hint(bare, "internal services", names)
+        } else if PROVIDERS.contains(&provider) {
+            format!("the provider {} is not supported yet; define it in a file", quoted(provider))
+        } else {
+            let running = draft.context.providers.iter().map(String::as_str);
+            suggest::hint(provider, "providers", running.chain([INTERNAL]))
+        };
         (format!("no {kind} {are} called {}", quoted(name)), hint)
     }
 }
@@ -172,11 +183,10 @@ fn exists(draft: &Draft<'_>, kind: Kind, name: &str) -> bool {
         return draft.defined.get(&kind).is_some_and(|defined| defined.contains_key(name));
     }
     match (provider, kind) {
-        ("internal", Kind::Service) => draft.context.internal_services.contains(bare),
-        ("internal", Kind::Middleware) => INTERNAL_MIDDLEWARES.contains(&bare),
-        ("internal", Kind::ServersTransport) => bare == "default",
-        ("internal", _) => false,
-        _ => true,
+        (INTERNAL, Kind::Service) => draft.context.internal_services.contains(bare),
+        (INTERNAL, Kind::Middleware) => INTERNAL_MIDDLEWARES.contains(&bare),
+        (INTERNAL, Kind::ServersTransport) => bare == "default",
+        _ => draft.context.providers.contains(provider),
     }
 }
 
@@ -262,7 +272,8 @@ fn check_entry_points(draft: &Draft<'_>) {
     // Why nothing gets through an entry point.
     let mut blocked: BTreeMap<&str, String> = BTreeMap::new();
     for (entry_point, middlewares) in &context.entry_point_middlewares {
-        for name in middlewares.iter().map(|name| draft.qualify(name)) {
+        for (name, place) in middlewares {
+            let name = draft.qualify(name);
             let reason = if exists(draft, Kind::Middleware, &name) {
                 draft.report.first_reason(Kind::Middleware, &name)
             } else {
@@ -271,7 +282,9 @@ fn check_entry_points(draft: &Draft<'_>) {
                     entry_point,
                     Problem {
                         scope: Scope::Object { kind: Kind::Middleware, name: name.clone() },
-                        key: printable(&format!("entryPoints.{entry_point}.http.middlewares")),
+                        line: place.line,
+                        column: place.column,
+                        key: printable(&place.key),
                         ..Problem::whole_file(&context.static_file, message, Some(hint))
                     },
                 ));
@@ -309,6 +322,7 @@ fn check_entry_points(draft: &Draft<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use crate::static_config::Place;
     use crate::testing::{disabled, load, problems};
     use crate::{Context, Kind, parse_dynamic};
 
@@ -357,17 +371,46 @@ mod tests {
 
     #[test]
     fn names_of_other_providers() {
-        let route = |service: &str, middleware: &str| {
-            problems(&format!(
-                "http: {{routers: {{r: {{rule: 'Path(`/`)', service: {service}, middlewares: '{middleware}'}}}}}}"
-            ))
+        let text = "\
+http:
+  routers:
+    r: {rule: 'Path(`/`)', service: s@docker, middlewares: [a@docker, b@fil], tls: {options: x@docker}}
+    i: {rule: 'Path(`/`)', service: apy@internal, middlewares: dashboard_redirect@internal}
+    j: {rule: 'Path(`/`)', service: api@internal, middlewares: c@file}
+  services:
+    s: {loadBalancer: {servers: [], serversTransport: t@swarm}}
+  middlewares:
+    c: {chain: {middlewares: [u@docker]}}
+";
+        let told = |context: &Context| {
+            let loaded = parse_dynamic("a.yml", text, "file", context).unwrap();
+            loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         };
-        assert!(route("api@internal", "auth@docker").is_empty());
-        assert!(route("app@docker", "dashboard_redirect@internal").is_empty());
+        let docker = "the provider `docker` is not supported yet; define it in a file";
         assert_eq!(
-            route("apy@internal", "a@docker"),
-            ["http.routers.r.service: no service is called `apy@internal`"]
+            told(&Context::default()),
+            format!(
+                "\
+a.yml:3:37: http.routers.r.service: no service is called `s@docker`
+  hint: {docker}
+a.yml:3:61: http.routers.r.middlewares[0]: no middleware is called `a@docker`
+  hint: {docker}
+a.yml:3:71: http.routers.r.middlewares[1]: no middleware is called `b@fil`
+  hint: did you mean `file`? known providers: file, internal
+a.yml:3:94: http.routers.r.tls.options: no TLS options are called `x@docker`
+  hint: {docker}
+a.yml:4:37: http.routers.i.service: no service is called `apy@internal`
+  hint: did you mean `api`? known internal services: api, dashboard, noop, ping, prometheus
+a.yml:7:55: http.services.s.loadBalancer.serversTransport: no servers transport is called `t@swarm`
+  hint: the provider `swarm` is not supported yet; define it in a file
+a.yml:9:31: http.middlewares.c.chain.middlewares[0]: no middleware is called `u@docker`
+  hint: {docker}"
+            )
         );
+        // What a provider that runs has only the merge can ask.
+        let with_docker =
+            Context { providers: ["docker", "file"].map(str::to_owned).into(), ..Context::default() };
+        assert!(!told(&with_docker).contains("@docker"));
         let without_api = Context { internal_services: ["noop".to_owned()].into(), ..Context::default() };
         let text = "http: {routers: {r: {rule: 'Path(`/`)', service: api@internal}}}";
         let loaded = parse_dynamic("a.yml", text, "file", &without_api).unwrap();
@@ -384,10 +427,13 @@ mod tests {
                        both: {rule: 'Path(`/b`)', service: s, entryPoints: [web, other]}, \
                        other: {rule: 'Path(`/c`)', service: s, entryPoints: other}, \
                        default: {rule: 'Path(`/d`)', service: s}}";
+        let place = Place { line: 3, column: 20, key: "entryPoints.web.http.middlewares[0]".to_owned() };
         let context = |middleware: &str| Context {
             static_file: "vigie.yml".to_owned(),
+            providers: ["docker", "file"].map(str::to_owned).into(),
             default_entry_points: ["web".to_owned()].into(),
-            entry_point_middlewares: [("web".to_owned(), vec![middleware.to_owned()])].into(),
+            entry_point_middlewares: [("web".to_owned(), vec![(middleware.to_owned(), place.clone())])]
+                .into(),
             ..Context::default()
         };
         let load = |middleware: &str, text: &str| {
@@ -398,7 +444,8 @@ mod tests {
         for (middleware, middlewares, disabled_routers, reason) in [
             ("auth@file", auth, [].as_slice(), None),
             ("auth", auth, &[], None),
-            ("auth@docker", auth, &[], None), // another provider may have it
+            ("auth@docker", auth, &[], None), // that provider may have it
+            ("auth@swarm", auth, &lost, Some("middleware \"auth@swarm\" does not exist")),
             ("auht@file", auth, &lost, Some("middleware \"auht@file\" does not exist")),
             ("auht", auth, &lost, Some("middleware \"auht@file\" does not exist")),
             ("auth", "middlewares: {auth: {retry: {attempts: 0}}}", &lost, Some("0 is out of range")),
@@ -413,7 +460,7 @@ mod tests {
         let problem = load("auht", &format!("{routers}, {auth}")).problems.remove(0);
         assert_eq!(
             problem.to_string(),
-            "vigie.yml: entryPoints.web.http.middlewares: no middleware is called `auht`\n  \
+            "vigie.yml:3:20: entryPoints.web.http.middlewares[0]: no middleware is called `auht`\n  \
              hint: did you mean `auth`? known middlewares: auth"
         );
         assert!(load("auht", SERVICE).problems.is_empty(), "nothing is attached");

@@ -206,7 +206,7 @@ mod tests {
             ("true", Some("default")),
             ("{}", Some("default")),
             ("{options: strict}", Some("strict@file")),
-            ("{options: other@docker}", Some("other@docker")),
+            ("{options: strict@file}", Some("strict@file")),
             ("{options: default}", Some("default")),
             ("false", None),
             ("~", None),

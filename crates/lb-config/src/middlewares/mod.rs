@@ -96,7 +96,7 @@ fn chain<'a>(draft: &mut Draft<'a>, name: &str, block: &Block<'a>) -> Option<Mid
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{middleware, middleware_problems};
+    use crate::testing::{load, middleware_problems};
 
     #[test]
     fn a_middleware_has_one_kind() {
@@ -117,9 +117,8 @@ mod tests {
 
     #[test]
     fn chains_are_qualified() {
-        let text = "{chain: {middlewares: 'a@docker, b@kubernetes'}}";
-        let expected =
-            Middleware::Chain { middlewares: vec!["a@docker".to_owned(), "b@kubernetes".to_owned()] };
-        assert_eq!(middleware(text), Ok(expected));
+        let text = "http: {middlewares: {x: {chain: {middlewares: 'a, b@file'}}, a: &a {addPrefix: {prefix: /}}, b: *a}}";
+        let expected = Middleware::Chain { middlewares: vec!["a@file".to_owned(), "b@file".to_owned()] };
+        assert_eq!(load(text).config.middlewares["x@file"], expected);
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::static_config::Place;
 use crate::{parse_dynamic, testing::load};
 
 /// What is in force after these files, one after the other, each as YAML of one line.
@@ -192,7 +193,7 @@ fn old_and_new_chains_make_no_circle() {
 #[test]
 fn a_middleware_of_an_entry_point_stays_when_it_is_removed() {
     let context = Context {
-        entry_point_middlewares: [("web".to_owned(), vec!["m@file".to_owned()])].into(),
+        entry_point_middlewares: [("web".to_owned(), vec![("m@file".to_owned(), Place::default())])].into(),
         default_entry_points: ["web".to_owned()].into(),
         ..Context::default()
     };
@@ -209,8 +210,10 @@ fn a_middleware_of_an_entry_point_stays_when_it_is_removed() {
     assert!(settled.config.routers.is_empty());
     assert_eq!(names(&settled.disabled), ["router o", "router r"]);
     // Without a provider in its name it is that of each router.
-    let context =
-        Context { entry_point_middlewares: [("web".to_owned(), vec!["m".to_owned()])].into(), ..context };
+    let context = Context {
+        entry_point_middlewares: [("web".to_owned(), vec![("m".to_owned(), Place::default())])].into(),
+        ..context
+    };
     let parse = |provider: &str, text: &str| parse_dynamic("x.yml", text, provider, &context).unwrap();
     let (file, docker) = (parse("file", GOOD), parse("docker", &without));
     let parts = [("file", &file), ("docker", &docker)].into_iter();
@@ -220,7 +223,7 @@ fn a_middleware_of_an_entry_point_stays_when_it_is_removed() {
 
 #[test]
 fn providers_lean_on_each_other() {
-    let context = Context::default();
+    let context = Context { providers: ["docker", "file"].map(str::to_owned).into(), ..Context::default() };
     let parse = |provider: &str, text: &str| parse_dynamic("x.yml", text, provider, &context).unwrap();
     let file = parse("file", "http: {routers: {r: {rule: 'Path(`/`)', service: s@docker}}}");
     let docker = parse("docker", "http: {services: {s: {loadBalancer: {servers: [{url: 'http://a'}]}}}}");

@@ -1,7 +1,7 @@
 //! `entryPoints`.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::decode::{Block, Enabled, Field};
@@ -48,6 +48,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
         http: EntryPointHttp {
             redirection: None,
             middlewares: Vec::new(),
+            middleware_places: Vec::new(),
             tls: None,
             encode_query_semicolons: false,
             sanitize_path: true,
@@ -78,7 +79,8 @@ pub(super) fn read(root: &Block<'_>) -> Vec<EntryPoint> {
             continue;
         }
         let Some(block) = field.object() else { continue };
-        let mut entry_point = default_entry_point(name, ":0");
+        // Without an address there is a problem already: what asks who reaches it has no say.
+        let mut entry_point = default_entry_point(name, "127.0.0.1:0");
         if let Some(text) = block.require("address", "write `address: :80`").and_then(|field| field.text()) {
             match listen_address(text.value) {
                 Ok(address) => {
@@ -115,10 +117,10 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, redirections: &m
         transport.finish();
     }
     if let Some(field) = block.take("proxyProtocol") {
-        entry_point.proxy_protocol = proxy_protocol(&field);
+        entry_point.proxy_protocol = proxy_protocol(&field, entry_point);
     }
     if let Some(forwarded) = block.take("forwardedHeaders").and_then(|field| field.block()) {
-        entry_point.forwarded_headers = trusted_peers(&forwarded);
+        entry_point.forwarded_headers = trusted_peers(&forwarded, entry_point);
         if let Some(field) = forwarded.take("connection") {
             entry_point.forwarded_connection = connection_names(&field);
         }
@@ -208,20 +210,53 @@ fn read_limits(block: &Block<'_>, limits: &mut EntryPointLimits) {
     }
 }
 
-fn trusted_peers(block: &Block<'_>) -> TrustedPeers {
+fn trusted_peers(block: &Block<'_>, entry_point: &EntryPoint) -> TrustedPeers {
+    let insecure = block.take("insecure").filter(|field| field.boolean() == Some(true));
+    if let Some(field) = &insecure {
+        let way_out = "list the proxies in front under `trustedIPs`";
+        warn_if_open(field, entry_point, "any client may claim any address", way_out);
+    }
     TrustedPeers {
-        insecure: block.take("insecure").and_then(|field| field.boolean()).unwrap_or(false),
+        insecure: insecure.is_some(),
         trusted_ips: block.take("trustedIPs").map(|field| networks(&field)).unwrap_or_default(),
     }
 }
 
-fn proxy_protocol(field: &Field<'_>) -> TrustedPeers {
+/// Says what `field` allows to strangers where they may reach the entry point. Who binds to an address of this
+/// machine or of a private network has thought of who does.
+pub(super) fn warn_if_open(field: &Field<'_>, entry_point: &EntryPoint, risk: &str, way_out: &str) {
+    let address = entry_point.address;
+    let whose = match address.ip().to_canonical() {
+        ip if ip.is_unspecified() => "every address of this machine",
+        ip if is_private(ip) => return,
+        _ => "a public address",
+    };
+    field.warn(
+        format!("`true` on {}, {whose}: {risk}", quoted(&entry_point.address_text)),
+        Some(format!("{way_out}, or bind {} to 127.0.0.1:{}", quoted(&entry_point.name), address.port())),
+    );
+}
+
+/// RFC 1918, 3927, 4193, 4291 section 2.5.6, 6598.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || matches!(ip.octets(), [100, 64..128, ..])
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+fn proxy_protocol(field: &Field<'_>, entry_point: &EntryPoint) -> TrustedPeers {
     let peers = match field.enabled() {
         Enabled::Off => return TrustedPeers::default(),
         Enabled::Plain => TrustedPeers::default(),
         Enabled::With(block) => {
             let trusts = block.take("trustedIPs").is_some();
-            let peers = trusted_peers(&block);
+            let peers = trusted_peers(&block, entry_point);
             block.finish();
             if trusts {
                 return peers;
@@ -264,7 +299,10 @@ fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, redirections: &mu
         outer.finish();
     }
     if let Some(field) = block.take("middlewares") {
-        http.middlewares = field.texts().iter().map(|text| text.value.to_owned()).collect();
+        for text in field.texts() {
+            http.middlewares.push(text.value.to_owned());
+            http.middleware_places.push(text.place());
+        }
     }
     http.tls = block.take("tls").and_then(|field| entry_point_tls(&field));
     if let Some(encode) = block.take("encodeQuerySemicolons").and_then(|field| field.boolean()) {

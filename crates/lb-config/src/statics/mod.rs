@@ -5,6 +5,8 @@ mod observe;
 mod providers;
 mod token;
 
+pub(crate) use providers::PROVIDERS;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,7 +40,7 @@ pub(crate) const TRAEFIK: &str = "traefik";
 pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<StaticConfig> {
     let root = Block::root(report, root)?;
     let mut entry_points = entry_points::read(&root);
-    let api = root.take("api").as_ref().and_then(api);
+    let (api, insecure_at) = root.take("api").as_ref().and_then(api).unzip();
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
     let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
 
@@ -47,6 +49,12 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         || metrics.as_ref().is_some_and(|metrics| metrics.entry_point == TRAEFIK && !metrics.manual_routing);
     if wants_internal && !entry_points.iter().any(|entry_point| entry_point.name == TRAEFIK) {
         entry_points.push(entry_points::default_entry_point(TRAEFIK, ":8080"));
+    }
+    if let Some(Some(at)) = &insecure_at
+        && let Some(entry_point) = entry_points.iter().find(|entry_point| entry_point.name == TRAEFIK)
+    {
+        let way_out = "lead a router with a password to `api@internal` instead";
+        entry_points::warn_if_open(at, entry_point, "whoever reaches it reads the API", way_out);
     }
     entry_points.sort_by(|a, b| a.name.cmp(&b.name));
     let names: Vec<&str> = entry_points.iter().map(|entry_point| entry_point.name.as_str()).collect();
@@ -127,7 +135,8 @@ fn require_entry_point(field: &Field<'_>, name: &str, names: &[&str]) {
     }
 }
 
-fn api(field: &Field<'_>) -> Option<Api> {
+/// The API, and the field that opens it to all.
+fn api<'a>(field: &Field<'a>) -> Option<(Api, Option<Field<'a>>)> {
     let mut api = Api {
         insecure: false,
         dashboard: true,
@@ -139,11 +148,12 @@ fn api(field: &Field<'_>) -> Option<Api> {
     };
     let block = match field.enabled() {
         Enabled::Off => return None,
-        Enabled::Plain => return Some(api),
+        Enabled::Plain => return Some((api, None)),
         Enabled::With(block) => block,
     };
+    let insecure = block.take("insecure").filter(|field| field.boolean() == Some(true));
+    api.insecure = insecure.is_some();
     let flag = |key, default| block.take(key).and_then(|field| field.boolean()).unwrap_or(default);
-    api.insecure = flag("insecure", api.insecure);
     api.dashboard = flag("dashboard", api.dashboard);
     api.debug = flag("debug", api.debug);
     api.disable_dashboard_ad = flag("disableDashboardAd", api.disable_dashboard_ad);
@@ -158,7 +168,7 @@ fn api(field: &Field<'_>) -> Option<Api> {
     api.dashboard_name = text(&block, "dashboardName");
     api.token = token::read(&block);
     block.finish();
-    Some(api)
+    Some((api, insecure))
 }
 
 /// The ping, and the field that names its entry point.
@@ -476,6 +486,66 @@ mod tests {
             told("global: {checkNewVersion: false, sendAnonymousUsage: false}\nhostResolver: {}").is_empty()
         );
         assert!(told("x-anchors: {a: b}\ncore: {defaultRuleSyntax: v3}").is_empty());
+    }
+
+    #[test]
+    fn what_is_open_to_strangers_is_told() {
+        let of = |text: &str| {
+            let (_, warnings) =
+                parse_static("vigie.yml", text).unwrap_or_else(|problems| panic!("{problems}"));
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(
+            of("api: {insecure: true}"),
+            "vigie.yml:1:17: warning: api.insecure: `true` on `:8080`, every address of this machine: \
+             whoever reaches it reads the API\n  \
+             hint: lead a router with a password to `api@internal` instead, or bind `traefik` to 127.0.0.1:8080"
+        );
+        assert_eq!(
+            of(
+                "entryPoints:\n  web: {address: ':80', forwardedHeaders: {insecure: true}, proxyProtocol: {insecure: true}}"
+            ),
+            "vigie.yml:2:54: warning: entryPoints.web.forwardedHeaders.insecure: \
+             `true` on `:80`, every address of this machine: any client may claim any address\n  \
+             hint: list the proxies in front under `trustedIPs`, or bind `web` to 127.0.0.1:80\n\
+             vigie.yml:2:87: warning: entryPoints.web.proxyProtocol.insecure: \
+             `true` on `:80`, every address of this machine: any client may claim any address\n  \
+             hint: list the proxies in front under `trustedIPs`, or bind `web` to 127.0.0.1:80"
+        );
+        for (address, whose) in [
+            (":80", "every address of this machine"),
+            ("0.0.0.0:80", "every address of this machine"),
+            ("[::]:80", "every address of this machine"),
+            ("192.0.2.1:80", "a public address"),
+            ("[2001:db8::1]:80", "a public address"),
+            ("127.0.0.2:80", ""),
+            ("[::1]:80", ""),
+            ("[::ffff:127.0.0.1]:80", ""),
+            ("10.1.2.3:80", ""),
+            ("172.16.0.1:80", ""),
+            ("192.168.0.1:80", ""),
+            ("169.254.0.1:80", ""),
+            ("100.64.0.1:80", ""),
+            ("100.128.0.1:80", "a public address"),
+            ("[fd00::1]:80", ""),
+            ("[fe80::1]:80", ""),
+        ] {
+            let told =
+                of(&format!("entryPoints: {{traefik: {{address: '{address}'}}}}\napi: {{insecure: true}}"));
+            assert_eq!(told.is_empty(), whose.is_empty(), "{address}: {told}");
+            assert!(told.contains(whose), "{address}: {told}");
+        }
+        assert_eq!(
+            of(
+                "api: {insecure: false}\nentryPoints: {web: {address: ':80', forwardedHeaders: {insecure: false}}}"
+            ),
+            ""
+        );
+        // The address is what is wrong.
+        assert_eq!(
+            told("entryPoints: {web: {forwardedHeaders: {insecure: true}}}"),
+            ["entryPoints.web: `address` is missing"]
+        );
     }
 
     #[test]

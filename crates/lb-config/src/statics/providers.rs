@@ -10,8 +10,8 @@ use crate::suggest;
 /// Default of reference 1.4.
 const THROTTLE: Duration = Duration::from_secs(2);
 
-/// Reference 1.4, `providers.precedence`.
-const PRECEDENCE: [&str; 17] = [
+/// The names of Traefik's providers (reference 1.4, `providers.precedence`).
+pub(crate) const PROVIDERS: [&str; 17] = [
     "kubernetesgateway",
     "kubernetescrd",
     "kubernetes",
@@ -54,7 +54,7 @@ const UNSUPPORTED: [&str; 17] = [
 pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
     let mut providers = Providers {
         throttle: THROTTLE,
-        precedence: PRECEDENCE.iter().map(|name| (*name).to_owned()).collect(),
+        precedence: PROVIDERS.iter().map(|name| (*name).to_owned()).collect(),
         file: None,
     };
     let Some(block) = field.and_then(Field::block) else { return providers };
@@ -79,12 +79,12 @@ fn precedence(field: &Field<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for text in field.texts() {
         let name = text.value.to_ascii_lowercase();
-        if PRECEDENCE.contains(&name.as_str()) {
+        if PROVIDERS.contains(&name.as_str()) {
             names.push(name);
         } else {
             text.error(
                 format!("no provider is called {}", quoted(text.value)),
-                Some(suggest::hint(text.value, "providers", PRECEDENCE)),
+                Some(suggest::hint(text.value, "providers", PROVIDERS)),
             );
         }
     }
