@@ -193,7 +193,9 @@ fn prepare(x: &mut Exchange, upgrade: Option<&str>, framing: Framing) {
     lb_http1::remove_hop_by_hop(&mut x.head);
     x.head.remove("http2-settings");
     if trailers {
+        // RFC 9110 section 10.1.4: it speaks to the next server only.
         x.head.set("Te", b"trailers");
+        x.head.append("Connection", b"TE");
     }
     if let Some(protocol) = upgrade {
         x.head.append("Connection", b"Upgrade");
