@@ -71,8 +71,8 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
         reasons.push("memory is short: new requests are refused".to_owned());
     }
     let disabled = in_trouble(view, Trouble::Disabled);
-    if !disabled.is_empty() {
-        reasons.push(format!("{} objects of the configuration are disabled", disabled.len()));
+    for (kind, name) in disabled.keys() {
+        reasons.push(format!("{kind} {name}: disabled, it has no good version to go back to"));
     }
     let quarantined = in_trouble(view, Trouble::Quarantined);
     for (kind, name) in quarantined.keys() {

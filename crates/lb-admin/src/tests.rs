@@ -335,6 +335,20 @@ fn what_is_in_quarantine_is_shown_as_stale() {
     );
     let reason = json!("middleware limit@file: in quarantine, its last good version is used");
     assert!(health["reasons"].as_array().unwrap().contains(&reason), "{health}");
+
+    view.faults = vec![Fault { trouble: Trouble::Disabled, ..stale(Router, "new@file") }];
+    let health: Value = serde_json::from_slice(&ask(Internal::Ping, "/health", &view).body).unwrap();
+    let reason = "router new@file: disabled, it has no good version to go back to";
+    assert_has(
+        &health,
+        &[
+            ("/reasons", json!([reason])),
+            (
+                "/configuration/disabled",
+                json!([{"kind": "router", "name": "new@file", "error": ["a.yml:1:2: key: no"]}]),
+            ),
+        ],
+    );
 }
 
 #[test]

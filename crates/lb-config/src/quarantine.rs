@@ -73,18 +73,12 @@ pub fn settle<'a>(
     for (object, reasons) in broken {
         settling.spoil(&object, reasons);
     }
-    for (provider, _) in parts.clone() {
+    for (provider, _) in parts {
         settling.entry_points(provider);
     }
     settling.complete();
     settling.uncoil();
-    let Settling { mut config, stale, mut disabled, .. } = settling;
-    // Traefik's words, for those that have nothing better.
-    for (object, reasons) in parts.flat_map(|(_, part)| &part.disabled) {
-        if let Some(known) = disabled.get_mut(object) {
-            known.clone_from(reasons);
-        }
-    }
+    let Settling { mut config, stale, disabled, .. } = settling;
     config.tls.refuse_default = disabled.contains_key(&(Kind::TlsOptions, "default".to_owned()));
     Settled { config, stale, disabled }
 }

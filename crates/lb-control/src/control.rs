@@ -23,7 +23,7 @@ use lb_core::balance;
 use lb_observe::metrics::{Metrics, ServerGauge, ServiceGauge};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::operator::Operators;
 use crate::probe::{ClientTls, Probes};
@@ -240,6 +240,8 @@ impl Control {
         let mut state = State::clone(&self.state.load());
         let known = state.providers.entry(provider.to_owned()).or_default();
         let was_refused = known.refused.take().is_some();
+        let told_with = [&*state.quarantined, &*state.disabled];
+        quarantine::tell_problems(provider, &known.problems, &part.problems, told_with);
         known.problems = Arc::new(part.problems.clone());
         self.parts.insert(provider.to_owned(), part);
         self.state.store(state);
@@ -264,29 +266,27 @@ impl Control {
         let known = state.providers.entry(provider.clone()).or_default();
         known.loaded_at = Some(now);
         known.refused = None;
-        known.problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
+        let problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
         self.parts = parts;
-        let told = |problem: &&Problem| !quarantine::covers(&settled.stale, problem);
-        for problem in known.problems.iter().filter(told) {
-            if problem.is_error() {
-                error!(provider, "{problem}");
-            } else {
-                warn!(provider, "{problem}");
-            }
-        }
-        quarantine::tell(&state.quarantined, &settled.stale, &*self.complain);
+        quarantine::tell_problems(&provider, &known.problems, &problems, [&settled.stale, &settled.disabled]);
+        let warnings = problems.iter().filter(|problem| !problem.is_error()).count();
+        known.problems = problems;
+        quarantine::STALE.tell(&state.quarantined, &settled.stale, &*self.complain);
+        quarantine::DISABLED.tell(&state.disabled, &settled.disabled, &*self.complain);
         info!(
             provider,
             generation = state.generation,
             routers = state.config.routers.len(),
             services = state.config.services.len(),
             middlewares = state.config.middlewares.len(),
-            warnings = known.problems.len(),
+            warnings,
             quarantined = settled.stale.len(),
+            disabled = settled.disabled.len(),
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "Configuration loaded"
         );
         self.metrics.set_quarantined(quarantine::counts(&settled.stale));
+        self.metrics.set_disabled(quarantine::counts(&settled.disabled));
         state.quarantined = Arc::new(settled.stale);
         state.disabled = Arc::new(settled.disabled);
         self.state.store(state);

@@ -1,9 +1,9 @@
-//! What does not compile joins what was broken when it was read, and what is in quarantine is told.
+//! What does not compile joins what was broken when it was read, and what is broken is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use lb_config::{Kind, Problem, Problems, Reasons, Scope, Settled};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Takes in what a build failed for; false when nothing is to be gained by another one.
 ///
@@ -33,26 +33,57 @@ pub(crate) fn learn(
     learnt
 }
 
-/// Whether the problem is told with the quarantine of its object.
-pub(crate) fn covers(quarantined: &Reasons, problem: &Problem) -> bool {
+/// Logs the problems that a provider's part has and the one before had not, wherever their lines have moved to. Those
+/// of broken objects are told with these (`told_with`).
+pub(crate) fn tell_problems(provider: &str, before: &[Problem], now: &[Problem], told_with: [&Reasons; 2]) {
+    fn gist(problem: &Problem) -> (&str, &str, &str) {
+        (&problem.file, &problem.key, &problem.message)
+    }
+    let known: HashSet<_> = before.iter().map(gist).collect();
+    for problem in now.iter().filter(|problem| !known.contains(&gist(problem))) {
+        if !problem.is_error() {
+            warn!(provider, "{problem}");
+        } else if !told_with.iter().any(|reasons| covers(reasons, problem)) {
+            error!(provider, "{problem}");
+        }
+    }
+}
+
+/// Whether an error is told with its object.
+fn covers(reasons: &Reasons, problem: &Problem) -> bool {
     let object = match &problem.scope {
         Scope::Object { kind, name } => (*kind, name.clone()),
         Scope::File => (Kind::File, problem.file.clone()),
     };
-    problem.is_error() && quarantined.contains_key(&object)
+    reasons.contains_key(&object)
 }
 
-/// Says what has changed, one line for each object.
-pub(crate) fn tell(before: &Reasons, now: &Reasons, complain: &dyn Fn(&str)) {
-    for ((kind, name), reasons) in
-        now.iter().filter(|(object, reasons)| before.get(*object) != Some(*reasons))
-    {
-        let reasons = reasons.join("; ");
-        error!(kind = kind.word(), name, "In quarantine, its last good version is used: {reasons}");
-        complain(&format!("the {kind} {name} is in quarantine, its last good version is used: {reasons}"));
-    }
-    for (kind, name) in before.keys().filter(|object| !now.contains_key(*object)) {
-        info!(kind = kind.word(), name, "Out of quarantine");
+/// How it is told what has become of broken objects.
+pub(crate) struct Words {
+    begins: &'static str,
+    ends: &'static str,
+}
+
+pub(crate) const STALE: Words =
+    Words { begins: "in quarantine, its last good version is used", ends: "Out of quarantine" };
+
+pub(crate) const DISABLED: Words =
+    Words { begins: "disabled, it has no good version to go back to", ends: "No longer disabled" };
+
+impl Words {
+    /// Says what has changed, one line for each object.
+    pub(crate) fn tell(&self, before: &Reasons, now: &Reasons, complain: &dyn Fn(&str)) {
+        let Self { begins, ends } = self;
+        for ((kind, name), reasons) in
+            now.iter().filter(|(object, reasons)| before.get(*object) != Some(*reasons))
+        {
+            let words = format!("the {kind} {name} is {begins}: {}", reasons.join("; "));
+            error!(kind = kind.word(), name, "{words}");
+            complain(&words);
+        }
+        for (kind, name) in before.keys().filter(|object| !now.contains_key(*object)) {
+            info!(kind = kind.word(), name, "{ends}");
+        }
     }
 }
 

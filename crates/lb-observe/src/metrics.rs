@@ -128,6 +128,7 @@ struct Inner {
     memory: Mutex<Option<(u64, Arc<AtomicBool>)>>,
     log_dropped: Mutex<Arc<AtomicU64>>,
     quarantined: Mutex<Vec<(&'static str, usize)>>,
+    disabled: Mutex<Vec<(&'static str, usize)>>,
     reloads: AtomicU64,
     reload_failures: AtomicU64,
     /// Unix seconds, 0 before the first.
@@ -165,6 +166,7 @@ impl Metrics {
             memory: Mutex::default(),
             log_dropped: Mutex::default(),
             quarantined: Mutex::default(),
+            disabled: Mutex::default(),
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
             upgrades: AtomicU64::new(0),
@@ -292,6 +294,11 @@ impl Metrics {
     /// How many objects of each kind are in force in an older version than the configuration has.
     pub fn set_quarantined(&self, counts: Vec<(&'static str, usize)>) {
         *self.inner.quarantined.lock() = counts;
+    }
+
+    /// How many objects of each kind are left out because they are broken and never were good.
+    pub fn set_disabled(&self, counts: Vec<(&'static str, usize)>) {
+        *self.inner.disabled.lock() = counts;
     }
 
     /// This process follows another, which counted so many upgrades and failed ones.

@@ -260,6 +260,30 @@ fn a_build_that_fails_sends_an_object_back() {
 }
 
 #[test]
+fn whatever_is_left_out_says_where_its_fault_lies() {
+    let text = "http:
+  routers:
+    dangling: {rule: 'Path(`/`)', service: nope}
+    user: {rule: 'Path(`/u`)', service: s, middlewares: outer}
+  middlewares:
+    outer: {chain: {middlewares: inner}}
+    inner: {retry: {attempts: 0}}
+  services: {s: {loadBalancer: {servers: [{url: 'http://a'}]}}}";
+    let disabled = follow(&[text]).disabled;
+    let place = |name: &str| disabled.iter().find(|((_, known), _)| known == name).unwrap().1.join(" ");
+    assert!(
+        place("dangling@file").starts_with("a.yml:3:44: http.routers.dangling.service: "),
+        "{disabled:?}"
+    );
+    for name in ["user@file", "outer@file", "inner@file"] {
+        assert!(
+            place(name).starts_with("a.yml:7:31: http.middlewares.inner.retry.attempts: "),
+            "{disabled:?}"
+        );
+    }
+}
+
+#[test]
 fn certificates_are_known_by_their_files() {
     use crate::dynamic::{KeyPair, Pem};
     let pair = |origin: &str, content: &str| {

@@ -250,8 +250,12 @@ fn a_new_mistake_keeps_the_last_good_version_and_applies_the_rest() {
         (state.load().generation, state.load().services.len(), state.load().disabled.len()),
         (1, 1, 1)
     );
+    assert!(shown("lb_config_disabled_objects{kind=\"service\"} 1"));
+    let disabled = "the service other@file is disabled, it has no good version to go back to: dynamic.yml:3:1: other@file";
+    assert_eq!(std::mem::take(&mut *said.lock()), [disabled]);
     control.apply("file", with(2, &[]));
     assert!(state.load().disabled.is_empty());
+    assert!(shown("lb_config_disabled_objects{kind=\"service\"} 0"));
     assert!(shown("lb_config_quarantined_objects{kind=\"service\"} 0"));
     control.apply("file", with(3, &["other@file"]));
     assert_eq!(

@@ -396,11 +396,13 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
             single(Family::gauge(names::MEMORY_SHEDDING), shedding),
         ]);
     }
-    let mut quarantined = Family::gauge(names::QUARANTINED);
-    for (kind, count) in &*inner.quarantined.lock() {
-        quarantined.push(&[kind], *count as f64);
+    for (name, counts) in [(names::QUARANTINED, &inner.quarantined), (names::DISABLED, &inner.disabled)] {
+        let mut broken = Family::gauge(name);
+        for (kind, count) in &*counts.lock() {
+            broken.push(&[kind], *count as f64);
+        }
+        families.push(broken.build());
     }
-    families.push(quarantined.build());
     let mut build = Family::gauge(names::BUILD_INFO);
     build.push(&[inner.settings.version], 1.0);
     let mut certificates = Family::gauge(names::TLS_CERTS_NOT_AFTER);

@@ -108,6 +108,8 @@ definitions! {
     LAST_RELOAD_FAILURE = "lb_config_last_reload_failure" [] "Unix time of the last refused configuration, 0 if none.";
     QUARANTINED = "lb_config_quarantined_objects" ["kind"]
         "Objects whose last good version is in force because the newest one is broken, by kind.";
+    DISABLED = "lb_config_disabled_objects" ["kind"]
+        "Objects that are left out because they are broken and have no good version to go back to, by kind.";
     UPGRADES = "lb_upgrades_total" [] "Upgrades of Vigie itself that led from the first process to this one.";
     UPGRADE_FAILURES = "lb_upgrade_failures_total" []
         "Upgrades that failed: this process went on, or one of those before it.";

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::{HOST, STATIC, STATIC_TLS, Vigie, binary, origin};
 
 const QUARANTINED: &str = "lb_config_quarantined_objects";
+const DISABLED: &str = "lb_config_disabled_objects";
 const USERS: &str = "someone:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
 
 /// Two services of one server each, a router for `/` and one for `/other`, behind a password. What is broken about it is
@@ -335,6 +336,53 @@ async fn a_broken_file_of_a_directory_holds_up_no_other() {
     running.stop().await.assert_flawless();
 }
 
+/// A new object that cannot work takes nothing along and is told like one in quarantine.
+#[tokio::test]
+async fn a_new_broken_object_is_left_out_and_told() {
+    let [one, two, _three] = three().await;
+    let good = dynamic(&one, &two);
+    let vigie = Vigie::start(&good).await;
+    let kind = [("kind", "router")];
+    assert_eq!(vigie.metrics().await.value(DISABLED, &kind), Some(0.0));
+    vigie.write(&good.replace("  routers:\n", "  routers:\n    new: {rule: Path(`/new`), service: nope}\n"));
+    vigie.until_metric(DISABLED, &kind, 1.0).await;
+    let place = "dynamic.yml:3:40: http.routers.new.service: no service is called `nope`";
+    let said = vigie.process.stderr();
+    let line = said.lines().find(|line| line.starts_with("the router new@file is disabled, "));
+    assert!(line.is_some_and(|line| line.contains(place)), "{said}");
+    let health = vigie.json("/health").await;
+    assert!(health["configuration"]["disabled"][0]["error"][0].as_str().unwrap().contains(place), "{health}");
+    let router = vigie.json("/api/http/routers/new@file").await;
+    assert!(router["error"][0].as_str().unwrap().contains(place), "{router}");
+    assert_eq!(origin(&vigie.get("/").await), "one");
+    vigie.write(&good);
+    vigie.until_metric(DISABLED, &kind, 0.0).await;
+}
+
+/// What changes nothing that is in force is warned about all the same, once, wherever it moves to.
+#[tokio::test]
+async fn a_warning_is_logged_once_even_if_nothing_else_changes() {
+    let [one, two, three] = three().await;
+    let files = Files::new();
+    files.write("dynamic/a.yml", &dynamic(&one, &two));
+    let text = STATIC.replace("filename: '{dir}/dynamic.yml'", "directory: '{dir}/dynamic'");
+    let text = format!("{text}log: {{level: WARN}}\n");
+    let vigie = Vigie::launch(files, &text).await;
+    let told = |words: &'static str| vigie.words().matches(words).count();
+    let duplicate = "the router `app` is already defined and this one is ignored";
+    let misspelt = "the top-level key `htpp` is ignored";
+    vigie.files.write("dynamic/b.yml", "http: {routers: {app: {rule: Path(`/b`), service: other}}}\n");
+    assert!(eventually(PATIENCE, async || told(duplicate) == 1).await, "{}", vigie.words());
+    vigie.files.write(
+        "dynamic/b.yml",
+        "# Moved.\nhttp: {routers: {app: {rule: Path(`/c`), service: other}}}\nhtpp: {routers: {}}\n",
+    );
+    assert!(eventually(PATIENCE, async || told(misspelt) == 1).await, "{}", vigie.words());
+    vigie.files.write("dynamic/a.yml", &dynamic(&one, &three));
+    rest_is_live(&vigie, "three").await;
+    assert_eq!((told(duplicate), told(misspelt)), (1, 1), "{}", vigie.words());
+}
+
 /// With nothing to fall back on, what is broken is left out with all that uses it: 404, never without its password.
 #[tokio::test]
 async fn at_start_what_is_broken_is_left_out_and_the_rest_serves() {
@@ -353,7 +401,12 @@ async fn at_start_what_is_broken_is_left_out_and_the_rest_serves() {
         .map(|object| object["name"].clone())
         .collect();
     assert_eq!(disabled, ["guarded@file", "auth@file", "chain@file"]);
-    assert!(vigie.words().contains("dynamic.yml:15:"), "{}", vigie.words());
+    let said = vigie.process.stderr();
+    for name in ["router guarded@file", "middleware auth@file", "middleware chain@file"] {
+        let line = said.lines().find(|line| line.starts_with(&format!("the {name} is disabled, ")));
+        assert!(line.is_some_and(|line| line.contains("dynamic.yml:15:")), "{name}: {said}");
+    }
+    assert_eq!(vigie.metrics().await.value(DISABLED, &[("kind", "middleware")]), Some(2.0));
 
     let mut command = Command::new(binary());
     command.args(["check", "--configFile=vigie.yml"]).current_dir(vigie.files.path());
