@@ -2,7 +2,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_config::dynamic::{OutlierDetection, SlowStart};
+use lb_config::dynamic::{Observability, OutlierDetection, SlowStart};
 use lb_core::health::{AdminState, Outcome, Probe};
 use serde_json::{Value, json};
 
@@ -131,6 +131,26 @@ fn routers_have_traefiks_shape() {
         &[("/priorityStr", json!("9223372036854775807")), ("/using", json!(["traefik"]))],
     );
     assert!(names(&api("/api/http/routers", &view)).contains(&"web-to-websecure@internal"));
+}
+
+#[test]
+fn routers_take_the_observability_of_their_entry_point() {
+    let mut view = view();
+    assert_eq!(api("/api/entrypoints/web", &view).get("observability"), None);
+    let off = Observability { access_logs: Some(false), metrics: Some(false) };
+    let fixed = Arc::make_mut(&mut view.static_config);
+    fixed.entry_points.iter_mut().find(|entry_point| entry_point.name == "web").unwrap().observability = off;
+    let shown = |access_logs: bool, metrics: bool| json!({"accessLogs": access_logs, "metrics": metrics, "tracing": true, "traceVerbosity": "minimal"});
+    assert_has(&api("/api/entrypoints/web", &view), &[("/observability", shown(false, false))]);
+    let router =
+        |name: &str, view: &View| api(&format!("/api/http/routers/{name}"), view)["observability"].clone();
+    assert_eq!(router("ops@file", &view), shown(false, false));
+    // On two entry points, it is a router for itself on this one.
+    assert_eq!(router("web-low@file", &view), shown(false, false));
+    assert_eq!(router("websecure-low@file", &view), shown(true, true));
+    let config = Arc::make_mut(&mut view.config);
+    config.routers.get_mut("ops@file").unwrap().observability.metrics = Some(true);
+    assert_eq!(router("ops@file", &view), shown(false, true));
 }
 
 #[test]

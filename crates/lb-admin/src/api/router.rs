@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use lb_config::Kind;
-use lb_config::dynamic::{self, RouterTls};
+use lb_config::dynamic::{self, Observability, RouterTls};
 use lb_config::static_config::{EntryPoint, StaticConfig};
 use serde_json::Value;
 
@@ -24,8 +24,7 @@ pub(super) struct Router<'v> {
     rule: Cow<'v, str>,
     priority: i64,
     tls: Option<&'v RouterTls>,
-    access_logs: bool,
-    metrics: bool,
+    observability: Observability,
     status: &'static str,
     /// Its last good version, kept because the newest is broken.
     stale: bool,
@@ -43,8 +42,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
         rule: router.rule.into(),
         priority: router.priority,
         tls: None,
-        access_logs: true,
-        metrics: true,
+        observability: Observability::default(),
         status: "enabled",
         stale: false,
         errors: Vec::new(),
@@ -58,8 +56,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             rule: "".into(),
             priority: 0,
             tls: None,
-            access_logs: true,
-            metrics: true,
+            observability: Observability::default(),
             status: "disabled",
             stale: false,
             errors: model.errors(Kind::Router, name).to_vec(),
@@ -83,6 +80,7 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                   entry_points: Vec<Cow<'v, str>>,
                   entry_point: Option<&'v EntryPoint>| {
         let before = entry_point.map_or(&[][..], |entry_point| &entry_point.http.middlewares);
+        let default = entry_point.map(|entry_point| entry_point.observability).unwrap_or_default();
         Router {
             middlewares: before.iter().chain(&router.middlewares).map(|m| qualified(m, &name)).collect(),
             entry_points,
@@ -90,8 +88,10 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
             rule: router.rule_text.as_str().into(),
             priority: router.priority,
             tls: router.tls.as_ref().or(entry_point.and_then(|entry_point| entry_point.http.tls.as_ref())),
-            access_logs: router.observability.access_logs.unwrap_or(true),
-            metrics: router.observability.metrics.unwrap_or(true),
+            observability: Observability {
+                access_logs: router.observability.access_logs.or(default.access_logs),
+                metrics: router.observability.metrics.or(default.metrics),
+            },
             status: model.status(Kind::Router, written),
             stale: model.is_stale(Kind::Router, written),
             errors: model.errors(Kind::Router, written).to_vec(),
@@ -119,7 +119,10 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
 /// Whether it changes the routers attached to it.
 fn has_settings(entry_point: &EntryPoint) -> bool {
     let http = &entry_point.http;
-    !http.middlewares.is_empty() || http.tls.is_some() || http.encoded_characters.is_some()
+    !http.middlewares.is_empty()
+        || http.tls.is_some()
+        || http.encoded_characters.is_some()
+        || entry_point.observability != Observability::default()
 }
 
 /// Entry points name middlewares of the router's own provider, unless they say which.
@@ -152,11 +155,6 @@ impl Router<'_> {
     }
 
     fn body(&self) -> Object {
-        let observability = Object::new()
-            .set("accessLogs", self.access_logs)
-            .set("metrics", self.metrics)
-            .set("tracing", true)
-            .set("traceVerbosity", "minimal");
         let mut using = if self.status == "disabled" { Vec::new() } else { self.entry_points.to_vec() };
         using.sort();
         Object::new()
@@ -167,7 +165,7 @@ impl Router<'_> {
             .text("ruleSyntax", if provider(&self.name) == "internal" { "default" } else { "" })
             .number("priority", self.priority)
             .some("tls", self.tls.map(|tls| self::tls(tls, "default")))
-            .set("observability", observability.build())
+            .set("observability", observability(self.observability))
             .list("error", &self.errors)
             .set("status", self.status)
             .flag("stale", self.stale)
@@ -192,6 +190,16 @@ impl Router<'_> {
             && list::has_status(query, self.status)
             && list::is_sought(query, &[&self.name, &self.rule])
     }
+}
+
+/// What is not said is on.
+pub(super) fn observability(settings: Observability) -> Value {
+    Object::new()
+        .set("accessLogs", settings.access_logs.unwrap_or(true))
+        .set("metrics", settings.metrics.unwrap_or(true))
+        .set("tracing", true)
+        .set("traceVerbosity", "minimal")
+        .build()
 }
 
 /// `tls` of routers, which have options always, and of entry points, which may leave them open.
