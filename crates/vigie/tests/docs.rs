@@ -150,6 +150,36 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// A row without a head above it is shown as plain text.
+#[test]
+fn every_table_is_in_one_piece() {
+    let is_row = |line: &str| line.starts_with('|');
+    for (page, text) in pages() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, pair) in lines.windows(2).enumerate() {
+            let begins = is_row(pair[0]) && (at == 0 || !is_row(lines[at - 1]));
+            assert!(!begins || pair[1].starts_with("| ---"), "{page}:{}: a table without a head", at + 1);
+        }
+    }
+}
+
+#[test]
+fn the_list_of_pages_has_each_once() {
+    let list = fs::read_to_string(root().join("docs/README.md")).unwrap();
+    for (page, _) in pages() {
+        let Some(name) =
+            page.strip_prefix("docs/").filter(|name| !name.contains('/') && *name != "README.md")
+        else {
+            continue;
+        };
+        assert_eq!(
+            list.matches(&format!("| [{}]({name}) |", name.trim_end_matches(".md"))).count(),
+            1,
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn every_metric_is_documented_and_no_other() {
     let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
