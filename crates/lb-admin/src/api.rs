@@ -17,7 +17,7 @@ use lb_observe::rfc3339;
 use serde_json::{Map, Value, json};
 
 use crate::query::{Query, decode_segment};
-use crate::{Admin, Response, Trouble, View, operator};
+use crate::{Admin, Response, Trouble, View, operator, probes};
 use object::Object;
 
 /// `rest` is the path behind `/api/`.
@@ -27,6 +27,7 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
     match segments[..] {
         ["version"] => Response::json(200, &version(admin, view)),
         ["overview"] => Response::json(200, &overview::overview(&model())),
+        ["configuration"] => Response::json(200, &probes::configuration(view)),
         ["rawdata"] => Response::json(200, &raw_data(&model())),
         ["entrypoints"] => entry_point::list(view, query),
         ["entrypoints", name] => found("entry point", name, |name| entry_point::one(view, name)),

@@ -70,12 +70,10 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
     if view.shedding {
         reasons.push("memory is short: new requests are refused".to_owned());
     }
-    let disabled = in_trouble(view, Trouble::Disabled);
-    for (kind, name) in disabled.keys() {
+    for (kind, name) in in_trouble(view, Trouble::Disabled).keys() {
         reasons.push(format!("{kind} {name}: disabled, it has no good version to go back to"));
     }
-    let quarantined = in_trouble(view, Trouble::Quarantined);
-    for (kind, name) in quarantined.keys() {
+    for (kind, name) in in_trouble(view, Trouble::Quarantined).keys() {
         reasons.push(format!("{kind} {name}: in quarantine, its last good version is used"));
     }
     let mut services = Map::new();
@@ -105,27 +103,31 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
         (true, false) => (200, "degraded"),
         (true, true) => (200, "healthy"),
     };
-    let stale: Vec<Value> = view
-        .stale
-        .iter()
-        .map(|error| json!({ "provider": error.provider, "at": rfc3339(error.at), "error": error.message }))
-        .collect();
     let body = json!({
         "status": status,
         "reasons": reasons,
         "version": admin.version,
         "startedAt": rfc3339(admin.started_at),
         "uptimeSeconds": view.now.duration_since(admin.started_at).unwrap_or_default().as_secs(),
-        "configuration": {
-            "loadedAt": view.loaded_at.map(rfc3339),
-            "lastError": view.last_error().map(|error| &error.message),
-            "stale": stale,
-            "quarantined": objects(&quarantined),
-            "disabled": objects(&disabled),
-        },
+        "configuration": configuration(view),
         "services": services,
     });
     Response::json(code, &body)
+}
+
+/// What is wrong with the configuration: what was refused, what is old, what is missing.
+pub(crate) fn configuration(view: &View) -> Value {
+    let refused = view
+        .stale
+        .iter()
+        .map(|error| json!({ "provider": error.provider, "at": rfc3339(error.at), "error": error.message }));
+    json!({
+        "loadedAt": view.loaded_at.map(rfc3339),
+        "lastError": view.last_error().map(|error| &error.message),
+        "stale": refused.collect::<Vec<_>>(),
+        "quarantined": objects(&in_trouble(view, Trouble::Quarantined)),
+        "disabled": objects(&in_trouble(view, Trouble::Disabled)),
+    })
 }
 
 type Objects<'v> = BTreeMap<(Kind, &'v str), Vec<&'v str>>;

@@ -369,6 +369,7 @@ fn what_is_in_quarantine_is_shown_as_stale() {
             ),
         ],
     );
+    assert_eq!(api("/api/configuration", &view), health["configuration"], "where the dashboard reads it");
 }
 
 #[test]

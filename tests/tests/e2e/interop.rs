@@ -49,3 +49,45 @@ async fn curl_wrk_and_h2load_find_nothing_wrong() {
         assert!(h2load.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{h2load}");
     }
 }
+
+/// The dashboard as a browser shows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_dashboard_says_first_what_is_wrong() {
+    let good = app("", &["http://127.0.0.1:9".to_owned()]);
+    let vigie = Vigie::start(&good).await;
+    let profile = tempfile::tempdir().unwrap();
+    let show = async || {
+        let profile = format!("--user-data-dir={}", profile.path().display());
+        let page = format!("http://{}/dashboard/", vigie.admin());
+        let arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", &profile];
+        // Time runs on its own there, but not while the page waits for an answer.
+        let dump = ["--virtual-time-budget=2000", "--dump-dom", &page];
+        let shown = program("chromium", &[&arguments[..], &dump].concat()).await;
+        let (top, rest) = shown.split_once("id=\"overview\"").expect("the dashboard");
+        (top.split_once("<main>").unwrap().1.to_owned(), rest.to_owned())
+    };
+    let (top, rest) = show().await;
+    assert!(!top.contains("<div"), "nothing is wrong: {top}");
+    assert!(rest.contains(">1 router<"), "{rest}");
+
+    vigie.write(
+        &good
+            .replace("service: app", "service: nope")
+            .replace("  routers:\n", "  routers:\n    new: {rule: Path(`/new`), service: none}\n"),
+    );
+    vigie.until_metric("lb_config_quarantined_objects", &[("kind", "router")], 1.0).await;
+    vigie.write("http: [");
+    vigie.until_metric("lb_config_reload_failures_total", &[], 1.0).await;
+    let (top, rest) = show().await;
+    for words in [
+        "provider file: the newest configuration was refused",
+        "dynamic.yml:1:8: not valid YAML",
+        "router new@file: disabled",
+        "http.routers.new.service: no service is called `none`",
+        "router app@file: in quarantine",
+        "http.routers.app.service: no service is called `nope`",
+    ] {
+        assert!(top.contains(words), "{words} in: {top}");
+    }
+    assert!(rest.contains(">1 warning<"), "{rest}");
+}
