@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::events::PROBE_BUCKETS;
 use super::family::{Family, single};
-use super::label::{LabelId, Snapshot};
+use super::label::{Kind, LabelId, Snapshot};
 use super::names::{self, Definition};
 use super::sample::Key;
 use super::table::{Bounds, Histogram, Row, Table};
@@ -239,12 +239,16 @@ fn per_server(requests: &Table<Key>, labels: &Snapshot, families: &mut Vec<Metri
 
 fn connections(open: &Open, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     let mut clients = Family::gauge(names::OPEN_CONNECTIONS);
+    let mut upstream = Family::gauge(names::UPSTREAM_CONNECTIONS);
     for (label, count) in open {
-        if let Some(text) = labels.text(*label) {
-            clients.push(&[text, "TCP"], *count as f64);
+        let Some(text) = labels.text(*label) else { continue };
+        match labels.kind(*label) {
+            Some(Kind::EntryPoint) => clients.push(&[text, "TCP"], *count as f64),
+            Some(Kind::Service) => upstream.push(&[text], *count as f64),
+            _ => {}
         }
     }
-    families.push(clients.build());
+    families.extend([clients.build(), upstream.build()]);
 }
 
 fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {

@@ -109,6 +109,10 @@ impl Snapshot {
         self.texts.get(&id).map(|(_, text)| &**text)
     }
 
+    pub(super) fn kind(&self, id: LabelId) -> Option<Kind> {
+        self.texts.get(&id).map(|(kind, _)| *kind)
+    }
+
     /// Whether the configuration no longer names it: its series are shown this time and not again.
     pub(super) fn is_dead(&self, id: LabelId) -> bool {
         self.dying.contains(&id) || !self.texts.contains_key(&id)

@@ -16,8 +16,8 @@ pub struct Shard(Mutex<Counts>);
 #[derive(Debug)]
 struct Counts {
     requests: Table<Key>,
-    /// Open connections of clients by entry point. One worker may open and another close, so only the sum
-    /// over the shards means something.
+    /// Open connections by entry point (clients) or service (upstream). One worker may open and another
+    /// close, so only the sum over the shards means something.
     open: FxHashMap<LabelId, i64>,
 }
 
@@ -37,7 +37,8 @@ impl Shard {
         self.0.lock().requests.record(sample);
     }
 
-    /// Counts a client's connection, under the label of its entry point, until the result is dropped.
+    /// Counts a connection until the result is dropped: a client's with an entry point's label
+    /// (`traefik_open_connections`), one to a server with a service's (`lb_upstream_connections`).
     pub fn connection(self: &Arc<Self>, label: LabelId) -> OpenConnection {
         *self.0.lock().open.entry(label).or_insert(0) += 1;
         OpenConnection { shard: Arc::clone(self), label }

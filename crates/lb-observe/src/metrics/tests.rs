@@ -300,15 +300,18 @@ fn connections_are_counted_until_dropped() {
     let (metrics, ids) = metrics(Settings::default());
     let opened = metrics.shard(0).connection(ids.entry_point);
     let handed_over = metrics.shard(1).connection(ids.entry_point);
-    let gauge = || {
-        let line = shown(&metrics, r#"traefik_open_connections{entrypoint="web",protocol="TCP"}"#).concat();
-        line.chars().last()
+    let upstream = metrics.shard(0).connection(ids.service);
+    let gauges = || {
+        [
+            shown(&metrics, r#"traefik_open_connections{entrypoint="web",protocol="TCP"}"#).concat(),
+            shown(&metrics, r#"lb_upstream_connections{service="api@file"}"#).concat(),
+        ]
+        .map(|line| line.chars().last())
     };
-    assert_eq!(gauge(), Some('2'));
-    drop(opened);
-    assert_eq!(gauge(), Some('1'));
+    assert_eq!(gauges(), [Some('2'), Some('1')]);
+    drop((opened, upstream));
+    assert_eq!(gauges(), [Some('1'), Some('0')]);
     drop(handed_over);
-    assert_eq!(gauge(), Some('0'));
 }
 
 #[test]
