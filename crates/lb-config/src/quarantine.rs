@@ -73,12 +73,20 @@ pub fn settle<'a>(
     for (object, reasons) in broken {
         settling.spoil(&object, reasons);
     }
-    for (provider, _) in parts {
+    for (provider, _) in parts.clone() {
         settling.entry_points(provider);
     }
     settling.complete();
     settling.uncoil();
-    let Settling { mut config, stale, disabled, .. } = settling;
+    let Settling { mut config, stale, mut disabled, .. } = settling;
+    // Traefik's words first where they differ: its API is asked for them. Then the place.
+    for (object, reasons) in parts.flat_map(|(_, part)| &part.disabled) {
+        if let Some(known) = disabled.get_mut(object) {
+            let new = |words: &&String| !known.iter().any(|line| line.contains(*words));
+            let words: Vec<String> = reasons.iter().filter(new).cloned().collect();
+            known.splice(0..0, words);
+        }
+    }
     config.tls.refuse_default = disabled.contains_key(&(Kind::TlsOptions, "default".to_owned()));
     Settled { config, stale, disabled }
 }

@@ -272,7 +272,9 @@ fn whatever_is_left_out_says_where_its_fault_lies() {
     let disabled = follow(&[text]).disabled;
     let place = |name: &str| disabled.iter().find(|((_, known), _)| known == name).unwrap().1.join(" ");
     assert!(
-        place("dangling@file").starts_with("a.yml:3:44: http.routers.dangling.service: "),
+        place("dangling@file").starts_with(
+            "the service \"nope@file\" does not exist a.yml:3:44: http.routers.dangling.service: "
+        ),
         "{disabled:?}"
     );
     for name in ["user@file", "outer@file", "inner@file"] {

@@ -251,7 +251,7 @@ fn a_new_mistake_keeps_the_last_good_version_and_applies_the_rest() {
         (1, 1, 1)
     );
     assert!(shown("lb_config_disabled_objects{kind=\"service\"} 1"));
-    let disabled = "the service other@file is disabled, it has no good version to go back to: dynamic.yml:3:1: other@file";
+    let disabled = "the service other@file is disabled, it has no good version to go back to: bad server; dynamic.yml:3:1: other@file";
     assert_eq!(std::mem::take(&mut *said.lock()), [disabled]);
     control.apply("file", with(2, &[]));
     assert!(state.load().disabled.is_empty());
