@@ -34,9 +34,7 @@ impl RateLimit {
     }
 
     pub(crate) fn on_request(&self, x: &Exchange) -> Step {
-        let Some(key) = source::key(x, &self.options.source) else {
-            return Step::Respond(Local::plain(500, "could not extract source of request"));
-        };
+        let key = source::key(x, &self.options.source);
         match self.limiter.take(key.as_bytes(), x.started) {
             Decision::Proceed => Step::Next,
             Decision::Wait(delay) => Step::Wait(delay),
@@ -101,9 +99,7 @@ impl InFlight {
     }
 
     pub(crate) fn on_request(&self, x: &mut Exchange) -> Step {
-        let Some(key) = source::key(x, &self.options.source) else {
-            return Step::Respond(Local::plain(500, "could not extract source of request"));
-        };
+        let key = source::key(x, &self.options.source);
         match self.limiter.acquire(key.as_bytes()) {
             Some(permit) => {
                 drop(key);
