@@ -67,12 +67,12 @@ fn name(field: &Field<'_>) -> Option<String> {
     Some(usable)
 }
 
-/// An unknown word leaves the attribute out, as it does in Traefik.
+/// In any letter case. An unknown word leaves the attribute out. Both as in Traefik.
 fn same_site(field: &Field<'_>) -> Option<SameSite> {
     const WORDS: [(&str, SameSite); 3] =
         [("none", SameSite::None), ("lax", SameSite::Lax), ("strict", SameSite::Strict)];
     let text = field.text().filter(|text| !text.value.is_empty())?;
-    let known = WORDS.iter().find(|(word, _)| *word == text.value).map(|(_, value)| *value);
+    let known = WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text.value)).map(|(_, value)| *value);
     if known.is_none() {
         text.warn(
             format!("{} is not a known value; the attribute is left out", quoted(text.value)),
@@ -135,7 +135,15 @@ mod tests {
         );
         assert_eq!(cookie("{cookie: {maxAge: -1}}").unwrap().max_age, Some(0));
         assert_eq!(cookie("{cookie: {maxAge: 0}}").unwrap().max_age, None);
-        assert_eq!(cookie("{cookie: {sameSite: Lax}}").unwrap().same_site, None);
+        for (word, expected) in [
+            ("Strict", Some(SameSite::Strict)),
+            ("LAX", Some(SameSite::Lax)),
+            ("None", Some(SameSite::None)),
+            ("laxx", None),
+        ] {
+            let cookie = cookie(&format!("{{cookie: {{sameSite: {word}}}}}"));
+            assert_eq!(cookie.unwrap().same_site, expected, "{word}");
+        }
     }
 
     #[test]
@@ -143,8 +151,8 @@ mod tests {
         for (sticky, expected) in [
             ("{}", "~sticky: has no effect without `cookie`"),
             (
-                "{cookie: {sameSite: Lax}}",
-                "~sticky.cookie.sameSite: `Lax` is not a known value; the attribute is left out",
+                "{cookie: {sameSite: laxx}}",
+                "~sticky.cookie.sameSite: `laxx` is not a known value; the attribute is left out",
             ),
             ("{cookie: {path: '/; Secure'}}", "sticky.cookie.path: `/; Secure` cannot be part of a cookie"),
             (
