@@ -318,7 +318,8 @@ pub struct Headers {
     pub access_control_allow_headers: Vec<String>,
     pub access_control_expose_headers: Vec<String>,
     pub access_control_allow_credentials: bool,
-    pub access_control_max_age: i64,
+    /// Seconds; a written 0 is sent, and keeps browsers from remembering the answer.
+    pub access_control_max_age: Option<i64>,
     pub add_vary_header: bool,
     pub allowed_hosts: Vec<String>,
     pub hosts_proxy_headers: Vec<String>,

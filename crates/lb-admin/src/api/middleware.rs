@@ -170,7 +170,7 @@ fn headers(headers: &Headers) -> Object {
         .list("accessControlAllowHeaders", &headers.access_control_allow_headers)
         .list("accessControlExposeHeaders", &headers.access_control_expose_headers)
         .flag("accessControlAllowCredentials", headers.access_control_allow_credentials)
-        .number("accessControlMaxAge", headers.access_control_max_age)
+        .some("accessControlMaxAge", headers.access_control_max_age)
         .flag("addVaryHeader", headers.add_vary_header)
         .list("allowedHosts", &headers.allowed_hosts)
         .list("hostsProxyHeaders", &headers.hosts_proxy_headers)

@@ -15,7 +15,7 @@ pub(super) fn headers(block: &Block<'_>) -> Option<Middleware> {
     let list = |key| block.take(key).map(|field| values(&field)).unwrap_or_default();
     let flag = |key| block.take(key).and_then(|field| field.boolean()).unwrap_or(false);
     let text = |key| block.take(key).and_then(|field| value(&field)).unwrap_or_default();
-    let seconds = |key| block.take(key).and_then(|field| field.integer(0..=i64::MAX)).unwrap_or(0);
+    let seconds = |key| block.take(key).and_then(|field| field.integer(0..=i64::MAX));
     let headers = Headers {
         custom_request_headers: map("customRequestHeaders"),
         custom_response_headers: map("customResponseHeaders"),
@@ -33,7 +33,7 @@ pub(super) fn headers(block: &Block<'_>) -> Option<Middleware> {
         allowed_hosts: list("allowedHosts"),
         hosts_proxy_headers: names("hostsProxyHeaders"),
         ssl_proxy_headers: map("sslProxyHeaders"),
-        sts_seconds: seconds("stsSeconds"),
+        sts_seconds: seconds("stsSeconds").unwrap_or(0),
         sts_include_subdomains: flag("stsIncludeSubdomains"),
         sts_preload: flag("stsPreload"),
         force_sts_header: flag("forceSTSHeader"),
@@ -140,6 +140,16 @@ mod tests {
         let names: Vec<_> = headers.custom_request_headers.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(names, ["X-B=1", "x-a=", "X-N=5"]);
         assert_eq!(headers.sts_seconds, 60);
+    }
+
+    #[test]
+    fn a_written_zero_is_an_age() {
+        for (text, expected) in [("accessControlMaxAge: 0", Some(0)), ("frameDeny: true", None)] {
+            let Ok(Middleware::Headers(headers)) = middleware(&format!("{{headers: {{{text}}}}}")) else {
+                panic!("no headers: {text}")
+            };
+            assert_eq!(headers.access_control_max_age, expected, "{text}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Headers {
             || !options.access_control_allow_headers.is_empty()
             || !options.access_control_expose_headers.is_empty()
             || options.access_control_allow_credentials
-            || options.access_control_max_age != 0
+            || options.access_control_max_age.is_some()
             || options.add_vary_header;
         let mut constant = Vec::new();
         let mut add = |name, value: &str| {
@@ -145,8 +145,8 @@ impl Headers {
                 local = local.with(name, value);
             }
         }
-        if self.options.access_control_max_age > 0 {
-            local = local.with("Access-Control-Max-Age", self.options.access_control_max_age.to_string());
+        if let Some(seconds) = self.options.access_control_max_age {
+            local = local.with("Access-Control-Max-Age", seconds.to_string());
         }
         if let Some(exposed) = self.exposed() {
             local = local.with("Access-Control-Expose-Headers", exposed.to_owned());
@@ -319,6 +319,24 @@ mod tests {
         assert_eq!(x.head.get("content-length"), Some(&b"2"[..]));
         assert_eq!(x.head.get("transfer-encoding"), None);
         assert_eq!(x.head.get("a"), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn a_preflight_is_told_its_age_if_one_is_set() {
+        for (age, expected) in [(None, None), (Some(0), Some("0")), (Some(60), Some("60"))] {
+            let options = config::Headers {
+                add_vary_header: true,
+                access_control_max_age: age,
+                ..config::Headers::default()
+            };
+            let fields = [("Origin", "https://a.test"), ("Access-Control-Request-Method", "PUT")];
+            let mut x = exchange("OPTIONS", &fields);
+            let Step::Respond(local) = Headers::new(&options).unwrap().on_request(&mut x) else {
+                panic!("let through")
+            };
+            local.write_head(&mut x.response);
+            assert_eq!(x.response.get_str("access-control-max-age"), expected, "{age:?}");
+        }
     }
 
     #[test]
