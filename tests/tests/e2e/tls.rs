@@ -136,7 +136,7 @@ async fn only_clients_with_a_certificate_come_in() {
         app("", &[server.url()]),
         certificates(&["site"])
     );
-    let vigie = Vigie::over(files, STATIC_TLS, &dynamic).await;
+    let vigie = Vigie::over(files, &format!("{STATIC_TLS}log: {{level: WARN}}\n"), &dynamic).await;
     let ask = async |config| -> anyhow::Result<u16> {
         let mut client = Client::connect_tls(vigie.websecure(), config, HOST).await?;
         Ok(client.get(HOST, "/").await?.status)
@@ -146,6 +146,8 @@ async fn only_clients_with_a_certificate_come_in() {
     assert_eq!(ask(authority.client_config_with(&[], &known)).await.unwrap(), 200);
     assert!(ask(authority.client_config(&[])).await.is_err());
     assert!(ask(authority.client_config_with(&[], &unknown)).await.is_err());
+    vigie.until_said("client certificates are refused entryPointName=websecure tlsOptions=default").await;
+    vigie.until_said("reason=UnknownIssuer refused=1").await;
     let h2 = authority.client_config_with(&["h2"], &known);
     let client = H2Client::connect_tls(vigie.websecure(), h2, HOST).await.unwrap();
     assert_eq!(client.get(HOST, "/").await.unwrap().status, 200);

@@ -262,7 +262,13 @@ async fn handshake(
             return Err(io::Error::other("no certificate or no valid options for this name"));
         };
         let config = config_for_suites(config, start.client_hello().cipher_suites());
-        Ok((start.into_stream(config).await?, profile))
+        match start.into_stream(config).await {
+            Ok(stream) => Ok((stream, profile)),
+            Err(error) => {
+                profile.report(&error, &entry.config.name, client, Instant::now().into_std());
+                Err(error)
+            }
+        }
     };
     match tokio::time::timeout(GREETING_TIMEOUT, shake).await {
         Ok(Ok((stream, profile))) => {

@@ -6,6 +6,7 @@
 pub(crate) mod algorithms;
 pub(crate) mod certificates;
 pub(crate) mod client;
+mod client_auth;
 pub(crate) mod server;
 mod ticket_keys;
 mod tickets;

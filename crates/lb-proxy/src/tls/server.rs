@@ -6,27 +6,24 @@
 //! its authority would be looked at again.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
-use lb_config::dynamic::{ClientAuth, ClientAuthType, Tls, TlsOptions};
+use lb_config::dynamic::{ClientAuthType, Tls, TlsOptions};
 use lb_config::{DEFAULT_CERTIFICATE, Kind};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::CryptoProvider;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache, VerifierBuilderError,
-    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls::{CipherSuite, ServerConfig};
 
 use super::algorithms::{self, Dropped, SelectionError};
-use super::certificates::{CertInfo, CertificateError, Certificates, IsDefault, chain};
+use super::certificates::{CertInfo, CertificateError, Certificates, IsDefault};
+use super::client_auth::client_verifier;
 use super::tickets::{self, Class};
+use crate::report::Report;
 
 /// The fatal alert `unrecognized_name` as it goes over the wire when [`TlsProfile::config_for`] has nothing for the
 /// client: RFC 6066 section 3, RFC 5246 section 7.2. rustls itself would say `access_denied`.
@@ -113,6 +110,7 @@ pub(crate) struct TlsProfile {
     pub(crate) config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     service: Service,
+    refused: Report,
 }
 
 /// Which clients a profile serves.
@@ -267,6 +265,7 @@ impl TlsProfile {
             config: Arc::new(config),
             certificates: Arc::clone(certificates),
             service: if options.sni_strict { Service::KnownNames } else { Service::Everyone },
+            refused: Report::default(),
         })
     }
 
@@ -282,6 +281,19 @@ impl TlsProfile {
             config: Arc::new(config),
             certificates: Arc::default(),
             service: Service::Nobody,
+            refused: Report::default(),
+        }
+    }
+
+    /// Says why a client certificate is refused, if that is why the handshake failed: the client is told no more than
+    /// that it is.
+    pub(crate) fn report(&self, failure: &io::Error, entry_point: &str, client: SocketAddr, now: Instant) {
+        let cause = failure.get_ref().and_then(|cause| cause.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(reason)) = cause
+            && let Some(refused) = self.refused.count(now)
+        {
+            tracing::warn!(entryPointName = entry_point, tlsOptions = %self.name, %client, %reason, refused,
+                "client certificates are refused");
         }
     }
 
@@ -343,39 +355,6 @@ fn session_class(options: &TlsOptions) -> Option<Class> {
     }
 }
 
-type CountedVerifier = (Arc<dyn ClientCertVerifier>, usize);
-
-/// How client certificates are treated, and how many of the configured authorities cannot be read; `None` if clients
-/// are not asked for any.
-fn client_verifier(
-    auth: Option<&ClientAuth>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Option<CountedVerifier>, OptionsError> {
-    let Some(auth) = auth else {
-        return Ok(None);
-    };
-    let anything = |mandatory| Arc::new(AnyCertificate { mandatory, provider: Arc::clone(provider) });
-    let mandatory = match auth.kind {
-        ClientAuthType::NoClientCert => return Ok(None),
-        ClientAuthType::RequestClientCert => return Ok(Some((anything(false), 0))),
-        ClientAuthType::RequireAnyClientCert => return Ok(Some((anything(true), 0))),
-        ClientAuthType::VerifyClientCertIfGiven => false,
-        ClientAuthType::RequireAndVerifyClientCert => true,
-    };
-    let mut roots = RootCertStore::empty();
-    let mut ignored = 0;
-    for pem in &auth.ca {
-        let (added, unreadable) = roots.add_parsable_certificates(chain(&pem.0)?);
-        if added == 0 {
-            return Err(OptionsError::NoUsableAuthority);
-        }
-        ignored += unreadable;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
-    Ok(Some((builder.build()?, ignored)))
-}
-
 /// Picks the certificate by server name.
 #[derive(Debug)]
 struct ByName {
@@ -403,60 +382,14 @@ impl ResolvesServerCert for OneOf {
     }
 }
 
-/// Accepts every certificate, as long as the client has its key (`RequestClientCert`, `RequireAnyClientCert`).
-#[derive(Debug)]
-struct AnyCertificate {
-    mandatory: bool,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ClientCertVerifier for AnyCertificate {
-    fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use lb_config::dynamic::{KeyPair, ServersTransport, TlsVersion};
+    use lb_config::dynamic::{ClientAuth, KeyPair, ServersTransport, TlsVersion};
+    use rustls::crypto::CryptoProvider;
+    use rustls::sign::SingleCertAndKey;
     use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
     use super::super::client::{Anything, client_config};
     use super::super::testing::{self, Authority, Key, handshake, pair, transport};
@@ -477,6 +410,22 @@ mod tests {
     fn client(certificates: Vec<KeyPair>) -> Arc<ClientConfig> {
         let transport = ServersTransport { insecure_skip_verify: true, certificates, ..transport() };
         client_config(&transport, true).unwrap()
+    }
+
+    /// A client that shows this certificate and signs with this key, whether they belong together or not.
+    fn presenting(pair: &KeyPair) -> Arc<ClientConfig> {
+        let chain = vec![CertificateDer::from_pem_slice(&pair.cert.0).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(&pair.key.0).unwrap();
+        let key = algorithms::provider().key_provider.load_private_key(key).unwrap();
+        let shown = CertifiedKey::new(chain, key);
+        let anything = Anything(algorithms::provider().signature_verification_algorithms);
+        let config = ClientConfig::builder_with_provider(Arc::clone(algorithms::provider()))
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(anything))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+        config.into()
     }
 
     fn table(tls: &Tls) -> TlsTable {
@@ -572,6 +521,30 @@ mod tests {
                 let accepted = shown.map(|pairs| handshake(&client(pairs), &config, "a.test").is_ok());
                 // A client whose certificate fits no hint of the server sends it all the same.
                 assert_eq!(accepted, expected, "{kind:?}, at most {:?}", options.max_version);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_of_version_1_proves_its_key() {
+        use ClientAuthType::*;
+        let client_pem = testing::pem(include_str!("../../testdata/version1-client.pem"));
+        let authority = testing::pem(include_str!("../../testdata/version1-authority.pem"));
+        let shown = KeyPair { cert: client_pem.clone(), key: client_pem, origin: "version 1".into() };
+        let stolen = KeyPair { key: pair(&["thief.test"], Key::Ecdsa).key, ..shown.clone() };
+        for kind in
+            [RequestClientCert, RequireAnyClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert]
+        {
+            for max_version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+                let options =
+                    TlsOptions { max_version: Some(max_version), ..auth(kind, vec![authority.clone()]) };
+                let table = table(&tls(vec![], vec![("o", options)]));
+                let config = &table.options("o").unwrap().config;
+                let done = handshake(&presenting(&shown), config, "a.test").unwrap();
+                assert_eq!(done.client_chain, 1, "{kind:?}, {max_version:?}");
+                let refused = handshake(&presenting(&stolen), config, "a.test").unwrap_err();
+                let expected = rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature);
+                assert_eq!(refused, expected, "{kind:?}, {max_version:?}");
             }
         }
     }

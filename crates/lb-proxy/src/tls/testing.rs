@@ -83,12 +83,24 @@ impl Authority {
 
     /// A certificate for a server or a client; names with `://` become URIs.
     pub(super) fn issue(&self, names: &[&str]) -> KeyPair {
+        self.issue_for(names, &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
+    }
+
+    /// A certificate for these purposes.
+    pub(super) fn issue_for(&self, names: &[&str], purposes: &[ExtendedKeyUsagePurpose]) -> KeyPair {
         let key = key(Key::Ecdsa);
         let mut params = params(names);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = purposes.to_vec();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         KeyPair { cert: pem(&certificate.pem()), key: pem(&key.serialize_pem()), origin: "issued.pem".into() }
+    }
+
+    /// Somebody with a certificate of this authority, who is none, but issues certificates all the same.
+    pub(super) fn pretender(&self) -> Self {
+        let key = key(Key::Ecdsa);
+        let params = params(&["pretender.test"]);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Self { pem: pem(&certificate.pem()), issuer: Issuer::new(params, key) }
     }
 }
 
