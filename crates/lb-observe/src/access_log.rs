@@ -115,7 +115,7 @@ pub struct Entry<'a> {
     /// The Host as received, port included.
     pub host: &'a str,
     pub method: &'a str,
-    /// With the query, as received.
+    /// With the query, as routers saw it.
     pub path: &'a str,
     /// `HTTP/1.1`, `HTTP/2.0`.
     pub protocol: &'a str,

@@ -191,6 +191,36 @@ async fn the_access_log_tells_each_request_in_json() {
     assert!(found.await);
 }
 
+/// Paths and headers are those of Traefik, which logs what Go made of a request.
+#[tokio::test]
+async fn the_json_log_has_the_sanitized_path_and_the_headers_as_received() {
+    let server = Origin::start("api").await;
+    let log =
+        "accessLog: {filePath: '{dir}/access.log', format: json, fields: {headers: {defaultMode: keep}}}\n";
+    let trusting = STATIC.replace(
+        "web: {address: '127.0.0.1:0'}",
+        "web: {address: '127.0.0.1:0', forwardedHeaders: {trustedIPs: [127.0.0.1]}}",
+    );
+    assert_ne!(trusting, STATIC);
+    let dynamic = app_with("middlewares: [inside]", "", &[server.url()])
+        + "  middlewares: {inside: {ipAllowList: {sourceRange: [203.0.113.9], ipStrategy: {depth: 1}}}}\n";
+    let vigie = Vigie::with(&format!("{trusting}{log}"), &dynamic).await;
+    let path = vigie.files.path().join("access.log");
+    for (turn, (client, status)) in [("203.0.113.9", 200), ("203.0.113.8", 403)].into_iter().enumerate() {
+        let fields = [("x-forwarded-for", client)];
+        let mut connection = Protocol::Http1.connect(vigie.web()).await;
+        connection.request("GET", "/%61//b/../c?d=%65", &fields, None).await;
+        let line = lines(&path, turn + 1).await.pop().unwrap();
+        let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(entry["DownstreamStatus"], status, "{line}");
+        assert_eq!(entry["RequestPath"], "/a/c?d=%65", "{line}");
+        assert_eq!(entry["request_X-Forwarded-For"], client, "{line}");
+        assert!(entry.get("request_Host").is_none(), "{line}");
+        assert_eq!(line.contains("\"origin_"), status == 200, "{line}");
+        assert!(line.contains("\"downstream_"), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn the_access_log_speaks_clf_and_is_reopened() {
     let server = Origin::start("api").await;

@@ -6,11 +6,14 @@ use lb_http1::Head;
 use lb_observe::access_log;
 use lb_observe::metrics::{Method, Protocol, Sample};
 
+use super::normalise::normalise_target;
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::snapshot::{Route, Target};
 use crate::upstream::Endpoint;
 use crate::worker::Worker;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// What is found out about a request while it is served.
 pub(crate) struct Outcome<'a> {
@@ -36,7 +39,7 @@ impl Outcome<'_> {
         if worker.access_log.is_some() {
             x.original_target.push_str(x.head.target());
             x.original_host.push_str(x.head.get_str("host").unwrap_or_default());
-            for line in x.head.get_all("x-forwarded-for").filter_map(|line| std::str::from_utf8(line).ok()) {
+            for line in x.head.get_all(FORWARDED_FOR).filter_map(|line| std::str::from_utf8(line).ok()) {
                 let comma = if x.original_forwarded_for.is_empty() { "" } else { ", " };
                 x.original_forwarded_for.push_str(comma);
                 x.original_forwarded_for.push_str(line);
@@ -139,6 +142,9 @@ fn write_line(
         Target::Service(service) => outcome.asked.map(|_| &*service.name),
         Target::Internal(internal) => Some(internal.name()),
     });
+    // As routers saw it; middlewares may have changed the target since.
+    let policy = &connection.entry.policy;
+    let sanitized = normalise_target(x.original_target.as_bytes(), policy).ok().flatten();
     let scheme = if connection.tls.is_some() { "https" } else { "http" };
     let address = outcome.endpoint.map(|endpoint| endpoint.address_text.as_str());
     log.write(&access_log::Entry {
@@ -150,11 +156,11 @@ fn write_line(
         service_url: outcome.endpoint.map(|endpoint| &*endpoint.url),
         service_addr: address,
         client: connection.client,
-        client_host: Some(&*x.original_forwarded_for).filter(|list| connection.trusted && !list.is_empty()),
+        client_host: believed(connection, x),
         client_username: x.user.as_deref(),
         host: &x.original_host,
         method: x.head.method(),
-        path: &x.original_target,
+        path: sanitized.as_deref().unwrap_or(&x.original_target),
         protocol: x.head.version().as_str(),
         scheme,
         request_bytes: outcome.request_bytes,
@@ -173,12 +179,27 @@ fn write_line(
         }),
         request_headers: log
             .keeps_request_headers()
-            .then_some(&|each| x.head.iter().for_each(|(n, v)| each(n, v))),
-        origin_headers: log
-            .keeps_response_headers()
+            .then_some(&|each| received(connection, x).for_each(|(n, v)| each(n, v))),
+        // What middlewares answer has no origin.
+        origin_headers: (log.keeps_response_headers() && outcome.asked.is_some())
             .then_some(&|each| x.response.iter().for_each(|(n, v)| each(n, v))),
         downstream_headers: log
             .keeps_response_headers()
             .then_some(&|each| x.response.iter().for_each(|(n, v)| each(n, v))),
     });
+}
+
+/// `X-Forwarded-For` from a trusted peer.
+fn believed<'a>(connection: &Connection, x: &'a Exchange) -> Option<&'a str> {
+    Some(&*x.original_forwarded_for).filter(|list| connection.trusted && !list.is_empty())
+}
+
+/// The fields of a request as Go has them, and so Traefik logs them: without those that it keeps elsewhere, and with
+/// the `X-Forwarded-For` that came from a trusted peer instead of the one that goes to the server.
+fn received<'a>(connection: &Connection, x: &'a Exchange) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    const ELSEWHERE: [&str; 3] = ["host", "transfer-encoding", FORWARDED_FOR];
+    x.head
+        .iter()
+        .filter(|(name, _)| !ELSEWHERE.iter().any(|other| name.eq_ignore_ascii_case(other)))
+        .chain(believed(connection, x).map(|list| (FORWARDED_FOR, list.as_bytes())))
 }
