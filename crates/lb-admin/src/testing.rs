@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lb_config::Context;
+use lb_config::{Context, Reasons};
 use lb_core::balance::{MemberSpec, Service, Settings};
 use lb_core::health;
 use lb_observe::metrics::Metrics;
@@ -53,9 +53,13 @@ pub(crate) fn started() -> SystemTime {
 
 /// Every server of every service is live and healthy.
 pub(crate) fn view() -> View {
+    view_of(DYNAMIC)
+}
+
+pub(crate) fn view_of(dynamic: &str) -> View {
     let (static_config, _) = lb_config::parse_static("traefik.yml", STATIC).unwrap();
     let loaded =
-        lb_config::parse_dynamic("dynamic.yml", DYNAMIC, "file", &Context::from(&static_config)).unwrap();
+        lb_config::parse_dynamic("dynamic.yml", dynamic, "file", &Context::from(&static_config)).unwrap();
     let services: HashMap<_, _> = loaded
         .config
         .services
@@ -64,7 +68,7 @@ pub(crate) fn view() -> View {
         .collect();
     View {
         static_config: Arc::new(static_config),
-        faults: Fault::of_load(&loaded.disabled, &loaded.problems),
+        faults: Fault::of_load(&loaded.disabled, &Reasons::new(), loaded.problems.iter()),
         config: Arc::new(loaded.config),
         services: Arc::new(services),
         loaded_at: Some(started()),

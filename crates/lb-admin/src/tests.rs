@@ -6,7 +6,7 @@ use lb_config::dynamic::{Observability, OutlierDetection, SlowStart};
 use lb_core::health::{AdminState, Outcome, Probe};
 use serde_json::{Value, json};
 
-use crate::testing::{api, ask, live, started, view};
+use crate::testing::{api, ask, live, started, view, view_of};
 use crate::{Admin, Fault, Internal, LoadError, Response, Trouble, View};
 
 fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
@@ -310,6 +310,24 @@ fn overview_counts() {
             ("/features", json!({"tracing": "", "metrics": "Prometheus", "accessLog": true})),
             ("/providers", json!(["File"])),
         ],
+    );
+}
+
+#[test]
+fn what_is_in_use_in_spite_of_an_error_is_warned_about() {
+    let view = view_of(
+        "http: {routers: {r: {rule: Host(`a.test`), service: s, entryPoints: [nope, web]}}, \
+         services: {s: {loadBalancer: {servers: [{url: 'http://10.0.0.1:80'}]}}}}",
+    );
+    let error = "dynamic.yml:1:70: http.routers.r.entryPoints[0]: no entry point is called `nope` (known entry points: \
+                 traefik, web, websecure)";
+    assert_has(
+        &api("/api/http/routers/r@file", &view),
+        &[("/status", json!("warning")), ("/error", json!([error])), ("/using", json!(["web"]))],
+    );
+    assert_has(
+        &api("/api/overview", &view),
+        &[("/http/routers/warnings", json!(1)), ("/http/routers/errors", json!(0))],
     );
 }
 

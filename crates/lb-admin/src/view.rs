@@ -1,10 +1,10 @@
 //! The state of the balancer at the moment of a request, as the binary gathers it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use lb_config::{Config, Kind, Problem, Scope, Severity, StaticConfig};
+use lb_config::{Config, Kind, Problem, Reasons, Scope, StaticConfig};
 use lb_core::balance::Service;
 
 use crate::operator::Standing;
@@ -54,26 +54,34 @@ pub enum Trouble {
 }
 
 impl Fault {
-    /// From what a load left out (`lb_config::Loaded::disabled`) and what it warns about.
-    pub fn of_load(disabled: &BTreeMap<(Kind, String), Vec<String>>, problems: &[Problem]) -> Vec<Self> {
-        let left_out = disabled.iter().flat_map(|((kind, name), messages)| {
-            messages.iter().map(|message| Self {
-                kind: *kind,
-                name: name.clone(),
-                trouble: Trouble::Disabled,
-                message: message.clone(),
-            })
-        });
-        let warned = problems.iter().filter_map(|problem| match &problem.scope {
-            Scope::Object { kind, name } if problem.severity == Severity::Warning => Some(Self {
-                kind: *kind,
-                name: name.clone(),
-                trouble: Trouble::Warning,
-                message: problem.message.clone(),
-            }),
-            _ => None,
-        });
-        left_out.chain(warned).collect()
+    /// What was left out, what is in quarantine, and what is in use although `problems` has errors of it: a router with
+    /// one unknown entry point among others.
+    pub fn of_load<'p>(
+        disabled: &Reasons,
+        quarantined: &Reasons,
+        problems: impl Iterator<Item = &'p Problem>,
+    ) -> Vec<Self> {
+        let mut faults = Vec::new();
+        for (reasons, trouble) in [(disabled, Trouble::Disabled), (quarantined, Trouble::Quarantined)] {
+            for ((kind, name), messages) in reasons {
+                let fault = |message: &String| Self {
+                    kind: *kind,
+                    name: name.clone(),
+                    trouble,
+                    message: message.clone(),
+                };
+                faults.extend(messages.iter().map(fault));
+            }
+        }
+        for problem in problems.filter(|problem| problem.is_error()) {
+            let Scope::Object { kind, name } = &problem.scope else { continue };
+            let object = (*kind, name.clone());
+            if !disabled.contains_key(&object) && !quarantined.contains_key(&object) {
+                let (kind, name) = object;
+                faults.push(Self { kind, name, trouble: Trouble::Warning, message: problem.line() });
+            }
+        }
+        faults
     }
 }
 

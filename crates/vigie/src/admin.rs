@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use lb_admin::{Admin, Demand, Fault, LoadError, Response, Standing, Trouble, Verdict, View};
-use lb_config::{Reasons, StaticConfig};
+use lb_admin::{Admin, Demand, Fault, LoadError, Response, Standing, Verdict, View};
+use lb_config::StaticConfig;
 use lb_control::{Operators, StateWatch};
 use lb_observe::metrics::Metrics;
 use lb_proxy::{Internal, InternalRequest, InternalResponse, Internals};
@@ -58,19 +58,8 @@ impl AdminService {
         let followed = self.state.get();
         let state = followed.map(|(state, _)| state.load_full()).unwrap_or_default();
         let standing = followed.map(|(_, operators)| operators.all()).unwrap_or_default();
-        let faults = |reasons: &Reasons, trouble| -> Vec<Fault> {
-            let told =
-                reasons.iter().flat_map(|(object, messages)| messages.iter().map(move |m| (object, m)));
-            told.map(|((kind, name), message)| Fault {
-                kind: *kind,
-                name: name.clone(),
-                trouble,
-                message: message.clone(),
-            })
-            .collect()
-        };
-        let mut found = faults(&state.disabled, Trouble::Disabled);
-        found.extend(faults(&state.quarantined, Trouble::Quarantined));
+        let problems = state.providers.values().flat_map(|provider| &*provider.problems);
+        let faults = Fault::of_load(&state.disabled, &state.quarantined, problems);
         // Without any provider there is nothing to wait for.
         let alone = self.static_config.providers.file.is_none();
         let loaded_at = state.loaded_at.or_else(|| alone.then_some(self.started_at));
@@ -84,7 +73,7 @@ impl AdminService {
             config: Arc::clone(&state.config),
             services: Arc::clone(&state.services),
             standing: standing.into_iter().map(|(told, server)| Standing { told, server }).collect(),
-            faults: found,
+            faults,
             loaded_at,
             stale: stale.collect(),
             draining: self.draining.load(Ordering::Relaxed),

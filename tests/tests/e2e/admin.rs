@@ -120,6 +120,17 @@ async fn lists_are_paged_and_searched() {
     assert_eq!(reversed[0]["name"], "r24@file");
 }
 
+#[tokio::test]
+async fn a_router_with_one_unknown_entry_point_is_warned_about() {
+    let server = Origin::start("api").await;
+    let vigie = Vigie::start(&app_with("entryPoints: [nope, web]", "", &[server.url()])).await;
+    let router = vigie.json("/api/http/routers/app@file").await;
+    assert_eq!((&router["status"], &router["using"]), (&json!("warning"), &json!(["web"])), "{router}");
+    assert!(router["error"][0].as_str().unwrap().contains("no entry point is called `nope`"), "{router}");
+    assert_eq!(vigie.json("/api/overview").await["http"]["routers"]["warnings"], 1);
+    assert_eq!(vigie.json("/health").await["status"], "healthy");
+}
+
 /// The API and the dashboard are off unless asked for, as in Traefik.
 #[tokio::test]
 async fn nothing_is_shown_unless_configured() {
