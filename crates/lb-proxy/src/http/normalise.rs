@@ -210,18 +210,22 @@ pub(crate) fn split_target(target: &str) -> (&str, &str) {
 /// A `Host` value as rules compare it: lower case, without port and brackets. A trailing dot stays, matchers
 /// tolerate it themselves.
 pub(crate) fn canonical_host(host: &str) -> Cow<'_, str> {
-    let name = if let Some(address) = host.strip_prefix('[') {
+    let mut name = if let Some(address) = host.strip_prefix('[') {
         address.split_once(']').map_or(host, |(address, _)| address)
     } else {
-        let name = host.trim_end_matches(|digit: char| digit.is_ascii_digit()).strip_suffix(':');
-        // More than one colon: an IPv6 address that somebody wrote without its brackets.
-        name.filter(|name| !name.contains(':')).unwrap_or(host)
+        let digits = host.bytes().rev().take_while(u8::is_ascii_digit).count();
+        host[..host.len() - digits].strip_suffix(':').unwrap_or(host)
     };
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
+    let (mut upper, mut colon) = (false, false);
+    for byte in name.bytes() {
+        upper |= byte.is_ascii_uppercase();
+        colon |= byte == b':';
     }
+    if colon && name.len() < host.len() && !host.starts_with('[') {
+        // An IPv6 address that somebody wrote without its brackets.
+        name = host;
+    }
+    if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
 }
 
 /// Whether a path has an escape that the entry point does not allow: 400 (reference 1.3, `encodedCharacters`).
