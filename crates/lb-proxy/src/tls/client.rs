@@ -20,6 +20,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::algorithms::{self, SelectionError, provider};
 use super::certificates::{CertificateError, certified_key, chain};
+use super::client_auth::is_authority;
 
 /// Why a transport cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -103,10 +104,12 @@ fn server_verifier(transport: &ServersTransport) -> Result<Arc<dyn ServerCertVer
         let mut roots = RootCertStore::empty();
         for pem in &transport.root_cas {
             let certificates = chain(&pem.0).map_err(TransportError::RootCa)?;
-            let (added, _) = roots.add_parsable_certificates(certificates.iter().cloned());
-            if added == 0 {
+            let (parsable, _) =
+                RootCertStore::empty().add_parsable_certificates(certificates.iter().cloned());
+            if parsable == 0 {
                 return Err(TransportError::NoUsableRoot);
             }
+            roots.add_parsable_certificates(certificates.iter().filter(|one| is_authority(one)).cloned());
             pinned.extend(certificates);
         }
         Arc::new(roots)
@@ -354,6 +357,10 @@ mod tests {
             assert!(accepts(&transport, &server, "a.test"));
             assert!(!accepts(&transport, &server, "b.test"));
         }
+        // Which makes its holder no authority for others.
+        let pretender = Authority::new("authority").pretender();
+        let transport = ServersTransport { root_cas: vec![pretender.pem.clone()], ..transport() };
+        assert!(!accepts(&transport, &server(pretender.issue(&["a.test"])), "a.test"));
         let expired = authority_pair(&["a.test"]);
         let der = chain(&expired.cert.0).unwrap().remove(0);
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));

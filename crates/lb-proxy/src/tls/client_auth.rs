@@ -126,7 +126,7 @@ impl Trusted {
 
 /// Whether a listed certificate may sign others, or stands for itself alone. Version 1 cannot say so; there it takes a
 /// certificate that has signed itself, for the holder of a listed one must not be able to make more of them.
-fn is_authority(certificate: &CertificateDer<'_>) -> bool {
+pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     let Ok(certificate) = parse(certificate) else { return false };
     if certificate.version() != X509Version::V3 {
         return certificate.subject().as_raw() == certificate.issuer().as_raw();
