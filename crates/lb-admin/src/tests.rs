@@ -139,7 +139,8 @@ fn routers_take_the_observability_of_their_entry_point() {
     assert_eq!(api("/api/entrypoints/web", &view).get("observability"), None);
     let off = Observability { access_logs: Some(false), metrics: Some(false) };
     let fixed = Arc::make_mut(&mut view.static_config);
-    fixed.entry_points.iter_mut().find(|entry_point| entry_point.name == "web").unwrap().observability = off;
+    fixed.entry_points.iter_mut().find(|entry_point| entry_point.name == "web").unwrap().observability =
+        Some(off);
     let shown = |access_logs: bool, metrics: bool| json!({"accessLogs": access_logs, "metrics": metrics, "tracing": true, "traceVerbosity": "minimal"});
     assert_has(&api("/api/entrypoints/web", &view), &[("/observability", shown(false, false))]);
     let router =

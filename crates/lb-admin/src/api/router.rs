@@ -75,12 +75,12 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         named => named.iter().map(|name| name.as_str().into()).collect(),
     };
     let settings =
-        |name: &str| fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| has_settings(ep));
+        |name: &str| fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| ep.shapes_routers());
     let single = |name: Cow<'v, str>,
                   entry_points: Vec<Cow<'v, str>>,
                   entry_point: Option<&'v EntryPoint>| {
         let before = entry_point.map_or(&[][..], |entry_point| &entry_point.http.middlewares);
-        let default = entry_point.map(|entry_point| entry_point.observability).unwrap_or_default();
+        let default = entry_point.and_then(|entry_point| entry_point.observability).unwrap_or_default();
         Router {
             middlewares: before.iter().chain(&router.middlewares).map(|m| qualified(m, &name)).collect(),
             entry_points,
@@ -114,15 +114,6 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         }
     }
     routers
-}
-
-/// Whether it changes the routers attached to it.
-fn has_settings(entry_point: &EntryPoint) -> bool {
-    let http = &entry_point.http;
-    !http.middlewares.is_empty()
-        || http.tls.is_some()
-        || http.encoded_characters.is_some()
-        || entry_point.observability != Observability::default()
 }
 
 /// Entry points name middlewares of the router's own provider, unless they say which.

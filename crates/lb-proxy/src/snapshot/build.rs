@@ -14,7 +14,7 @@ use lb_core::route;
 use lb_observe::metrics::{self, Metrics};
 
 use super::internal::{self, Internal};
-use super::{EntryRoutes, Queue, Retries, Route, RouteKey, Service, Snapshot, Target};
+use super::{EntryRoutes, Queue, Retries, Route, Service, Snapshot, Target};
 use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
@@ -76,8 +76,8 @@ impl Snapshot {
         builder.transports();
         let mut entry_points = Vec::with_capacity(fixed.config.entry_points.len());
         let attached = builder.attached();
-        for (index, (entry, routers)) in fixed.config.entry_points.iter().zip(attached).enumerate() {
-            entry_points.push(builder.entry_point(index, entry, routers));
+        for (entry, routers) in fixed.config.entry_points.iter().zip(attached) {
+            entry_points.push(builder.entry_point(entry, routers));
         }
         let Builder { failures, tls, routes, services, transports, endpoints, .. } = builder;
         let config = Arc::clone(config);
@@ -93,13 +93,20 @@ struct Builder<'a> {
     now: Instant,
     failures: Vec<Failure>,
     tls: Arc<TlsTable>,
-    routes: HashMap<RouteKey, Arc<Route>>,
+    routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     endpoints: HashSet<u64>,
 }
 
-type Attached<'a> = Vec<(&'a String, &'a dynamic::Router)>;
+/// A router on one entry point.
+#[derive(Clone, Copy)]
+struct Attached<'a> {
+    name: &'a str,
+    router: &'a dynamic::Router,
+    /// It names, or gets by default, other entry points as well.
+    elsewhere: bool,
+}
 
 impl<'a> Builder<'a> {
     fn fail(&mut self, kind: Kind, name: &str, message: impl Into<String>) {
@@ -135,7 +142,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Which routers each entry point gets.
-    fn attached(&mut self) -> Vec<Attached<'a>> {
+    fn attached(&mut self) -> Vec<Vec<Attached<'a>>> {
         let entries = &self.fixed.config.entry_points;
         let explicit = entries.iter().any(|entry| entry.as_default);
         let index: HashMap<&str, usize> =
@@ -146,12 +153,13 @@ impl<'a> Builder<'a> {
             .filter(|(_, entry)| if explicit { entry.as_default } else { entry.name != "traefik" })
             .map(|(at, _)| at)
             .collect();
-        let mut attached: Vec<Attached<'a>> = vec![Vec::new(); entries.len()];
+        let mut attached: Vec<Vec<Attached<'a>>> = vec![Vec::new(); entries.len()];
         let config = self.config;
         for (name, router) in &config.routers {
             if router.entry_points.is_empty() {
+                let elsewhere = defaults.len() > 1;
                 for at in &defaults {
-                    attached[*at].push((name, router));
+                    attached[*at].push(Attached { name, router, elsewhere });
                 }
                 continue;
             }
@@ -166,20 +174,22 @@ impl<'a> Builder<'a> {
                     .collect();
                 self.fail(Kind::Router, name, missing.join("; "));
             }
+            let elsewhere = router.entry_points.len() > 1;
             for at in known {
-                attached[at].push((name, router));
+                attached[at].push(Attached { name, router, elsewhere });
             }
         }
         attached
     }
 
-    fn entry_point(&mut self, index: usize, entry: &EntryPoint, routers: Attached<'a>) -> EntryRoutes {
+    fn entry_point(&mut self, entry: &EntryPoint, routers: Vec<Attached<'a>>) -> EntryRoutes {
         let mut plain = Vec::new();
         let mut secure = Vec::new();
         // Host to options name; `None` where two routers disagree.
         let mut options: HashMap<String, Option<String>> = HashMap::new();
         let mut built = Vec::with_capacity(routers.len());
-        for (name, router) in routers {
+        for attached in routers {
+            let router = attached.router;
             let tls = router.tls.as_ref().or(entry.http.tls.as_ref());
             if let Some(tls) = tls {
                 let wanted = options_name(tls);
@@ -194,7 +204,7 @@ impl<'a> Builder<'a> {
                         .or_insert_with(|| Some(wanted.to_owned()));
                 }
             }
-            if let Some(route) = self.router(index, entry, name, router, tls) {
+            if let Some(route) = self.router(entry, attached, tls) {
                 built.push((route, router, tls));
             }
         }
@@ -212,7 +222,7 @@ impl<'a> Builder<'a> {
             if let (Some(tls), Some(this)) = (tls, Arc::get_mut(&mut route)) {
                 this.tls_options = Some(self.effective_options(&router.rule.hosts(), tls, &options).into());
             }
-            self.routes.insert((route.name.to_string(), index), Arc::clone(&route));
+            self.routes.insert(route.name.to_string(), Arc::clone(&route));
             let rank = self.rank(&route.name);
             let entry = route::Route {
                 rule: Arc::clone(&router.rule),
@@ -258,12 +268,11 @@ impl<'a> Builder<'a> {
 
     fn router(
         &mut self,
-        index: usize,
         entry: &EntryPoint,
-        name: &str,
-        router: &dynamic::Router,
+        attached: Attached<'a>,
         tls: Option<&RouterTls>,
     ) -> Option<Arc<Route>> {
+        let Attached { name, router, elsewhere } = attached;
         if let Some(tls) = tls
             && self.tls.options(options_name(tls)).is_none()
         {
@@ -277,8 +286,8 @@ impl<'a> Builder<'a> {
             Some(internal) => Target::Internal(internal),
             None => Target::Service(self.service(name, &router.service)?),
         };
-        let merged = self.is_model(entry) && router.entry_points.len() > 1;
-        let shown = if merged { format!("{}-{name}", entry.name) } else { name.to_owned() };
+        let apart = elsewhere && entry.shapes_routers();
+        let shown = if apart { format!("{}-{name}", entry.name) } else { name.to_owned() };
         let mut names = Vec::new();
         for middleware in entry.http.middlewares.iter().chain(&router.middlewares) {
             let qualified = qualify(middleware, name);
@@ -292,16 +301,13 @@ impl<'a> Builder<'a> {
                 return None;
             }
         }
-        let key = (shown, index);
-        let before = self.previous.and_then(|snapshot| snapshot.routes.get(&key));
+        // The same router on an entry point before this one, else in the snapshot before.
+        let earlier = || self.previous.and_then(|snapshot| snapshot.routes.get(&shown));
+        let before = self.routes.get(&shown).or_else(earlier).cloned();
         let mut middlewares = Vec::with_capacity(names.len() + 1);
-        let policy = entry.http.encoded_characters.map(Middleware::EncodedCharacters);
-        let offset = usize::from(policy.is_some());
-        middlewares.extend(policy);
+        middlewares.extend(entry.http.encoded_characters.map(Middleware::EncodedCharacters));
         for (at, middleware) in names.iter().enumerate() {
-            let kept = before
-                .filter(|route| route.names.get(at) == Some(middleware))
-                .and_then(|route| route.middlewares.get(at + offset));
+            let kept = before.as_ref().and_then(|route| route.middleware(at, middleware));
             let build = middleware::Build {
                 name: middleware,
                 previous: kept,
@@ -316,14 +322,15 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        let users = matches!(target, Target::Service(_));
+        let (own, default) = (router.observability, entry.observability.unwrap_or_default());
         Some(Arc::new(Route {
-            name: key.0.as_str().into(),
-            label: self.fixed.metrics.label(metrics::Kind::Router, &key.0),
+            name: shown.as_str().into(),
+            label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
             middlewares: middlewares.into(),
-            access_log: router.observability.access_logs.or(entry.observability.access_logs).unwrap_or(true)
-                && (!matches!(target, Target::Internal(_)) || self.logs_internals()),
-            metrics: router.observability.metrics.or(entry.observability.metrics).unwrap_or(true)
-                && (!matches!(target, Target::Internal(_)) || self.counts_internals()),
+            access_log: own.access_logs.or(default.access_logs).unwrap_or(true)
+                && (users || self.logs_internals()),
+            metrics: own.metrics.or(default.metrics).unwrap_or(true) && (users || self.counts_internals()),
             target,
             tls_options: None,
             names,
@@ -336,13 +343,6 @@ impl<'a> Builder<'a> {
 
     fn counts_internals(&self) -> bool {
         self.fixed.config.metrics.as_ref().is_some_and(|metrics| metrics.add_internals)
-    }
-
-    /// Entry point settings that are merged into its routers make copies of those on several.
-    fn is_model(&self, entry: &EntryPoint) -> bool {
-        !entry.http.middlewares.is_empty()
-            || entry.http.tls.is_some()
-            || entry.http.encoded_characters.is_some()
     }
 
     /// Names in order, chains replaced by their members.
