@@ -63,7 +63,8 @@ pub(crate) struct Route {
     pub(crate) tls_options: Option<Arc<str>>,
     pub(crate) access_log: bool,
     pub(crate) metrics: bool,
-    /// Qualified names of the middlewares, but for the policy on encoded characters, which comes first.
+    /// Qualified names of the middlewares, but for those that YAML does not call middlewares: the policy on encoded
+    /// characters before, a redirection behind them.
     names: Vec<String>,
 }
 

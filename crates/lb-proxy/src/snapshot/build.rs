@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use lb_config::Kind;
 use lb_config::dynamic::{self, Config, RouterTls, ServersTransport};
-use lb_config::static_config::{EntryPoint, Redirection, StaticConfig};
+use lb_config::static_config::{EntryPoint, StaticConfig};
 use lb_core::balance::Service as LiveService;
 use lb_core::retry::RetryBudget;
 use lb_core::route;
 use lb_observe::metrics::{self, Metrics};
 
-use super::internal::{self, Internal};
+use super::internal::{self, Internal, InternalRouter};
 use super::{EntryRoutes, Queue, Retries, Route, Service, Snapshot, Target};
 use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
@@ -74,8 +74,9 @@ impl Snapshot {
             endpoints: HashSet::new(),
         };
         builder.transports();
+        let internal = internal::routers(&fixed.config);
         let mut entry_points = Vec::with_capacity(fixed.config.entry_points.len());
-        let attached = builder.attached();
+        let attached = builder.attached(&internal);
         for (entry, routers) in fixed.config.entry_points.iter().zip(attached) {
             entry_points.push(builder.entry_point(entry, routers));
         }
@@ -106,6 +107,7 @@ struct Attached<'a> {
     router: &'a dynamic::Router,
     /// It names, or gets by default, other entry points as well.
     elsewhere: bool,
+    internal: Option<&'a InternalRouter>,
 }
 
 impl<'a> Builder<'a> {
@@ -142,7 +144,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Which routers each entry point gets.
-    fn attached(&mut self) -> Vec<Vec<Attached<'a>>> {
+    fn attached(&mut self, internal: &'a [InternalRouter]) -> Vec<Vec<Attached<'a>>> {
         let entries = &self.fixed.config.entry_points;
         let explicit = entries.iter().any(|entry| entry.as_default);
         let index: HashMap<&str, usize> =
@@ -159,7 +161,7 @@ impl<'a> Builder<'a> {
             if router.entry_points.is_empty() {
                 let elsewhere = defaults.len() > 1;
                 for at in &defaults {
-                    attached[*at].push(Attached { name, router, elsewhere });
+                    attached[*at].push(Attached { name, router, elsewhere, internal: None });
                 }
                 continue;
             }
@@ -176,7 +178,13 @@ impl<'a> Builder<'a> {
             }
             let elsewhere = router.entry_points.len() > 1;
             for at in known {
-                attached[at].push(Attached { name, router, elsewhere });
+                attached[at].push(Attached { name, router, elsewhere, internal: None });
+            }
+        }
+        for own in internal {
+            let InternalRouter { name, router, .. } = own;
+            for at in router.entry_points.iter().filter_map(|entry| index.get(entry.as_str())) {
+                attached[*at].push(Attached { name, router, elsewhere: false, internal: Some(own) });
             }
         }
         attached
@@ -232,10 +240,6 @@ impl<'a> Builder<'a> {
             };
             if tls.is_some() { secure.push(entry) } else { plain.push(entry) }
         }
-        self.internal_routes(entry, &mut plain);
-        if let Some(redirection) = &entry.http.redirection {
-            plain.extend(self.redirection(entry, redirection));
-        }
         let default_profile = Arc::clone(self.tls.fallback());
         let profiles = options
             .into_iter()
@@ -272,17 +276,24 @@ impl<'a> Builder<'a> {
         attached: Attached<'a>,
         tls: Option<&RouterTls>,
     ) -> Option<Arc<Route>> {
-        let Attached { name, router, elsewhere } = attached;
+        let Attached { name, router, elsewhere, internal } = attached;
         if let Some(tls) = tls
             && self.tls.options(options_name(tls)).is_none()
         {
+            let options = options_name(tls);
             // Options that are there and broken are told by themselves.
-            if !self.config.tls.options.contains_key(options_name(tls)) {
-                self.fail(Kind::Router, name, format!("unknown TLS options: {}", options_name(tls)));
+            if !self.config.tls.options.contains_key(options) {
+                // What an entry point lacks is no fault of the router, which others may lead to.
+                let (kind, of) = match router.tls {
+                    Some(_) => (Kind::Router, name),
+                    None => (Kind::TlsOptions, options),
+                };
+                self.fail(kind, of, format!("unknown TLS options: {options}"));
             }
             return None;
         }
-        let target = match Internal::find(&router.service, &self.fixed.config) {
+        let own = internal.map(|own| own.target);
+        let target = match own.or_else(|| Internal::find(&router.service, &self.fixed.config)) {
             Some(internal) => Target::Internal(internal),
             None => Target::Service(self.service(name, &router.service)?),
         };
@@ -292,7 +303,7 @@ impl<'a> Builder<'a> {
         for middleware in entry.http.middlewares.iter().chain(&router.middlewares) {
             let qualified = qualify(middleware, name);
             if let Err(message) = self.flatten(&qualified, &mut names, 0) {
-                // What an entry point lacks is no fault of the router, which others may lead to.
+                // As above: the fault is the entry point's.
                 if router.middlewares.contains(middleware) {
                     self.fail(Kind::Router, name, message);
                 } else {
@@ -304,7 +315,7 @@ impl<'a> Builder<'a> {
         // The same router on an entry point before this one, else in the snapshot before.
         let earlier = || self.previous.and_then(|snapshot| snapshot.routes.get(&shown));
         let before = self.routes.get(&shown).or_else(earlier).cloned();
-        let mut middlewares = Vec::with_capacity(names.len() + 1);
+        let mut middlewares = Vec::with_capacity(names.len() + 2);
         middlewares.extend(entry.http.encoded_characters.map(Middleware::EncodedCharacters));
         for (at, middleware) in names.iter().enumerate() {
             let kept = before.as_ref().and_then(|route| route.middleware(at, middleware));
@@ -322,7 +333,10 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        let users = matches!(target, Target::Service(_));
+        let redirect = internal.and_then(|own| own.redirect.as_ref());
+        middlewares.extend(redirect.map(|options| Middleware::RedirectScheme(RedirectScheme::new(options))));
+        // Redirections are the users' traffic, unlike the other internal routers': logged and counted.
+        let users = redirect.is_some() || matches!(target, Target::Service(_));
         let (own, default) = (router.observability, entry.observability.unwrap_or_default());
         Some(Arc::new(Route {
             name: shown.as_str().into(),
@@ -423,66 +437,12 @@ impl<'a> Builder<'a> {
         Some(service)
     }
 
-    fn internal_routes(&mut self, entry: &EntryPoint, plain: &mut Vec<route::Route<Arc<Route>>>) {
-        for router in internal::routers(&self.fixed.config) {
-            if router.entry_point != entry.name {
-                continue;
-            }
-            let Some(rule) = internal::rule(&router.rule) else { continue };
-            let value = Arc::new(self.internal_route(router.name, Box::new([]), router.service));
-            plain.push(route::Route { rule, priority: router.priority, rank: u32::MAX, value });
-        }
-    }
-
-    fn internal_route(&self, name: &str, middlewares: Box<[Middleware]>, service: Internal) -> Route {
-        Route {
-            name: name.into(),
-            label: self.fixed.metrics.label(metrics::Kind::Router, name),
-            middlewares,
-            target: Target::Internal(service),
-            tls_options: None,
-            access_log: self.logs_internals(),
-            metrics: self.counts_internals(),
-            names: Vec::new(),
-        }
-    }
-
-    /// The router of `http.redirections.entryPoint`: everything on this entry point moves to another.
-    fn redirection(
-        &mut self,
-        entry: &EntryPoint,
-        redirection: &Redirection,
-    ) -> Option<route::Route<Arc<Route>>> {
-        let port = match redirection.to.strip_prefix(':') {
-            Some(port) => port.to_owned(),
-            None => {
-                let target =
-                    self.fixed.config.entry_points.iter().find(|other| other.name == redirection.to)?;
-                target.address.port().to_string()
-            }
-        };
-        let to = redirection.to.trim_start_matches(':');
-        let options = dynamic::RedirectScheme {
-            scheme: redirection.scheme.clone(),
-            port: Some(port),
-            permanent: redirection.permanent,
-        };
-        let middleware = Middleware::RedirectScheme(RedirectScheme::new(&options));
-        let name = format!("{}-to-{to}@internal", entry.name);
-        let mut route = self.internal_route(&name, Box::new([middleware]), Internal::Noop);
-        // The users' traffic, unlike the other internal routers': logged and counted.
-        (route.access_log, route.metrics) = (true, true);
-        Some(route::Route {
-            rule: internal::rule("HostRegexp(`^.+$`)")?,
-            priority: redirection.priority,
-            rank: u32::MAX,
-            value: Arc::new(route),
-        })
-    }
-
     /// Place of a router's provider among equal priorities.
     fn rank(&self, name: &str) -> u32 {
         let provider = name.rsplit_once('@').map_or("", |(_, provider)| provider);
+        if provider == "internal" {
+            return u32::MAX;
+        }
         let precedence = &self.fixed.config.providers.precedence;
         precedence.iter().position(|known| known == provider).map_or(u32::MAX - 1, |at| at as u32)
     }

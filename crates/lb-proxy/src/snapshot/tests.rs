@@ -67,6 +67,73 @@ impl Setup {
 const SERVICE: &str = "services: {s: {loadBalancer: {servers: [{url: 'http://192.0.2.1'}]}}}";
 
 #[test]
+fn entry_points_treat_internal_routers_as_any_other() {
+    let setup = Setup::new(
+        "entryPoints:\n\
+         \x20 web: {address: ':80', http: {middlewares: [deny@file], redirections: {entryPoint: {to: sec}}}}\n\
+         \x20 sec: {address: ':443', http: {tls: {}, redirections: {entryPoint: {to: ':9443'}}}}\n\
+         \x20 strict: {address: ':81', http: {encodedCharacters: {allowEncodedSlash: false}}}\n\
+         \x20 traefik: {address: ':8080', http: {middlewares: [both@file]}}\n\
+         ping: {entryPoint: sec}\n\
+         metrics: {prometheus: {entryPoint: strict}}\n\
+         api: {insecure: true}\n\
+         providers: {file: {filename: d.yml}}",
+    );
+    let dynamic = "http: {middlewares: {deny: {ipAllowList: {sourceRange: [10.0.0.0/8]}}, \
+                   auth: {basicAuth: {users: ['u:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=']}}, \
+                   both: {chain: {middlewares: [deny, auth]}}}}";
+    let (snapshot, failures) = setup.build(dynamic, None);
+    assert_eq!(failures, []);
+    assert_eq!(
+        setup.served(&snapshot),
+        [
+            "sec tls: health@internal []",
+            "sec tls: ping@internal []",
+            "sec tls: sec-to-9443@internal []+",
+            "strict plain: prometheus@internal []+",
+            "traefik plain: api@internal [deny@file auth@file]",
+            "traefik plain: dashboard@internal [deny@file auth@file]",
+            "web plain: web-to-sec@internal [deny@file]+",
+        ]
+    );
+    assert!(!setup.passes(&snapshot, "web"), "denied before it is redirected");
+    let of = |name: &str| &snapshot.routes[name];
+    assert_eq!((of("ping@internal").access_log, of("ping@internal").metrics), (false, false));
+    assert_eq!((of("web-to-sec@internal").access_log, of("web-to-sec@internal").metrics), (true, true));
+    assert_eq!(of("ping@internal").tls_options.as_deref(), Some("default"));
+}
+
+#[test]
+fn an_internal_router_is_left_out_rather_than_served_without_what_its_entry_point_asks_for() {
+    let setup = Setup::new(
+        "entryPoints:\n\
+         \x20 web: {address: ':80', http: {middlewares: [ours], redirections: {entryPoint: {to: ':443'}}}}\n\
+         \x20 tls: {address: ':443', http: {tls: {options: mtls@file}}}\n\
+         \x20 traefik: {address: ':8080', http: {middlewares: [auth@file]}}\n\
+         ping: {entryPoint: tls}\n\
+         api: {insecure: true}\n\
+         providers: {file: {filename: d.yml}}",
+    );
+    // A name without a provider is one of the router's own.
+    let dynamic = format!(
+        "http: {{routers: {{r: {{rule: 'Path(`/`)', service: s, entryPoints: [tls, web]}}}}, {SERVICE}, \
+         middlewares: {{ours: {{addPrefix: {{prefix: /x}}}}}}}}"
+    );
+    let (snapshot, mut failures) = setup.build(&dynamic, None);
+    assert_eq!(setup.served(&snapshot), ["web plain: web-r@file [ours@file]"]);
+    failures.sort_by(|a, b| a.name.cmp(&b.name));
+    let failures: Vec<_> = failures.iter().map(|f| (f.kind, f.name.as_str(), f.message.as_str())).collect();
+    assert_eq!(
+        failures,
+        [
+            (lb_config::Kind::Middleware, "auth@file", "middleware \"auth@file\" does not exist"),
+            (lb_config::Kind::TlsOptions, "mtls@file", "unknown TLS options: mtls@file"),
+            (lb_config::Kind::Middleware, "ours@internal", "middleware \"ours@internal\" does not exist"),
+        ]
+    );
+}
+
+#[test]
 fn a_router_has_one_state_wherever_entry_points_leave_it_as_it_is() {
     let setup = Setup::new(
         "entryPoints:\n\
