@@ -133,13 +133,61 @@ fn routers_have_traefiks_shape() {
     assert!(names(&api("/api/http/routers", &view)).contains(&"web-to-websecure@internal"));
 }
 
+/// With its entry points changed to these.
+fn with_entry_points(entry_points: &str) -> View {
+    let text =
+        format!("entryPoints: {{{entry_points}}}\napi: {{insecure: true}}\nping: {{entryPoint: secure}}\n");
+    let mut view = view();
+    view.static_config = Arc::new(lb_config::parse_static("traefik.yml", &text).unwrap().0);
+    view
+}
+
+#[test]
+fn routers_show_what_they_get_from_their_entry_point() {
+    let mut view = with_entry_points(
+        "traefik: {address: ':80', http: {middlewares: [auth@file]}}, \
+         web: {address: ':81', http: {middlewares: [gone@file], redirections: {entryPoint: {to: secure}}}}, \
+         secure: {address: ':443', http: {tls: {}}, observability: {accessLogs: false}}, \
+         strict: {address: ':444', http: {tls: {options: gone@file}}}, \
+         seen: {address: ':82', observability: {tracing: false}}",
+    );
+    use lb_config::Kind::{Middleware, TlsOptions};
+    for (kind, message) in [(Middleware, "no middleware"), (TlsOptions, "no options")] {
+        let (name, message) = ("gone@file".into(), message.into());
+        view.faults.push(Fault { kind, name, trouble: Trouble::Disabled, message });
+    }
+    for (router, expected) in [
+        ("api@internal", [json!(["auth@file"]), json!(null), json!("enabled"), json!(null)]),
+        ("ping@internal", [json!(null), json!({"options": "default"}), json!("enabled"), json!(null)]),
+        ("web-to-secure@internal", {
+            [json!(["gone@file"]), json!(null), json!("disabled"), json!(["no middleware"])]
+        }),
+        ("web-app@file", {
+            [json!(["gone@file", "auth@file"]), json!(null), json!("disabled"), json!(["no middleware"])]
+        }),
+        ("strict-app@file", {
+            [json!(["auth@file"]), json!({"options": "gone@file"}), json!("disabled"), json!(["no options"])]
+        }),
+        ("seen-app@file", [json!(["auth@file"]), json!(null), json!("enabled"), json!(null)]),
+    ] {
+        let shown = api(&format!("/api/http/routers/{router}"), &view);
+        let found = ["middlewares", "tls", "status", "error"].map(|key| shown[key].clone());
+        assert_eq!(found, expected, "{router}");
+    }
+    for (router, logged) in [("ping@internal", false), ("secure-app@file", false), ("api@internal", true)] {
+        let shown = api(&format!("/api/http/routers/{router}"), &view);
+        assert_eq!(shown["observability"]["accessLogs"], json!(logged), "{router}");
+    }
+}
+
 #[test]
 fn routers_take_the_observability_of_their_entry_point() {
     let mut view = view();
     assert_eq!(api("/api/entrypoints/web", &view).get("observability"), None);
     let off = Observability { access_logs: Some(false), metrics: Some(false) };
     let fixed = Arc::make_mut(&mut view.static_config);
-    fixed.entry_points.iter_mut().find(|entry_point| entry_point.name == "web").unwrap().observability = off;
+    fixed.entry_points.iter_mut().find(|entry_point| entry_point.name == "web").unwrap().observability =
+        Some(off);
     let shown = |access_logs: bool, metrics: bool| json!({"accessLogs": access_logs, "metrics": metrics, "tracing": true, "traceVerbosity": "minimal"});
     assert_has(&api("/api/entrypoints/web", &view), &[("/observability", shown(false, false))]);
     let router =

@@ -72,8 +72,20 @@ pub struct EntryPoint {
     pub http: EntryPointHttp,
     pub http2_max_concurrent_streams: u32,
     pub limits: EntryPointLimits,
-    /// What routers on this entry point take when they do not say; `None` is on.
-    pub observability: Observability,
+    /// What routers on this entry point take when they do not say. `Some` when the block was written at all.
+    pub observability: Option<Observability>,
+}
+
+impl EntryPoint {
+    /// Whether it has settings for the routers attached to it. One that is attached to others as well is then a router
+    /// by itself here, `<entry point>-<router>` (reference 1.3, "models").
+    pub fn shapes_routers(&self) -> bool {
+        let http = &self.http;
+        !http.middlewares.is_empty()
+            || http.tls.is_some()
+            || http.encoded_characters.is_some()
+            || self.observability.is_some()
+    }
 }
 
 /// How much of Vigie strangers may take up. Extension of Vigie (`limits`).

@@ -6,6 +6,8 @@
 mod build;
 mod free;
 mod internal;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -32,16 +34,13 @@ pub struct Snapshot {
     /// One for each entry point, in the order of the static configuration.
     pub(crate) entry_points: Vec<EntryRoutes>,
     pub(crate) tls: Arc<TlsTable>,
-    /// By `(router instance, position)`: where the next snapshot finds the state to keep.
-    routes: HashMap<RouteKey, Arc<Route>>,
+    /// By name: where the next snapshot finds the state to keep.
+    routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     /// Ids of the endpoints in use; pools of others are closed.
     pub(crate) endpoints: HashSet<u64>,
 }
-
-/// Name of the router and of the entry point it is attached to: instances are not shared.
-type RouteKey = (String, usize);
 
 /// What one entry point routes.
 pub(crate) struct EntryRoutes {
@@ -54,7 +53,7 @@ pub(crate) struct EntryRoutes {
     pub(crate) default_profile: Arc<TlsProfile>,
 }
 
-/// One router on one entry point.
+/// One router on one entry point. Those of one name share the state of their middlewares.
 pub(crate) struct Route {
     pub(crate) name: Arc<str>,
     pub(crate) label: LabelId,
@@ -64,6 +63,8 @@ pub(crate) struct Route {
     pub(crate) tls_options: Option<Arc<str>>,
     pub(crate) access_log: bool,
     pub(crate) metrics: bool,
+    /// Qualified names of the middlewares, but for those that YAML does not call middlewares: the policy on encoded
+    /// characters before, a redirection behind them.
     names: Vec<String>,
 }
 
@@ -130,6 +131,15 @@ impl Snapshot {
                 endpoint.retired.store(true, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl Route {
+    /// The middleware at this place of the list, if it has that name.
+    fn middleware(&self, at: usize, name: &str) -> Option<&Middleware> {
+        let policy = matches!(self.middlewares.first(), Some(Middleware::EncodedCharacters(_)));
+        let named = self.names.get(at).is_some_and(|known| known == name);
+        self.middlewares.get(at + usize::from(policy)).filter(|_| named)
     }
 }
 

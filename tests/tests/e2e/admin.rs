@@ -1,9 +1,9 @@
 //! What orchestrators and dashboards ask: probes and the read-only API.
 
-use lb_testkit::{Origin, get};
+use lb_testkit::{Authority, Client, Files, Origin, get};
 use serde_json::{Value, json};
 
-use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with};
+use crate::harness::{HOST, Protocol, STATIC, STATIC_TLS, Vigie, app, app_with};
 
 async fn ready() -> (Vigie, Origin) {
     let server = Origin::start("api").await;
@@ -175,4 +175,64 @@ async fn the_dashboard_is_a_page() {
         "{}",
         root.status
     );
+}
+
+/// What an entry point asks for stands before Vigie's own routers too, and whatever a reload does to it, they never
+/// answer without.
+#[tokio::test]
+async fn the_settings_of_an_entry_point_are_those_of_its_internal_routers() {
+    let text = STATIC_TLS
+        .replace(
+            "  web: {address: '127.0.0.1:0'}",
+            "  web: {address: '127.0.0.1:0', http: {middlewares: [limit@file], redirections: {entryPoint: {to: websecure}}}}",
+        )
+        .replace("  traefik: {address: '127.0.0.1:0'}", "  traefik: {address: '127.0.0.1:0', http: {middlewares: [auth@file]}}")
+        .replace("ping: {}", "ping: {entryPoint: websecure}");
+    let auth = "    auth: {basicAuth: {users: ['u:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=']}}\n";
+    let limit = "    limit: {rateLimit: {average: 1, period: 1h, burst: 1}}\n";
+    let (authority, files) = (Authority::new("authority"), Files::new());
+    authority.issue(&[HOST]).write(files.path(), "app");
+    let tls = "tls: {certificates: [{certFile: '{dir}/app.crt', keyFile: '{dir}/app.key'}]}\n";
+    let vigie = Vigie::over(files, &text, &format!("http:\n  middlewares:\n{auth}{limit}{tls}")).await;
+    let opened = async |credentials: &str| {
+        let mut client = Client::connect(vigie.admin()).await.unwrap();
+        let fields = [("Authorization", credentials)];
+        client.request("GET", "localhost", "/api/rawdata", &fields, None).await.unwrap()
+    };
+    const USER: &str = "Basic dTpwYXNzd29yZA==";
+    let closed = async |when: &str| {
+        for path in ["/api/version", "/api/rawdata", "/dashboard/", "/metrics"] {
+            let status = get(vigie.admin(), "localhost", path).await.unwrap().status;
+            assert_eq!(status, 401, "{path} {when}");
+        }
+    };
+    closed("at first").await;
+    let shown = opened(USER).await.json();
+    assert_eq!(shown["routers"]["api@internal"]["middlewares"], json!(["auth@file"]));
+    assert_eq!(shown["routers"]["ping@internal"]["tls"], json!({"options": "default"}));
+
+    assert_eq!(vigie.get("/").await.status, 301);
+    assert_eq!(vigie.get("/").await.status, 429, "redirections are limited");
+
+    assert_eq!(get(vigie.websecure(), HOST, "/ping").await.unwrap().status, 404, "only over TLS");
+    let secure = Client::connect_tls(vigie.websecure(), authority.client_config(&[]), HOST).await;
+    assert_eq!(secure.unwrap().get(HOST, "/ping").await.unwrap().status, 200);
+
+    // Broken, then gone while it is needed.
+    for (broken, sign) in [
+        (auth.replace("users:", "usres:"), "the middleware auth@file is in quarantine"),
+        (String::new(), "removed, but the entry point traefik still needs it"),
+    ] {
+        vigie.write(&format!("http:\n  middlewares:\n{broken}{limit}{tls}"));
+        vigie.until_said(sign).await;
+        closed(sign).await;
+        assert_eq!(opened(USER).await.status, 200, "{sign}");
+    }
+
+    // Never there: nothing is served, and it is told.
+    let vigie = Vigie::with(&text, &format!("http:\n  middlewares:\n{limit}")).await;
+    for path in ["/api/version", "/dashboard/", "/metrics"] {
+        assert_eq!(get(vigie.admin(), "localhost", path).await.unwrap().status, 404, "{path}");
+    }
+    vigie.until_said("middleware \"auth@file\" does not exist").await;
 }

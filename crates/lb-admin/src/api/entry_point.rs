@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lb_config::dynamic::Observability;
 use lb_config::static_config::{AliasHeaders, EntryPoint, EntryPointHttp, TrustedPeers};
 use serde_json::Value;
 
@@ -25,7 +24,6 @@ pub(super) fn one(view: &View, name: &str) -> Option<Value> {
 
 fn body(entry_point: &EntryPoint) -> Value {
     let proxy_protocol = trusted(&entry_point.proxy_protocol);
-    let said = entry_point.observability != Observability::default();
     Object::new()
         .set("address", entry_point.address_text.as_str())
         .flag("asDefault", entry_point.as_default)
@@ -50,7 +48,7 @@ fn body(entry_point: &EntryPoint) -> Value {
                 .build(),
         )
         .set("udp", Object::new().set("timeout", "3s").build())
-        .some("observability", said.then(|| observability(entry_point.observability)))
+        .some("observability", entry_point.observability.map(observability))
         .set("name", entry_point.name.as_str())
         .build()
 }

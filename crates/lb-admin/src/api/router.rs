@@ -34,18 +34,23 @@ pub(super) struct Router<'v> {
 pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
     let view = model.view;
     let written = view.config.routers.iter().flat_map(|(name, router)| configured(model, name, router));
-    let own = internal::routers(&view.static_config).into_iter().map(|router| Router {
-        name: router.name.into(),
-        entry_points: vec![router.entry_point.into()],
-        middlewares: Vec::new(),
-        service: router.service,
-        rule: router.rule.into(),
-        priority: router.priority,
-        tls: None,
-        observability: Observability::default(),
-        status: "enabled",
-        stale: false,
-        errors: Vec::new(),
+    let own = internal::routers(&view.static_config).into_iter().map(|router| {
+        let entry_point = view.static_config.entry_points.iter().find(|ep| ep.name == router.entry_point);
+        let before = Before::new(entry_point, &router.name);
+        let lack = before.lack(model);
+        Router {
+            name: router.name.into(),
+            entry_points: vec![router.entry_point.into()],
+            service: router.service,
+            rule: router.rule.into(),
+            priority: router.priority,
+            observability: before.observability,
+            tls: before.tls,
+            middlewares: before.middlewares,
+            status: if lack.is_some() { "disabled" } else { "enabled" },
+            stale: false,
+            errors: lack.unwrap_or_default().to_vec(),
+        }
     });
     let left_out =
         model.left_out(Kind::Router, |name| view.config.routers.contains_key(name)).map(|name| Router {
@@ -75,29 +80,33 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         named => named.iter().map(|name| name.as_str().into()).collect(),
     };
     let settings =
-        |name: &str| fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| has_settings(ep));
-    let single = |name: Cow<'v, str>,
-                  entry_points: Vec<Cow<'v, str>>,
-                  entry_point: Option<&'v EntryPoint>| {
-        let before = entry_point.map_or(&[][..], |entry_point| &entry_point.http.middlewares);
-        let default = entry_point.map(|entry_point| entry_point.observability).unwrap_or_default();
-        Router {
-            middlewares: before.iter().chain(&router.middlewares).map(|m| qualified(m, &name)).collect(),
-            entry_points,
-            service: &router.service,
-            rule: router.rule_text.as_str().into(),
-            priority: router.priority,
-            tls: router.tls.as_ref().or(entry_point.and_then(|entry_point| entry_point.http.tls.as_ref())),
-            observability: Observability {
-                access_logs: router.observability.access_logs.or(default.access_logs),
-                metrics: router.observability.metrics.or(default.metrics),
-            },
-            status: model.status(Kind::Router, written),
-            stale: model.is_stale(Kind::Router, written),
-            errors: model.errors(Kind::Router, written).to_vec(),
-            name,
-        }
-    };
+        |name: &str| fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| ep.shapes_routers());
+    let single =
+        |name: Cow<'v, str>, entry_points: Vec<Cow<'v, str>>, entry_point: Option<&'v EntryPoint>| {
+            let mut before = Before::new(entry_point, &name);
+            if router.tls.is_some() {
+                before.tls = router.tls.as_ref();
+            }
+            let lack = before.lack(model);
+            let (own, default) = (router.observability, before.observability);
+            before.middlewares.extend(router.middlewares.iter().map(|m| qualified(m, &name)));
+            Router {
+                middlewares: before.middlewares,
+                entry_points,
+                service: &router.service,
+                rule: router.rule_text.as_str().into(),
+                priority: router.priority,
+                tls: before.tls,
+                observability: Observability {
+                    access_logs: own.access_logs.or(default.access_logs),
+                    metrics: own.metrics.or(default.metrics),
+                },
+                status: if lack.is_some() { "disabled" } else { model.status(Kind::Router, written) },
+                stale: model.is_stale(Kind::Router, written),
+                errors: lack.unwrap_or_else(|| model.errors(Kind::Router, written)).to_vec(),
+                name,
+            }
+        };
     let (mut apart, together): (Vec<_>, Vec<_>) =
         entry_points.into_iter().partition(|entry_point| settings(entry_point).is_some());
     let mut routers = Vec::new();
@@ -116,13 +125,39 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
     routers
 }
 
-/// Whether it changes the routers attached to it.
-fn has_settings(entry_point: &EntryPoint) -> bool {
-    let http = &entry_point.http;
-    !http.middlewares.is_empty()
-        || http.tls.is_some()
-        || http.encoded_characters.is_some()
-        || entry_point.observability != Observability::default()
+/// What a router gets from its entry point.
+struct Before<'v> {
+    /// Qualified names.
+    middlewares: Vec<Cow<'v, str>>,
+    tls: Option<&'v RouterTls>,
+    observability: Observability,
+}
+
+impl<'v> Before<'v> {
+    fn new(entry_point: Option<&'v EntryPoint>, router: &str) -> Self {
+        let http = entry_point.map(|entry_point| &entry_point.http);
+        Self {
+            middlewares: http
+                .map_or(&[][..], |http| &http.middlewares)
+                .iter()
+                .map(|m| qualified(m, router))
+                .collect(),
+            tls: http.and_then(|http| http.tls.as_ref()),
+            observability: entry_point.and_then(|entry_point| entry_point.observability).unwrap_or_default(),
+        }
+    }
+
+    /// Why the router is left out, if something of this is missing.
+    fn lack<'m>(&self, model: &'m Model<'v>) -> Option<&'m [&'v str]> {
+        let config = &model.view.config;
+        if let Some(missing) = self.middlewares.iter().find(|name| !config.middlewares.contains_key(&***name))
+        {
+            return Some(model.errors(Kind::Middleware, missing));
+        }
+        let options = self.tls.map_or("", |tls| &tls.options);
+        let known = matches!(options, "" | "default") || config.tls.options.contains_key(options);
+        (!known).then(|| model.errors(Kind::TlsOptions, options))
+    }
 }
 
 /// Entry points name middlewares of the router's own provider, unless they say which.

@@ -63,7 +63,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
             min_body_rate: MIN_BODY_RATE,
             body_rate_window: BODY_RATE_WINDOW,
         },
-        observability: Observability::default(),
+        observability: None,
     }
 }
 
@@ -155,7 +155,7 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, redirections: &m
     if let Some(block) = block.take("observability").and_then(|field| field.block()) {
         let flag = |key| block.take(key).and_then(|field| field.boolean());
         entry_point.observability =
-            Observability { access_logs: flag("accessLogs"), metrics: flag("metrics") };
+            Some(Observability { access_logs: flag("accessLogs"), metrics: flag("metrics") });
         // There are no traces yet, so whether these requests would be part of them changes nothing.
         block.harmless(&["tracing", "traceVerbosity"]);
         block.finish();

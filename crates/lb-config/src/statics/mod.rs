@@ -387,7 +387,7 @@ mod tests {
             (":443", "https", 5)
         );
         assert_eq!(web.http2_max_concurrent_streams, 10);
-        assert_eq!(web.observability.access_logs, Some(false));
+        assert_eq!(web.observability.unwrap().access_logs, Some(false));
     }
 
     #[test]

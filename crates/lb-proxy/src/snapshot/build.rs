@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use lb_config::Kind;
 use lb_config::dynamic::{self, Config, RouterTls, ServersTransport};
-use lb_config::static_config::{EntryPoint, Redirection, StaticConfig};
+use lb_config::static_config::{EntryPoint, StaticConfig};
 use lb_core::balance::Service as LiveService;
 use lb_core::retry::RetryBudget;
 use lb_core::route;
 use lb_observe::metrics::{self, Metrics};
 
-use super::internal::{self, Internal};
-use super::{EntryRoutes, Queue, Retries, Route, RouteKey, Service, Snapshot, Target};
+use super::internal::{self, Internal, InternalRouter};
+use super::{EntryRoutes, Queue, Retries, Route, Service, Snapshot, Target};
 use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
@@ -74,10 +74,11 @@ impl Snapshot {
             endpoints: HashSet::new(),
         };
         builder.transports();
+        let internal = internal::routers(&fixed.config);
         let mut entry_points = Vec::with_capacity(fixed.config.entry_points.len());
-        let attached = builder.attached();
-        for (index, (entry, routers)) in fixed.config.entry_points.iter().zip(attached).enumerate() {
-            entry_points.push(builder.entry_point(index, entry, routers));
+        let attached = builder.attached(&internal);
+        for (entry, routers) in fixed.config.entry_points.iter().zip(attached) {
+            entry_points.push(builder.entry_point(entry, routers));
         }
         let Builder { failures, tls, routes, services, transports, endpoints, .. } = builder;
         let config = Arc::clone(config);
@@ -93,13 +94,21 @@ struct Builder<'a> {
     now: Instant,
     failures: Vec<Failure>,
     tls: Arc<TlsTable>,
-    routes: HashMap<RouteKey, Arc<Route>>,
+    routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     endpoints: HashSet<u64>,
 }
 
-type Attached<'a> = Vec<(&'a String, &'a dynamic::Router)>;
+/// A router on one entry point.
+#[derive(Clone, Copy)]
+struct Attached<'a> {
+    name: &'a str,
+    router: &'a dynamic::Router,
+    /// It names, or gets by default, other entry points as well.
+    elsewhere: bool,
+    internal: Option<&'a InternalRouter>,
+}
 
 impl<'a> Builder<'a> {
     fn fail(&mut self, kind: Kind, name: &str, message: impl Into<String>) {
@@ -135,7 +144,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Which routers each entry point gets.
-    fn attached(&mut self) -> Vec<Attached<'a>> {
+    fn attached(&mut self, internal: &'a [InternalRouter]) -> Vec<Vec<Attached<'a>>> {
         let entries = &self.fixed.config.entry_points;
         let explicit = entries.iter().any(|entry| entry.as_default);
         let index: HashMap<&str, usize> =
@@ -146,12 +155,13 @@ impl<'a> Builder<'a> {
             .filter(|(_, entry)| if explicit { entry.as_default } else { entry.name != "traefik" })
             .map(|(at, _)| at)
             .collect();
-        let mut attached: Vec<Attached<'a>> = vec![Vec::new(); entries.len()];
+        let mut attached: Vec<Vec<Attached<'a>>> = vec![Vec::new(); entries.len()];
         let config = self.config;
         for (name, router) in &config.routers {
             if router.entry_points.is_empty() {
+                let elsewhere = defaults.len() > 1;
                 for at in &defaults {
-                    attached[*at].push((name, router));
+                    attached[*at].push(Attached { name, router, elsewhere, internal: None });
                 }
                 continue;
             }
@@ -166,20 +176,28 @@ impl<'a> Builder<'a> {
                     .collect();
                 self.fail(Kind::Router, name, missing.join("; "));
             }
+            let elsewhere = router.entry_points.len() > 1;
             for at in known {
-                attached[at].push((name, router));
+                attached[at].push(Attached { name, router, elsewhere, internal: None });
+            }
+        }
+        for own in internal {
+            let InternalRouter { name, router, .. } = own;
+            for at in router.entry_points.iter().filter_map(|entry| index.get(entry.as_str())) {
+                attached[*at].push(Attached { name, router, elsewhere: false, internal: Some(own) });
             }
         }
         attached
     }
 
-    fn entry_point(&mut self, index: usize, entry: &EntryPoint, routers: Attached<'a>) -> EntryRoutes {
+    fn entry_point(&mut self, entry: &EntryPoint, routers: Vec<Attached<'a>>) -> EntryRoutes {
         let mut plain = Vec::new();
         let mut secure = Vec::new();
         // Host to options name; `None` where two routers disagree.
         let mut options: HashMap<String, Option<String>> = HashMap::new();
         let mut built = Vec::with_capacity(routers.len());
-        for (name, router) in routers {
+        for attached in routers {
+            let router = attached.router;
             let tls = router.tls.as_ref().or(entry.http.tls.as_ref());
             if let Some(tls) = tls {
                 let wanted = options_name(tls);
@@ -194,7 +212,7 @@ impl<'a> Builder<'a> {
                         .or_insert_with(|| Some(wanted.to_owned()));
                 }
             }
-            if let Some(route) = self.router(index, entry, name, router, tls) {
+            if let Some(route) = self.router(entry, attached, tls) {
                 built.push((route, router, tls));
             }
         }
@@ -212,7 +230,7 @@ impl<'a> Builder<'a> {
             if let (Some(tls), Some(this)) = (tls, Arc::get_mut(&mut route)) {
                 this.tls_options = Some(self.effective_options(&router.rule.hosts(), tls, &options).into());
             }
-            self.routes.insert((route.name.to_string(), index), Arc::clone(&route));
+            self.routes.insert(route.name.to_string(), Arc::clone(&route));
             let rank = self.rank(&route.name);
             let entry = route::Route {
                 rule: Arc::clone(&router.rule),
@@ -221,10 +239,6 @@ impl<'a> Builder<'a> {
                 value: route,
             };
             if tls.is_some() { secure.push(entry) } else { plain.push(entry) }
-        }
-        self.internal_routes(entry, &mut plain);
-        if let Some(redirection) = &entry.http.redirection {
-            plain.extend(self.redirection(entry, redirection));
         }
         let default_profile = Arc::clone(self.tls.fallback());
         let profiles = options
@@ -258,32 +272,38 @@ impl<'a> Builder<'a> {
 
     fn router(
         &mut self,
-        index: usize,
         entry: &EntryPoint,
-        name: &str,
-        router: &dynamic::Router,
+        attached: Attached<'a>,
         tls: Option<&RouterTls>,
     ) -> Option<Arc<Route>> {
+        let Attached { name, router, elsewhere, internal } = attached;
         if let Some(tls) = tls
             && self.tls.options(options_name(tls)).is_none()
         {
+            let options = options_name(tls);
             // Options that are there and broken are told by themselves.
-            if !self.config.tls.options.contains_key(options_name(tls)) {
-                self.fail(Kind::Router, name, format!("unknown TLS options: {}", options_name(tls)));
+            if !self.config.tls.options.contains_key(options) {
+                // What an entry point lacks is no fault of the router, which others may lead to.
+                let (kind, of) = match router.tls {
+                    Some(_) => (Kind::Router, name),
+                    None => (Kind::TlsOptions, options),
+                };
+                self.fail(kind, of, format!("unknown TLS options: {options}"));
             }
             return None;
         }
-        let target = match Internal::find(&router.service, &self.fixed.config) {
+        let own = internal.map(|own| own.target);
+        let target = match own.or_else(|| Internal::find(&router.service, &self.fixed.config)) {
             Some(internal) => Target::Internal(internal),
             None => Target::Service(self.service(name, &router.service)?),
         };
-        let merged = self.is_model(entry) && router.entry_points.len() > 1;
-        let shown = if merged { format!("{}-{name}", entry.name) } else { name.to_owned() };
+        let apart = elsewhere && entry.shapes_routers();
+        let shown = if apart { format!("{}-{name}", entry.name) } else { name.to_owned() };
         let mut names = Vec::new();
         for middleware in entry.http.middlewares.iter().chain(&router.middlewares) {
             let qualified = qualify(middleware, name);
             if let Err(message) = self.flatten(&qualified, &mut names, 0) {
-                // What an entry point lacks is no fault of the router, which others may lead to.
+                // As above: the fault is the entry point's.
                 if router.middlewares.contains(middleware) {
                     self.fail(Kind::Router, name, message);
                 } else {
@@ -292,16 +312,13 @@ impl<'a> Builder<'a> {
                 return None;
             }
         }
-        let key = (shown, index);
-        let before = self.previous.and_then(|snapshot| snapshot.routes.get(&key));
-        let mut middlewares = Vec::with_capacity(names.len() + 1);
-        let policy = entry.http.encoded_characters.map(Middleware::EncodedCharacters);
-        let offset = usize::from(policy.is_some());
-        middlewares.extend(policy);
+        // The same router on an entry point before this one, else in the snapshot before.
+        let earlier = || self.previous.and_then(|snapshot| snapshot.routes.get(&shown));
+        let before = self.routes.get(&shown).or_else(earlier).cloned();
+        let mut middlewares = Vec::with_capacity(names.len() + 2);
+        middlewares.extend(entry.http.encoded_characters.map(Middleware::EncodedCharacters));
         for (at, middleware) in names.iter().enumerate() {
-            let kept = before
-                .filter(|route| route.names.get(at) == Some(middleware))
-                .and_then(|route| route.middlewares.get(at + offset));
+            let kept = before.as_ref().and_then(|route| route.middleware(at, middleware));
             let build = middleware::Build {
                 name: middleware,
                 previous: kept,
@@ -316,14 +333,18 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        let redirect = internal.and_then(|own| own.redirect.as_ref());
+        middlewares.extend(redirect.map(|options| Middleware::RedirectScheme(RedirectScheme::new(options))));
+        // Redirections are the users' traffic, unlike the other internal routers': logged and counted.
+        let users = redirect.is_some() || matches!(target, Target::Service(_));
+        let (own, default) = (router.observability, entry.observability.unwrap_or_default());
         Some(Arc::new(Route {
-            name: key.0.as_str().into(),
-            label: self.fixed.metrics.label(metrics::Kind::Router, &key.0),
+            name: shown.as_str().into(),
+            label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
             middlewares: middlewares.into(),
-            access_log: router.observability.access_logs.or(entry.observability.access_logs).unwrap_or(true)
-                && (!matches!(target, Target::Internal(_)) || self.logs_internals()),
-            metrics: router.observability.metrics.or(entry.observability.metrics).unwrap_or(true)
-                && (!matches!(target, Target::Internal(_)) || self.counts_internals()),
+            access_log: own.access_logs.or(default.access_logs).unwrap_or(true)
+                && (users || self.logs_internals()),
+            metrics: own.metrics.or(default.metrics).unwrap_or(true) && (users || self.counts_internals()),
             target,
             tls_options: None,
             names,
@@ -336,13 +357,6 @@ impl<'a> Builder<'a> {
 
     fn counts_internals(&self) -> bool {
         self.fixed.config.metrics.as_ref().is_some_and(|metrics| metrics.add_internals)
-    }
-
-    /// Entry point settings that are merged into its routers make copies of those on several.
-    fn is_model(&self, entry: &EntryPoint) -> bool {
-        !entry.http.middlewares.is_empty()
-            || entry.http.tls.is_some()
-            || entry.http.encoded_characters.is_some()
     }
 
     /// Names in order, chains replaced by their members.
@@ -423,66 +437,12 @@ impl<'a> Builder<'a> {
         Some(service)
     }
 
-    fn internal_routes(&mut self, entry: &EntryPoint, plain: &mut Vec<route::Route<Arc<Route>>>) {
-        for router in internal::routers(&self.fixed.config) {
-            if router.entry_point != entry.name {
-                continue;
-            }
-            let Some(rule) = internal::rule(&router.rule) else { continue };
-            let value = Arc::new(self.internal_route(router.name, Box::new([]), router.service));
-            plain.push(route::Route { rule, priority: router.priority, rank: u32::MAX, value });
-        }
-    }
-
-    fn internal_route(&self, name: &str, middlewares: Box<[Middleware]>, service: Internal) -> Route {
-        Route {
-            name: name.into(),
-            label: self.fixed.metrics.label(metrics::Kind::Router, name),
-            middlewares,
-            target: Target::Internal(service),
-            tls_options: None,
-            access_log: self.logs_internals(),
-            metrics: self.counts_internals(),
-            names: Vec::new(),
-        }
-    }
-
-    /// The router of `http.redirections.entryPoint`: everything on this entry point moves to another.
-    fn redirection(
-        &mut self,
-        entry: &EntryPoint,
-        redirection: &Redirection,
-    ) -> Option<route::Route<Arc<Route>>> {
-        let port = match redirection.to.strip_prefix(':') {
-            Some(port) => port.to_owned(),
-            None => {
-                let target =
-                    self.fixed.config.entry_points.iter().find(|other| other.name == redirection.to)?;
-                target.address.port().to_string()
-            }
-        };
-        let to = redirection.to.trim_start_matches(':');
-        let options = dynamic::RedirectScheme {
-            scheme: redirection.scheme.clone(),
-            port: Some(port),
-            permanent: redirection.permanent,
-        };
-        let middleware = Middleware::RedirectScheme(RedirectScheme::new(&options));
-        let name = format!("{}-to-{to}@internal", entry.name);
-        let mut route = self.internal_route(&name, Box::new([middleware]), Internal::Noop);
-        // The users' traffic, unlike the other internal routers': logged and counted.
-        (route.access_log, route.metrics) = (true, true);
-        Some(route::Route {
-            rule: internal::rule("HostRegexp(`^.+$`)")?,
-            priority: redirection.priority,
-            rank: u32::MAX,
-            value: Arc::new(route),
-        })
-    }
-
     /// Place of a router's provider among equal priorities.
     fn rank(&self, name: &str) -> u32 {
         let provider = name.rsplit_once('@').map_or("", |(_, provider)| provider);
+        if provider == "internal" {
+            return u32::MAX;
+        }
         let precedence = &self.fixed.config.providers.precedence;
         precedence.iter().position(|known| known == provider).map_or(u32::MAX - 1, |at| at as u32)
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use lb_config::static_config::StaticConfig;
+use lb_config::dynamic::{Observability, RedirectScheme, Router};
+use lb_config::static_config::{EntryPoint, Redirection, StaticConfig};
 use lb_core::route::Rule;
 
 /// A service answered by Vigie itself.
@@ -20,13 +21,13 @@ pub enum Internal {
 /// Above every router a user can write.
 const TOP: i64 = i64::MAX;
 
-/// A router of the provider `internal`.
+/// A router of the provider `internal`. Entry points treat it as any other.
 pub(super) struct InternalRouter {
-    pub(super) name: &'static str,
-    pub(super) entry_point: String,
-    pub(super) rule: String,
-    pub(super) priority: i64,
-    pub(super) service: Internal,
+    pub(super) name: String,
+    pub(super) router: Router,
+    pub(super) target: Internal,
+    /// Carried out after the middlewares of the entry point.
+    pub(super) redirect: Option<RedirectScheme>,
 }
 
 impl Internal {
@@ -58,9 +59,8 @@ impl Internal {
 /// The routers that the static configuration asks for.
 pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
     let mut routers = Vec::new();
-    let mut add = |name, entry_point: &str, rule: &str, priority, service| {
-        let (entry_point, rule) = (entry_point.to_owned(), rule.to_owned());
-        routers.push(InternalRouter { name, entry_point, rule, priority, service });
+    let mut add = |name: &str, entry_point: &str, rule: &str, priority, target| {
+        routers.extend(router(name, entry_point, rule, priority, target));
     };
     if let Some(ping) = fixed.ping.as_ref().filter(|ping| !ping.manual_routing) {
         add("ping@internal", &ping.entry_point, "PathPrefix(`/ping`)", TOP, Internal::Ping);
@@ -80,10 +80,53 @@ pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
             add("dashboard@internal", "traefik", "PathPrefix(`/`)", TOP - 2, Internal::Dashboard);
         }
     }
+    for entry in &fixed.entry_points {
+        routers.extend(entry.http.redirection.as_ref().and_then(|to| redirection(fixed, entry, to)));
+    }
     routers
 }
 
-/// The rule of a router written in this file.
-pub(super) fn rule(text: &str) -> Option<Arc<Rule>> {
-    Rule::parse(text).ok().map(Arc::new)
+/// The router of `http.redirections.entryPoint`: everything on this entry point moves to another.
+fn redirection(
+    fixed: &StaticConfig,
+    entry: &EntryPoint,
+    redirection: &Redirection,
+) -> Option<InternalRouter> {
+    let port = match redirection.to.strip_prefix(':') {
+        Some(port) => port.to_owned(),
+        None => {
+            let target = fixed.entry_points.iter().find(|other| other.name == redirection.to)?;
+            target.address.port().to_string()
+        }
+    };
+    let name = format!("{}-to-{}@internal", entry.name, redirection.to.trim_start_matches(':'));
+    let everything = "HostRegexp(`^.+$`)";
+    let redirect = RedirectScheme {
+        scheme: redirection.scheme.clone(),
+        port: Some(port),
+        permanent: redirection.permanent,
+    };
+    let router = router(&name, &entry.name, everything, redirection.priority, Internal::Noop)?;
+    Some(InternalRouter { redirect: Some(redirect), ..router })
+}
+
+/// `None` where the rule does not parse.
+fn router(
+    name: &str,
+    entry_point: &str,
+    rule: &str,
+    priority: i64,
+    target: Internal,
+) -> Option<InternalRouter> {
+    let router = Router {
+        rule: Arc::new(Rule::parse(rule).ok()?),
+        rule_text: rule.to_owned(),
+        entry_points: vec![entry_point.to_owned()],
+        middlewares: Vec::new(),
+        service: target.name().to_owned(),
+        priority,
+        tls: None,
+        observability: Observability::default(),
+    };
+    Some(InternalRouter { name: name.to_owned(), router, target, redirect: None })
 }
