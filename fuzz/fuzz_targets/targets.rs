@@ -25,7 +25,7 @@ const STRICT: EncodedCharacters = EncodedCharacters {
 };
 
 fn normal<'a>(target: &'a str, policy: &Policy) -> Option<Cow<'a, str>> {
-    let normal = normalise_target(target, policy).ok()?;
+    let normal = normalise_target(target.as_bytes(), policy).ok()?;
     Some(normal.map_or(Cow::Borrowed(target), Cow::Owned))
 }
 
@@ -49,7 +49,7 @@ fuzz_target!(|text: &str| {
         let Some(target) = normal(text, &policy) else { continue };
         // The server parses what we send as we have parsed it, and a second proxy changes nothing.
         assert!(lb_http1::is_target(&target), "{target:?}");
-        assert_eq!(normalise_target(&target, &policy), Ok(None), "{text:?} became {target:?}");
+        assert_eq!(normalise_target(target.as_bytes(), &policy), Ok(None), "{text:?} became {target:?}");
         let (path, query) = split_target(&target);
         assert!(!query.contains(';'), "{target:?}");
         if path == "*" {
