@@ -8,7 +8,8 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::chars::{find_control, is_target_byte, is_token_bytes};
-use crate::field::{Field, FieldName, MAX_BUFFER_BYTES, Span, bit, key};
+use crate::field::{Field, MAX_BUFFER_BYTES, Span, bit, key};
+use crate::lines::NameSource;
 use crate::reason::standard_reason;
 use crate::target;
 
@@ -332,65 +333,6 @@ impl Head {
         }
     }
 
-    /// The same for a name that is known to be one.
-    #[inline]
-    pub fn append_named(&mut self, name: FieldName, value: &[u8]) {
-        let start = self.buffer.len();
-        if self.begin_line(name, value.len()).is_none() {
-            return;
-        }
-        self.buffer.extend_from_slice(value);
-        self.end_line(name, start);
-        let stored = &mut self.buffer[start + name.len() + 2..start + name.len() + 2 + value.len()];
-        if let Some(at) = find_control(stored) {
-            blank_controls(&mut stored[at..]);
-        }
-    }
-
-    /// Adds a field whose value is what `part` picks from the first value under `source`; false if it picks nothing.
-    #[inline]
-    pub fn append_part(
-        &mut self,
-        name: FieldName,
-        source: &str,
-        part: impl FnOnce(&[u8]) -> Option<Range<usize>>,
-    ) -> bool {
-        let Some(source) = self.find(source.as_bytes(), key(source.as_bytes())).map(|field| field.value)
-        else {
-            return false;
-        };
-        let Some(part) = part(source.of(&self.buffer)).filter(|part| part.end <= source.len as usize) else {
-            return false;
-        };
-        let (start, at) = (self.buffer.len(), source.range().start);
-        if self.begin_line(name, part.len()).is_some() {
-            self.buffer.extend_from_within(at + part.start..at + part.end);
-            self.end_line(name, start);
-        }
-        true
-    }
-
-    /// Everything of a line that stands before its value; `None` if the buffer is full.
-    #[inline]
-    fn begin_line(&mut self, name: FieldName, value_len: usize) -> Option<()> {
-        let len = name.len() + value_len + 4;
-        if self.buffer.len() + len > MAX_BUFFER_BYTES {
-            return None;
-        }
-        self.buffer.reserve(len);
-        self.buffer.extend_from_slice(name.as_bytes());
-        self.buffer.extend_from_slice(b": ");
-        Some(())
-    }
-
-    /// Makes the line that began at `start` a field.
-    #[inline]
-    fn end_line(&mut self, name: FieldName, start: usize) {
-        let value = start + name.len() + 2..self.buffer.len();
-        self.buffer.extend_from_slice(b"\r\n");
-        self.push(Field::of_line(name, start, value));
-    }
-
     /// Appends all fields of `other`: in one copy where that holds nothing but fields, so that lines which many
     /// heads share are made once.
     pub fn copy_fields_from(&mut self, other: &Head) {
@@ -466,7 +408,7 @@ impl Head {
         self.present & bits != 0
     }
 
-    fn find(&self, name: &[u8], key: u8) -> Option<&Field> {
+    pub(crate) fn find(&self, name: &[u8], key: u8) -> Option<&Field> {
         self.fields.iter().find(|field| field.is(&self.buffer, name, key))
     }
 
@@ -489,49 +431,6 @@ impl Head {
         }
         self.buffer.extend_from_slice(bytes);
         Span::new(start..self.buffer.len())
-    }
-
-    /// `None` if the buffer is full or the name too long.
-    fn store_line(&mut self, name: NameSource<'_>, value: &[u8]) -> Option<Field> {
-        let start = self.buffer.len();
-        let name_len = match &name {
-            NameSource::Caller(name) => name.len(),
-            NameSource::Buffer(span) => span.len as usize,
-        };
-        if start + name_len + value.len() + 4 > MAX_BUFFER_BYTES {
-            return None;
-        }
-        match name {
-            NameSource::Caller(name) => self.buffer.extend_from_slice(name),
-            NameSource::Buffer(span) if span.range().end <= start => {
-                self.buffer.extend_from_within(span.range())
-            }
-            NameSource::Buffer(_) => return None,
-        }
-        self.buffer.extend_from_slice(b": ");
-        let value_start = start + name_len + 2;
-        self.buffer.extend_from_slice(value);
-        let value_end = self.buffer.len();
-        self.buffer.extend_from_slice(b"\r\n");
-        let stored = &mut self.buffer[value_start..value_end];
-        if let Some(at) = find_control(stored) {
-            blank_controls(&mut stored[at..]);
-        }
-        Field::new(&self.buffer, start..start + name_len, value_start..value_end, true)
-    }
-}
-
-enum NameSource<'a> {
-    Caller(&'a [u8]),
-    Buffer(Span),
-}
-
-/// Go's net/http does the same to values it writes: no value set by a middleware can start a line of its own.
-#[cold]
-fn blank_controls(mut value: &mut [u8]) {
-    while let Some(at) = find_control(value) {
-        value[at] = b' ';
-        value = &mut value[at + 1..];
     }
 }
 

@@ -12,6 +12,7 @@ mod connection;
 mod field;
 mod framing;
 mod head;
+mod lines;
 mod parse;
 mod reason;
 mod target;
