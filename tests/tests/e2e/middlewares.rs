@@ -177,6 +177,12 @@ async fn retry_on_status_spares_what_is_not_idempotent() {
         }
         assert!(statuses.contains(&503), "{protocol:?}: a POST is not repeated: {statuses:?}");
     }
+    // A client whose body breaks off while it is kept for another try hears nothing: nobody is there to be told 499.
+    let mut gone = Client::connect(vigie.web()).await.unwrap();
+    gone.send(format!("PUT / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\nabc")).await.unwrap();
+    gone.finish().await.unwrap();
+    assert_eq!(gone.rest().await.unwrap(), b"");
+    vigie.until_metric("traefik_entrypoint_requests_total", &[("code", "499")], 1.0).await;
     // Every server ill: the last try's answer is the answer.
     let ill_too = Origin::with("ill too", |_| Script::answer(503, &[("X-Own", "1")], "sorry")).await;
     vigie.write(&behind("retry", retry, &[ill_too.url()]));

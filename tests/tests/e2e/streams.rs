@@ -91,6 +91,8 @@ async fn an_upgrade_becomes_a_tunnel_that_survives_a_reload() {
     let server = Origin::start("api").await;
     server.on("/socket", Script::upgrade_echo("websocket"));
     server.on("/refused", Script::answer(403, &[], "no"));
+    let lengthy = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\n";
+    server.on("/lengthy", Script::raw(lengthy));
     let vigie = vigie_before(server.url()).await;
     let mut client = Client::connect(vigie.web()).await.unwrap();
     let fields = [
@@ -103,7 +105,12 @@ async fn an_upgrade_becomes_a_tunnel_that_survives_a_reload() {
     assert_eq!(client.request("GET", HOST, "/refused", &fields, None).await.unwrap().status, 403);
     let switched = client.request("GET", HOST, "/socket", &fields, None).await.unwrap();
     assert_eq!((switched.status, switched.get("upgrade")), (101, Some("websocket")));
-    let seen = server.last();
+    // RFC 9110 section 8.6: an interim answer has no length.
+    let mut other = Client::connect(vigie.web()).await.unwrap();
+    let lengthy = other.request("GET", HOST, "/lengthy", &fields, None).await.unwrap();
+    assert_eq!((lengthy.status, lengthy.get("content-length")), (101, None));
+    drop(other);
+    let seen = server.seen().into_iter().find(|seen| seen.target == "/socket").unwrap();
     assert_eq!((seen.get("upgrade"), seen.get("x-forwarded-proto")), (Some("websocket"), Some("ws")));
     assert_eq!(seen.get("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
     client.send("ping").await.unwrap();
