@@ -98,9 +98,8 @@ impl Exchange {
 
     /// The same for the permits and breakers beyond the first ones: a try has ended that will be repeated.
     pub(crate) fn settle(&mut self, (permits, breakers): (usize, usize), now: Instant) {
-        let duration = now.saturating_duration_since(self.started);
         for (breaker, status) in self.breakers.drain(breakers..) {
-            breaker.record(status, duration, now);
+            breaker.record(status, now.saturating_duration_since(self.started), now);
         }
         self.permits.truncate(permits);
     }

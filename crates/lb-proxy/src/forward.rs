@@ -71,16 +71,19 @@ pub(crate) enum Called<'a> {
 /// Asks the service's servers until one answers or no further try is safe.
 pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service: &'a Service) -> Called<'a> {
     let worker = p.worker;
-    let upgrade = lb_http1::wants_upgrade(&p.x.head).map(str::to_owned);
+    let upgrade = lb_http1::wants_upgrade(&p.x.head).map(Box::<str>::from);
     let cookie = service.sticky.as_ref().and_then(|cookie| {
         let mut lines = p.x.head.get_all("cookie");
-        lines.find_map(|line| sticky::find_cookie(line, &cookie.name)).map(str::to_owned)
+        lines.find_map(|line| sticky::find_cookie(line, &cookie.name)).map(Box::<str>::from)
     });
     prepare(p.x, upgrade.as_deref(), p.framing);
     // RFC 9112 section 3.2: every HTTP/1.1 request names a host, also for a client that has not.
     let is_nameless = p.x.head.get("host").is_none_or(<[u8]>::is_empty);
-    let target =
-        service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| p.x.head.target().to_owned());
+    let target = service
+        .endpoints
+        .iter()
+        .any(|e| e.path_prefix.is_some())
+        .then(|| Box::<str>::from(p.x.head.target()));
     let mut last: Option<(Failure, &Arc<Endpoint>)> = None;
     let mut new_round = false;
     loop {
@@ -131,7 +134,8 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service:
             p.x.head.set_target(&format!("{prefix}{target}"));
         }
         p.x.tries += 1;
-        let Failed { failure, untouched } = match attempt(p, endpoint, picked, upgrade.is_some()).await {
+        let Failed { failure, untouched } = match attempt(p, endpoint, Some(picked), upgrade.is_some()).await
+        {
             Ok(answer) => {
                 observe(worker, service, index, &answer.picked, p.x);
                 stick(p.x, service, endpoint, answer.picked.by_cookie());
@@ -242,41 +246,52 @@ struct Failed {
 }
 
 /// One try on one server: connect or reuse, send, wait for the head of the answer.
-async fn attempt<'a, D: Downstream>(
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
+fn attempt<'a, D: Downstream>(
     p: &mut Passage<'_, '_, D>,
     endpoint: &'a Arc<Endpoint>,
-    picked: Picked,
+    mut picked: Option<Picked>,
     upgrade: bool,
-) -> Result<Answer<'a>, Failed> {
-    let mut fresh = false;
-    let mut picked = Some(picked);
-    loop {
-        let reused = if fresh { None } else { reuse(p.worker, endpoint, upgrade).await };
-        let was_reused = reused.is_some();
-        let up = match reused {
-            Some(up) => up,
-            // Boxed: rare, and large beside everything else that a request keeps while it waits.
-            None => Box::pin(open(p.worker, endpoint, upgrade))
-                .await
-                .map_err(|failure| Failed { failure, untouched: true })?,
-        };
-        match converse(p, endpoint, up).await {
-            Ok(Conversed { up, framing, request, request_dead, reusable, lease }) => {
-                let Some(picked) = picked.take() else {
-                    return Err(Failed { failure: Failure::sent(Cause::Closed), untouched: false });
-                };
-                return Ok(Answer { up, endpoint, picked, framing, request, request_dead, reusable, lease });
+) -> impl Future<Output = Result<Answer<'a>, Failed>> {
+    async move {
+        let mut fresh = false;
+        loop {
+            let reused = if fresh { None } else { reuse(p.worker, endpoint, upgrade).await };
+            let was_reused = reused.is_some();
+            let up = match reused {
+                Some(up) => up,
+                // Boxed: rare, and large beside everything else that a request keeps while it waits.
+                None => Box::pin(open(p.worker, endpoint, upgrade))
+                    .await
+                    .map_err(|failure| Failed { failure, untouched: true })?,
+            };
+            match converse(p, endpoint, up).await {
+                Ok(Conversed { up, framing, request, request_dead, reusable, lease }) => {
+                    let Some(picked) = picked.take() else {
+                        return Err(Failed { failure: Failure::sent(Cause::Closed), untouched: false });
+                    };
+                    return Ok(Answer {
+                        up,
+                        endpoint,
+                        picked,
+                        framing,
+                        request,
+                        request_dead,
+                        reusable,
+                        lease,
+                    });
+                }
+                // A pooled connection that the server had already given up: the same server, a new one.
+                Err(failed)
+                    if was_reused
+                        && failed.untouched
+                        && failed.failure.cause != Cause::Removed
+                        && failed.failure.may_retry(is_idempotent(p.x.head.method()), true) =>
+                {
+                    fresh = true;
+                }
+                Err(failed) => return Err(failed),
             }
-            // A pooled connection that the server had already given up: the same server, a new one.
-            Err(failed)
-                if was_reused
-                    && failed.untouched
-                    && failed.failure.cause != Cause::Removed
-                    && failed.failure.may_retry(is_idempotent(p.x.head.method()), true) =>
-            {
-                fresh = true;
-            }
-            Err(failed) => return Err(failed),
         }
     }
 }
@@ -339,115 +354,116 @@ struct Conversed {
 }
 
 /// Sends the request and waits for the head of the final answer.
-async fn converse<D: Downstream>(
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
+fn converse<D: Downstream>(
     p: &mut Passage<'_, '_, D>,
     endpoint: &Arc<Endpoint>,
     mut up: Up,
-) -> Result<Conversed, Failed> {
-    let Passage { worker, x, down, framing, patience, .. } = p;
-    let framing = *framing;
-    up.begin(&mut x.head, framing, endpoint)
-        .map_err(|cause| Failed { failure: Failure::unsent(cause), untouched: true })?;
-    let mut request = Pump::default();
-    let mut request_dead = false;
-    let mut deadline = Deadline::default();
-    let mut expects_continue = framing.has_body() && lb_http1::expects_continue(&x.head);
-    let header_timeout = endpoint.transport.settings.response_header_timeout;
-    let read_by = patience.read_by.filter(|_| framing.has_body());
-    if expects_continue {
-        deadline.set(Instant::now(), Some(CONTINUE_TIMEOUT));
-    } else {
-        deadline.set_at(read_by);
-    }
-    let mut lease = Lease::new(worker);
-    let mut waiting = false;
-    let mut interim_bytes = 0;
-    let status = poll_fn(|cx| {
-        loop {
-            if !request.is_done() && !request_dead {
-                match request.poll(cx, &mut **down, &mut up) {
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
-                    Poll::Ready(Err(PumpError::Source(error))) => {
-                        return Poll::Ready(Err(failure::client_body(&error)));
-                    }
-                    // The server may have answered before it closed; that answer counts.
-                    Poll::Ready(Err(PumpError::Sink)) => request_dead = true,
-                }
-            }
-            if expects_continue && request.bytes > 0 {
-                // The client did not wait.
-                expects_continue = false;
-                deadline.set_at(read_by);
-            }
-            if (request.is_done() || request_dead) && !waiting {
-                waiting = true;
-                deadline.clear();
-                if header_timeout.is_some() {
-                    deadline.set(Instant::now(), header_timeout);
-                }
-            }
-            match up.poll_head(cx, &mut x.response, &x.head) {
-                Poll::Ready(Ok(found)) => {
-                    let status = x.response.status();
-                    if status == 101 && !(request.is_done() && may_switch(&x.head, &x.response)) {
-                        tracing::warn!("a server switches protocols unasked");
-                        return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
-                    }
-                    if !(100..200).contains(&status) || status == 101 {
-                        return Poll::Ready(Ok(found));
-                    }
-                    interim_bytes += wire_size(&x.response);
-                    if interim_bytes > crate::http::RESPONSE_LIMITS.max_head_bytes {
-                        tracing::warn!("a server sends interim answers without end");
-                        return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
-                    }
-                    if status == 100 && expects_continue {
-                        expects_continue = false;
-                        deadline.set_at(read_by);
-                    }
-                    // RFC 9110 section 15.2: interim answers go on to the client.
-                    lb_http1::remove_hop_by_hop(&mut x.response);
-                    x.response.remove("content-length");
-                    let _ = down.inform(&x.response);
-                    x.response.clear();
-                    continue;
-                }
-                Poll::Ready(Err(failure)) => {
-                    let cause = if request_dead { Failure::sent(Cause::Closed) } else { failure };
-                    return Poll::Ready(Err(cause));
-                }
-                Poll::Pending => {}
-            }
-            if request.is_done() && down.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Failure::sent(Cause::ClientGone)));
-            }
-            if lease.poll_over(cx, endpoint).is_ready() {
-                return Poll::Ready(Err(Failure::sent(Cause::Removed)));
-            }
-            if deadline.poll(cx).is_ready() {
-                if waiting {
-                    return Poll::Ready(Err(Failure::sent(Cause::HeadTimeout)));
-                }
-                if expects_continue {
-                    expects_continue = false;
-                    deadline.set_at(read_by);
-                    let mut head = Head::new();
-                    head.set_status(100);
-                    let _ = down.inform(&head);
-                    continue;
-                }
-                return Poll::Ready(Err(Failure::sent(Cause::ClientTimeout)));
-            }
-            return Poll::Pending;
+) -> impl Future<Output = Result<Conversed, Failed>> {
+    async move {
+        let Passage { worker, x, down, framing, patience, .. } = p;
+        let has_body = framing.has_body();
+        up.begin(&mut x.head, *framing, endpoint)
+            .map_err(|cause| Failed { failure: Failure::unsent(cause), untouched: true })?;
+        let mut request = Pump::default();
+        let mut request_dead = false;
+        let mut deadline = Deadline::default();
+        let mut expects_continue = has_body && lb_http1::expects_continue(&x.head);
+        if expects_continue {
+            deadline.set(Instant::now(), Some(CONTINUE_TIMEOUT));
+        } else if has_body {
+            deadline.set_at(patience.read_by);
         }
-    })
-    .await;
-    match status {
-        Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable, lease }),
-        Err(failure) => Err(Failed {
-            failure,
-            untouched: request.bytes == 0 && interim_bytes == 0 && (request.is_done() || !framing.has_body()),
-        }),
+        let mut lease = Lease::new(worker);
+        let mut waiting = false;
+        let mut interim_bytes = 0;
+        let status = poll_fn(|cx| {
+            loop {
+                if !request.is_done() && !request_dead {
+                    match request.poll(cx, &mut **down, &mut up) {
+                        Poll::Ready(Ok(())) | Poll::Pending => {}
+                        Poll::Ready(Err(PumpError::Source(error))) => {
+                            return Poll::Ready(Err(failure::client_body(&error)));
+                        }
+                        // The server may have answered before it closed; that answer counts.
+                        Poll::Ready(Err(PumpError::Sink)) => request_dead = true,
+                    }
+                }
+                if expects_continue && request.bytes > 0 {
+                    // The client did not wait.
+                    expects_continue = false;
+                    deadline.set_at(patience.read_by);
+                }
+                if (request.is_done() || request_dead) && !waiting {
+                    waiting = true;
+                    deadline.clear();
+                    if let Some(timeout) = endpoint.transport.settings.response_header_timeout {
+                        deadline.set(Instant::now(), Some(timeout));
+                    }
+                }
+                match up.poll_head(cx, &mut x.response, &x.head) {
+                    Poll::Ready(Ok(found)) => {
+                        let status = x.response.status();
+                        if status == 101 && !(request.is_done() && may_switch(&x.head, &x.response)) {
+                            tracing::warn!("a server switches protocols unasked");
+                            return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
+                        }
+                        if !(100..200).contains(&status) || status == 101 {
+                            return Poll::Ready(Ok(found));
+                        }
+                        interim_bytes += wire_size(&x.response);
+                        if interim_bytes > crate::http::RESPONSE_LIMITS.max_head_bytes {
+                            tracing::warn!("a server sends interim answers without end");
+                            return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
+                        }
+                        if status == 100 && expects_continue {
+                            expects_continue = false;
+                            deadline.set_at(patience.read_by);
+                        }
+                        // RFC 9110 section 15.2: interim answers go on to the client.
+                        lb_http1::remove_hop_by_hop(&mut x.response);
+                        x.response.remove("content-length");
+                        let _ = down.inform(&x.response);
+                        x.response.clear();
+                        continue;
+                    }
+                    Poll::Ready(Err(failure)) => {
+                        let cause = if request_dead { Failure::sent(Cause::Closed) } else { failure };
+                        return Poll::Ready(Err(cause));
+                    }
+                    Poll::Pending => {}
+                }
+                if request.is_done() && down.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Err(Failure::sent(Cause::ClientGone)));
+                }
+                if lease.poll_over(cx, endpoint).is_ready() {
+                    return Poll::Ready(Err(Failure::sent(Cause::Removed)));
+                }
+                if deadline.poll(cx).is_ready() {
+                    if waiting {
+                        return Poll::Ready(Err(Failure::sent(Cause::HeadTimeout)));
+                    }
+                    if expects_continue {
+                        expects_continue = false;
+                        deadline.set_at(patience.read_by);
+                        let mut head = Head::new();
+                        head.set_status(100);
+                        let _ = down.inform(&head);
+                        continue;
+                    }
+                    return Poll::Ready(Err(Failure::sent(Cause::ClientTimeout)));
+                }
+                return Poll::Pending;
+            }
+        })
+        .await;
+        match status {
+            Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable, lease }),
+            Err(failure) => Err(Failed {
+                failure,
+                untouched: request.bytes == 0 && interim_bytes == 0 && (request.is_done() || !has_body),
+            }),
+        }
     }
 }
 

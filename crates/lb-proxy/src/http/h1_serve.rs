@@ -119,24 +119,26 @@ fn serve_one(
     async move {
         let mut x = worker.exchange(&connection.peer);
         let config = &connection.entry.config;
-        let limits = Limits {
-            max_head_bytes: config.http.max_header_bytes + 4096,
-            max_fields: super::MAX_REQUEST_FIELDS,
-        };
         deadline.clear();
-        let mut armed = false;
-        let read = poll_fn(|cx| {
-            if let Poll::Ready(read) = h1.poll_head(cx, &mut x.head, &limits, lb_http1::parse_request) {
-                return Poll::Ready(Some(read));
-            }
-            if !armed {
-                // Nearly every head is there at once and needs no deadline.
-                armed = true;
-                deadline.set(Instant::now(), head_timeout(connection));
-            }
-            deadline.poll(cx).map(|()| None)
-        })
-        .await;
+        let read = {
+            let limits = Limits {
+                max_head_bytes: config.http.max_header_bytes + 4096,
+                max_fields: super::MAX_REQUEST_FIELDS,
+            };
+            let mut armed = false;
+            poll_fn(|cx| {
+                if let Poll::Ready(read) = h1.poll_head(cx, &mut x.head, &limits, lb_http1::parse_request) {
+                    return Poll::Ready(Some(read));
+                }
+                if !armed {
+                    // Nearly every head is there at once and needs no deadline.
+                    armed = true;
+                    deadline.set(Instant::now(), head_timeout(connection));
+                }
+                deadline.poll(cx).map(|()| None)
+            })
+            .await
+        };
         deadline.clear();
         let framing = match read {
             Some(Ok(true)) => {

@@ -186,23 +186,35 @@ impl route::Request for Query<'_> {
 
 /// Runs the chain, again from behind a retry middleware as often as that one says, and sends what comes of it.
 async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) -> bool {
-    let chain = &route.middlewares;
-    let retry = chain.iter().enumerate().find_map(|(at, middleware)| match middleware {
+    let mut chain = route.middlewares.iter().enumerate();
+    let retry = chain.find_map(|(at, middleware)| match middleware {
         Middleware::Retry(retry) => Some((at, retry)),
         _ => None,
     });
-    let Some((at, retry)) = retry else {
-        let mut passed = pass(p, route, 0).await;
-        unwind(p.x, &chain[..passed.reached]);
-        return send(p, &mut passed.reply).await;
-    };
+    if let Some(retry) = retry {
+        // Boxed: others need not make room for it.
+        return Box::pin(run_with_retry(p, route, retry)).await;
+    }
+    let passed = pass(p, route, 0).await;
+    // Moved, so that its place is not kept beside `pass`.
+    let mut passed = passed;
+    unwind(p.x, &route.middlewares[..passed.reached]);
+    send(p, &mut passed.reply).await
+}
+
+async fn run_with_retry<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    route: &'r Route,
+    (at, retry): (usize, &Retry),
+) -> bool {
+    let chain = &route.middlewares;
     // Up to the retry middleware once, what is behind it as often as needed.
     if let Some((reached, body)) = ask(p.x, &chain[..at], 0).await {
         unwind(p.x, &chain[..reached]);
         return send_local(p, &body).await;
     }
     if !p.framing.has_body() || retry.status.is_empty() || !may_repeat(retry, p.x.head.method()) {
-        return Box::pin(attempts(p, route, (at, retry))).await;
+        return attempts(p, route, (at, retry)).await;
     }
     // When a status comes the body is gone, so it is kept. Rare enough to have its own allocation.
     Box::pin(async {
@@ -306,7 +318,6 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
     if let Some((reached, body)) = ask(p.x, chain, from).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
-    let reached = chain.len();
     if p.x.head.target_bytes().first() != Some(&b'/') {
         // A stripped prefix was all of the path.
         let target = format!("/{}", p.x.head.target());
@@ -317,7 +328,7 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
             // Boxed: what an operator asks, and not to be in the way of what clients ask.
             let local = Box::pin(internally::respond(p, *internal)).await;
             local.write_head(&mut p.x.response);
-            return Passed { reply: Reply::Local(local.body), reached, failure: None };
+            return Passed { reply: Reply::Local(local.body), reached: chain.len(), failure: None };
         }
         Target::Service(service) => service,
     };
@@ -327,7 +338,7 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
         p.outcome.asked = Some(asked);
         service.retries.budget.deposit(asked);
     }
-    match forward::call(p, service).await {
+    let (reply, failure) = match forward::call(p, service).await {
         Called::Answer(answer) => {
             p.outcome.endpoint = Some(answer.endpoint);
             p.outcome.origin_status = p.x.response.status();
@@ -343,21 +354,21 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
                 p.x.response.append("Connection", b"Upgrade");
                 p.x.response.append("Upgrade", &protocol);
             }
-            Passed { reply: Reply::Answer(answer), reached, failure: None }
+            (Reply::Answer(answer), None)
         }
         Called::NoServer => {
             let local =
                 Local::plain(503, "no available server").with("Retry-After", service.retry_after.to_string());
             local.write_head(&mut p.x.response);
             p.outcome.origin_status = 503;
-            Passed { reply: Reply::Local(local.body), reached, failure: None }
+            (Reply::Local(local.body), None)
         }
         Called::Busy => {
             let wait = service.queue.as_ref().map_or(1, |queue| whole_seconds(queue.settings.timeout));
             let local = Local::status_text(503).with("Retry-After", wait.to_string());
             local.write_head(&mut p.x.response);
             p.outcome.origin_status = 503;
-            Passed { reply: Reply::Local(local.body), reached, failure: None }
+            (Reply::Local(local.body), None)
         }
         Called::Failed(failure, endpoint) => {
             p.outcome.endpoint = endpoint.map(|endpoint| &**endpoint);
@@ -366,9 +377,10 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
             local.write_head(&mut p.x.response);
             let reply =
                 if failure.cause == Cause::ClientGone { Reply::Gone } else { Reply::Local(local.body) };
-            Passed { reply, reached, failure: Some(failure) }
+            (reply, Some(failure))
         }
-    }
+    };
+    Passed { reply, reached: route.middlewares.len(), failure }
 }
 
 /// Shows the request to the middlewares in order; the position of the one that ends it and the body of its answer,
