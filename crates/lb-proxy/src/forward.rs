@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use lb_core::balance::{CookieMatch, Pick, Picked};
@@ -19,18 +19,19 @@ use tokio::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::exchange::Exchange;
-use crate::http::body::{Fill, Pump, PumpError, Sink, Source};
+use crate::http::body::{Pump, PumpError, Source};
 use crate::http::downstream::Downstream;
 use crate::http::forwarded;
-use crate::http::h1::{H1, ReadHead};
+use crate::http::h1::H1;
 use crate::lasting::Lease;
 use crate::passage::{Passage, Patience};
 use crate::snapshot::Service;
 use crate::upstream::Endpoint;
 use crate::upstream::connect::{self, Spoken};
 use crate::upstream::failure::{self, Cause, Failure};
-use crate::upstream::h2::{H2, Shared};
+use crate::upstream::h2::Shared;
 use crate::upstream::room;
+use crate::upstream::up::Up;
 use crate::worker::Worker;
 
 /// RFC 9110 section 10.1.1 lets a proxy answer 100 by itself; Traefik's backends get this long first.
@@ -39,13 +40,6 @@ const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often, and how long, a request waits for a file descriptor: 2 s in all. Chosen.
 const SHORTAGE_WAITS: u32 = 40;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
-
-/// The server's side of an exchange.
-pub(crate) enum Up {
-    // Boxed: it is handed on many times while it serves one request.
-    H1(Box<H1>),
-    H2(Box<H2>),
-}
 
 /// An answer whose head has arrived in [`Exchange::response`].
 pub(crate) struct Answer<'a> {
@@ -477,114 +471,6 @@ fn may_switch(request: &Head, response: &Head) -> bool {
 fn wire_size(head: &Head) -> usize {
     const STATUS_LINE: usize = 32;
     head.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + STATUS_LINE
-}
-
-impl Up {
-    /// Queues the request's head.
-    fn begin(&mut self, head: &mut Head, framing: Framing, endpoint: &Endpoint) -> Result<(), Cause> {
-        match self {
-            Self::H1(up) => {
-                up.queue_head(head, lb_http1::write_request, framing);
-                Ok(())
-            }
-            Self::H2(up) => up.begin(head, framing, endpoint),
-        }
-    }
-
-    /// Reads the head of an answer: how its body is framed, and whether the connection outlives it.
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        head: &mut Head,
-        request: &Head,
-    ) -> Poll<Result<(Framing, bool), Failure>> {
-        match self {
-            Self::H2(up) => up.poll_head(cx, head, request.method()).map_ok(|framing| (framing, false)),
-            Self::H1(up) => {
-                let read = std::task::ready!(up.poll_head(
-                    cx,
-                    head,
-                    &crate::http::RESPONSE_LIMITS,
-                    lb_http1::parse_response
-                ));
-                Poll::Ready(match read {
-                    Ok(true) => match lb_http1::response_framing(head, request.method()) {
-                        Ok(framing) => {
-                            let reusable = lb_http1::keep_alive(head) && framing != Framing::UntilClose;
-                            up.expect_body(framing);
-                            Ok((framing, reusable))
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, "a server's answer cannot be framed");
-                            Err(Failure::sent(Cause::Malformed))
-                        }
-                    },
-                    Ok(false) => Err(Failure::sent(Cause::Closed)),
-                    Err(ReadHead::Malformed(error)) => {
-                        tracing::warn!(%error, "a server's answer is malformed");
-                        Err(Failure::sent(Cause::Malformed))
-                    }
-                    Err(ReadHead::Truncated) => Err(Failure::sent(Cause::Malformed)),
-                    // Reset inside a head: the server had begun to answer, which is no matter for a retry.
-                    Err(ReadHead::Io) if !up.buffered().is_empty() => Err(Failure::sent(Cause::Malformed)),
-                    Err(ReadHead::Io) => Err(Failure::sent(Cause::Closed)),
-                })
-            }
-        }
-    }
-}
-
-impl Source for Up {
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
-        match self {
-            Self::H1(up) => up.poll_fill(cx),
-            Self::H2(up) => up.poll_fill(cx),
-        }
-    }
-
-    fn data(&self) -> &[u8] {
-        match self {
-            Self::H1(up) => up.data(),
-            Self::H2(up) => up.data(),
-        }
-    }
-
-    fn consume(&mut self, count: usize) {
-        match self {
-            Self::H1(up) => up.consume(count),
-            Self::H2(up) => up.consume(count),
-        }
-    }
-
-    fn trailers(&self) -> Option<&Head> {
-        match self {
-            Self::H1(up) => up.trailers(),
-            Self::H2(up) => up.trailers(),
-        }
-    }
-}
-
-impl Sink for Up {
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::H1(up) => up.poll_send(cx, data),
-            Self::H2(up) => up.poll_send(cx, data),
-        }
-    }
-
-    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
-        match self {
-            Self::H1(up) => up.finish(trailers),
-            Self::H2(up) => up.finish(trailers),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::H1(up) => up.poll_flush(cx),
-            Self::H2(up) => up.poll_flush(cx),
-        }
-    }
 }
 
 /// What tells a tunnel that its server is gone.

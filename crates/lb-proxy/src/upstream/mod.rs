@@ -5,6 +5,7 @@ pub(crate) mod failure;
 pub(crate) mod h2;
 pub(crate) mod pool;
 pub(crate) mod room;
+pub(crate) mod up;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,127 @@
+//! The server's side of an exchange, whatever protocol the server speaks.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use lb_http1::{Framing, Head};
+
+use super::Endpoint;
+use super::failure::{Cause, Failure};
+use super::h2::H2;
+use crate::http::body::{Fill, Sink, Source};
+use crate::http::h1::{H1, ReadHead};
+
+pub(crate) enum Up {
+    // Boxed: it is handed on many times while it serves one request.
+    H1(Box<H1>),
+    H2(Box<H2>),
+}
+
+impl Up {
+    /// Queues the request's head.
+    pub(crate) fn begin(
+        &mut self,
+        head: &mut Head,
+        framing: Framing,
+        endpoint: &Endpoint,
+    ) -> Result<(), Cause> {
+        match self {
+            Self::H1(up) => {
+                up.queue_head(head, lb_http1::write_request, framing);
+                Ok(())
+            }
+            Self::H2(up) => up.begin(head, framing, endpoint),
+        }
+    }
+
+    /// Reads the head of an answer: how its body is framed, and whether the connection outlives it.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut Head,
+        request: &Head,
+    ) -> Poll<Result<(Framing, bool), Failure>> {
+        match self {
+            Self::H2(up) => up.poll_head(cx, head, request.method()).map_ok(|framing| (framing, false)),
+            Self::H1(up) => {
+                let read =
+                    ready!(up.poll_head(cx, head, &crate::http::RESPONSE_LIMITS, lb_http1::parse_response));
+                Poll::Ready(match read {
+                    Ok(true) => match lb_http1::response_framing(head, request.method()) {
+                        Ok(framing) => {
+                            let reusable = lb_http1::keep_alive(head) && framing != Framing::UntilClose;
+                            up.expect_body(framing);
+                            Ok((framing, reusable))
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "a server's answer cannot be framed");
+                            Err(Failure::sent(Cause::Malformed))
+                        }
+                    },
+                    Ok(false) => Err(Failure::sent(Cause::Closed)),
+                    Err(ReadHead::Malformed(error)) => {
+                        tracing::warn!(%error, "a server's answer is malformed");
+                        Err(Failure::sent(Cause::Malformed))
+                    }
+                    Err(ReadHead::Truncated) => Err(Failure::sent(Cause::Malformed)),
+                    // Reset inside a head: the server had begun to answer, which is no matter for a retry.
+                    Err(ReadHead::Io) if !up.buffered().is_empty() => Err(Failure::sent(Cause::Malformed)),
+                    Err(ReadHead::Io) => Err(Failure::sent(Cause::Closed)),
+                })
+            }
+        }
+    }
+}
+
+impl Source for Up {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        match self {
+            Self::H1(up) => up.poll_fill(cx),
+            Self::H2(up) => up.poll_fill(cx),
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        match self {
+            Self::H1(up) => up.data(),
+            Self::H2(up) => up.data(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match self {
+            Self::H1(up) => up.consume(count),
+            Self::H2(up) => up.consume(count),
+        }
+    }
+
+    fn trailers(&self) -> Option<&Head> {
+        match self {
+            Self::H1(up) => up.trailers(),
+            Self::H2(up) => up.trailers(),
+        }
+    }
+}
+
+impl Sink for Up {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::H1(up) => up.poll_send(cx, data),
+            Self::H2(up) => up.poll_send(cx, data),
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        match self {
+            Self::H1(up) => up.finish(trailers),
+            Self::H2(up) => up.finish(trailers),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::H1(up) => up.poll_flush(cx),
+            Self::H2(up) => up.poll_flush(cx),
+        }
+    }
+}
