@@ -119,6 +119,7 @@ struct Inner {
     rate_limited: Events,
     breaker_transitions: Events,
     removed_closed: AtomicU64,
+    handed_over: AtomicU64,
     breakers: Mutex<FxHashMap<LabelId, BreakerState>>,
     probes: Mutex<FxHashMap<(&'static str, LabelId), Probes>>,
     certificates: Mutex<Vec<Certificate>>,
@@ -157,6 +158,7 @@ impl Metrics {
             rate_limited: Events::default(),
             breaker_transitions: Events::default(),
             removed_closed: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
             breakers: Mutex::default(),
             probes: Mutex::default(),
             certificates: Mutex::default(),
@@ -256,6 +258,11 @@ impl Metrics {
     /// Requests and tunnels on a removed server, ended because its `drainTimeout` was over.
     pub fn removed_closed(&self, count: u64) {
         self.inner.removed_closed.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A client connection that went from the worker that accepted it to another one.
+    pub fn handed_over(&self) {
+        self.inner.handed_over.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request that `rateLimit` or `inFlightReq` refused.

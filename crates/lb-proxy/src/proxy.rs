@@ -14,9 +14,11 @@ use lb_config::static_config::StaticConfig;
 use lb_core::balance::Service as LiveService;
 use lb_observe::access_log::AccessLog;
 use lb_observe::metrics::{Certificate, Kind, Metrics};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::entrypoint::balancer::{Arrival, Balancer};
 use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::seats::Seats;
 use crate::entrypoint::{Entry, listen};
@@ -240,9 +242,12 @@ impl Proxy {
         // Kept as well: `addresses` stays true, nothing is refused between here and there, and the next process can
         // have them.
         let shares = listen::share_out(&self.listeners, self.settings.workers)?;
-        for (index, listeners) in shares.into_iter().enumerate() {
+        let (balancer, inboxes) = Balancer::new(self.settings.workers);
+        for (index, (listeners, inbox)) in shares.into_iter().zip(inboxes).enumerate() {
             let seed = Seed {
                 index,
+                balancer: Arc::clone(&balancer),
+                inbox,
                 listeners,
                 entries: self.entries.clone(),
                 store: Arc::clone(&self.store),
@@ -274,6 +279,9 @@ impl Proxy {
 /// What a worker's thread starts with.
 struct Seed {
     index: usize,
+    balancer: Arc<Balancer>,
+    /// What other workers hand over.
+    inbox: UnboundedReceiver<Arrival>,
     /// With the index of the entry point.
     listeners: Vec<(usize, TcpListener)>,
     entries: Vec<Arc<Entry>>,
@@ -303,6 +311,8 @@ impl Seed {
     async fn serve(self) {
         let Self {
             index,
+            balancer,
+            inbox,
             listeners,
             entries,
             store,
@@ -313,7 +323,8 @@ impl Seed {
             published,
             mut phase,
         } = self;
-        let worker = Rc::new(Worker::new(index, &store, &metrics, access_log, internals, shedding));
+        let worker =
+            Rc::new(Worker::new((index, balancer), &store, &metrics, access_log, internals, shedding));
         let mut acceptors = Vec::new();
         for (entry, listener) in listeners {
             let entry = Arc::clone(&entries[entry]);
@@ -326,6 +337,10 @@ impl Seed {
                 Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
             }
         }
+        let stop = Rc::new(tokio::sync::Notify::new());
+        let receive = listen::receive(Rc::clone(&worker), entries, inbox, Rc::clone(&stop));
+        // The last to stop: until then other workers may hand over.
+        acceptors.push((stop, tokio::task::spawn_local(receive)));
         tokio::task::spawn_local(sweep(Rc::clone(&worker), published));
         // The sender lives as long as the proxy; without it there is nothing left to serve for.
         let _ = phase.wait_for(|phase| matches!(phase, Phase::Drain)).await;

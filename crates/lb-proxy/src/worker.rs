@@ -18,6 +18,7 @@ use lb_observe::metrics::{Metrics, Shard};
 use slab::Slab;
 
 use crate::buffers::Buffers;
+use crate::entrypoint::balancer::Balancer;
 use crate::exchange::Exchange;
 use crate::http::forwarded::Peer;
 use crate::lasting::Lasting;
@@ -64,6 +65,8 @@ pub trait Internals: Send + Sync {
 }
 
 pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) balancer: Arc<Balancer>,
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) pools: Pools,
@@ -96,7 +99,7 @@ struct Date {
 
 impl Worker {
     pub(crate) fn new(
-        index: usize,
+        (index, balancer): (usize, Arc<Balancer>),
         store: &Arc<ArcSwap<Snapshot>>,
         metrics: &Metrics,
         access_log: Option<access_log::Shard>,
@@ -105,6 +108,8 @@ impl Worker {
     ) -> Self {
         let now = tokio::time::Instant::now().into_std();
         Self {
+            index,
+            balancer,
             snapshot: RefCell::new(arc_swap::Cache::new(Arc::clone(store))),
             buffers: Rc::default(),
             pools: Pools::default(),
@@ -321,6 +326,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        self.worker.balancer.leave(self.worker.index);
         let mut connections = self.worker.connections.borrow_mut();
         if let Some((_, count)) = connections.iter_mut().find(|(grace, _)| *grace == self.grace) {
             *count -= 1;

@@ -134,3 +134,26 @@ async fn a_client_that_has_not_spoken_yet_is_waited_for() {
     assert_eq!((origin(&response).as_str(), response.get("connection")), ("api", Some("close")));
     assert!(vigie.ended(Duration::from_secs(5)).await.success());
 }
+
+/// The kernel's hash is uneven for so few connections on so many workers: some go from hand to hand.
+#[tokio::test]
+async fn who_was_handed_over_is_served_and_waited_for() {
+    let server = Origin::start("api").await;
+    let text = STATIC.replace("workers: 2", "workers: 8");
+    let mut vigie = Vigie::with(&text, &app("", &[server.url()])).await;
+    let mut clients = Vec::new();
+    for _ in 0..120 {
+        let mut client = Client::connect(vigie.web()).await.unwrap();
+        assert_eq!(client.get(HOST, "/").await.unwrap().status, 200);
+        clients.push(client);
+    }
+    assert!(vigie.metrics().await.value("lb_connections_handed_over_total", &[]).unwrap() > 0.0);
+    vigie.until_metric("traefik_open_connections", &[("entrypoint", "web")], 120.0).await;
+    vigie.signal(Signal::TERM);
+    let web = vigie.web();
+    assert!(eventually(PATIENCE, async || Client::connect(web).await.is_err()).await);
+    for client in &mut clients {
+        assert!(client.closes_within(PATIENCE).await);
+    }
+    assert!(vigie.ended(Duration::from_secs(5)).await.success());
+}

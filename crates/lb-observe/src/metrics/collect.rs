@@ -388,6 +388,7 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         single(Family::counter(names::ACCESS_LOG_DROPPED), number(&inner.access_log_dropped)),
         single(Family::counter(names::LOG_DROPPED), number(&inner.log_dropped.lock())),
         single(Family::counter(names::REMOVED_CLOSED), number(&inner.removed_closed)),
+        single(Family::counter(names::HANDED_OVER), number(&inner.handed_over)),
     ]);
     if let Some((limit, shedding)) = &*inner.memory.lock() {
         let shedding = f64::from(u8::from(shedding.load(Ordering::Relaxed)));

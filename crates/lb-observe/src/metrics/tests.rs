@@ -329,6 +329,7 @@ fn rare_events_are_counted() {
     metrics.queue_refused(ids.service, "full");
     metrics.rate_limited(limit);
     metrics.removed_closed(3);
+    metrics.handed_over();
     metrics.breaker(limit, BreakerState::Closed);
     metrics.breaker_changed(limit, BreakerState::HalfOpen);
     metrics.probed("http", ids.server, true, Duration::from_millis(30));

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
+use super::balancer::Arrival;
 use super::descriptors::{Allowance, is_shortage};
 use super::{Entry, greet};
 use crate::worker::Worker;
@@ -172,7 +174,10 @@ pub(crate) async fn accept(
         let short = match accepted {
             Ok((tcp, peer)) => {
                 let short = allowance.ends_with(&tcp);
-                welcome(&worker, &entry, tcp, peer);
+                match worker.balancer.place(worker.index, entry.index, tcp, peer) {
+                    Some(tcp) => welcome(&worker, &entry, tcp, peer),
+                    None => worker.metrics.handed_over(),
+                }
                 short
             }
             Err(error) => {
@@ -197,7 +202,45 @@ pub(crate) async fn accept(
         }
     }
     if let Ok(listener) = listener.into_std() {
-        empty(&listener, |tcp, peer| welcome(&worker, &entry, tcp, peer)).await;
+        empty(&listener, |tcp, peer| {
+            worker.balancer.enter(worker.index);
+            welcome(&worker, &entry, tcp, peer);
+        })
+        .await;
+    }
+}
+
+/// Serves what other workers hand over. Told to stop, it takes what is on its way; from then on they keep theirs.
+pub(crate) async fn receive(
+    worker: Rc<Worker>,
+    entries: Vec<Arc<Entry>>,
+    mut inbox: UnboundedReceiver<Arrival>,
+    stop: Rc<tokio::sync::Notify>,
+) {
+    let stopped = stop.notified();
+    tokio::pin!(stopped);
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            arrival = inbox.recv() => arrival,
+        };
+        let Some(arrival) = arrival else { return };
+        receive_one(&worker, &entries, arrival);
+    }
+    inbox.close();
+    while let Some(arrival) = inbox.recv().await {
+        receive_one(&worker, &entries, arrival);
+    }
+}
+
+fn receive_one(worker: &Rc<Worker>, entries: &[Arc<Entry>], Arrival { entry, tcp, peer }: Arrival) {
+    match TcpStream::from_std(tcp) {
+        Ok(tcp) => welcome(worker, &entries[entry], tcp, peer),
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended before it was served");
+            worker.balancer.leave(worker.index);
+        }
     }
 }
 
@@ -220,7 +263,7 @@ async fn empty(listener: &TcpListener, mut welcome: impl FnMut(TcpStream, Socket
     }
 }
 
-/// Counts the connection from here on, so that draining waits for it, and serves it.
+/// Counts the connection from here on, so that draining waits for it, and serves it. The balancer knows of it already.
 fn welcome(worker: &Rc<Worker>, entry: &Arc<Entry>, tcp: TcpStream, peer: SocketAddr) {
     let watch = worker.watch(entry.config.grace_timeout);
     tokio::task::spawn_local(greet::serve(Rc::clone(worker), Arc::clone(entry), tcp, peer, watch));

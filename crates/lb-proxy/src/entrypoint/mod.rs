@@ -1,5 +1,6 @@
 //! Entry points: listening sockets, and what happens to a connection before its first request.
 
+pub(crate) mod balancer;
 pub(crate) mod descriptors;
 pub(crate) mod greet;
 pub(crate) mod inherit;
