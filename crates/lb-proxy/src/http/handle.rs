@@ -67,7 +67,7 @@ pub(crate) async fn handle<D: Downstream>(
             send_local(&mut p, &local.body).await
         }
     };
-    record(worker, connection, p.x, p.outcome);
+    record(p.worker, p.connection, p.x, p.outcome);
     whole
 }
 
