@@ -182,20 +182,20 @@ fn join_forwarded_for(head: &Head) -> SmallVec<[u8; 256]> {
 }
 
 /// Whether an application behind us may take this field for the word of a proxy.
-///
-/// CGI and its heirs make `_` of a hyphen, some servers of every other special character as well: all of them
-/// count as hyphens here.
 fn is_spoofable(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-forwarded-";
-    let same = |name: &[u8], canonical: &[u8]| {
-        name.len() == canonical.len()
-            && name.iter().zip(canonical).all(|(&byte, &expected)| match expected {
-                b'-' => !byte.is_ascii_alphanumeric(),
-                letter => byte.eq_ignore_ascii_case(&letter),
-            })
-    };
-    name.get(..PREFIX.len()).is_some_and(|start| same(start, PREFIX))
-        || [&b"x-real-ip"[..], b"x-scheme", b"forwarded"].iter().any(|canonical| same(name, canonical))
+    name.get(..PREFIX.len()).is_some_and(|start| reads_as(start, PREFIX))
+        || [&b"x-real-ip"[..], b"x-scheme", b"forwarded"].iter().any(|canonical| reads_as(name, canonical))
+}
+
+/// Whether an application may take one name for the other. CGI and its heirs make `_` of a hyphen, some servers of
+/// every other special character as well: all of them count as hyphens here.
+pub(crate) fn reads_as(name: &[u8], canonical: &[u8]) -> bool {
+    name.len() == canonical.len()
+        && name.iter().zip(canonical).all(|(byte, expected)| {
+            byte.eq_ignore_ascii_case(expected)
+                || !(byte.is_ascii_alphanumeric() || expected.is_ascii_alphanumeric())
+        })
 }
 
 /// Where the port stands in a `Host` value: behind the last colon, for an IPv6 address ends with its bracket.

@@ -25,7 +25,7 @@ use crate::upstream::failure::{Cause, Failure};
 use crate::worker::Worker;
 
 /// Seconds after which a client may try again that was refused because memory is short. Chosen.
-const SHED_RETRY_AFTER: &str = "5";
+pub(super) const SHED_RETRY_AFTER: &str = "5";
 
 const DATE: FieldName = FieldName::new("Date");
 
@@ -401,8 +401,8 @@ async fn ask(x: &mut Exchange, chain: &[Middleware], from: usize) -> Option<(usi
                     break;
                 }
                 Step::Check(check) => {
-                    let (check, passed) = check.run().await;
-                    middleware.on_checked(x, &check, passed)
+                    let (check, checked) = check.run().await;
+                    middleware.on_checked(x, &check, checked)
                 }
             };
         }

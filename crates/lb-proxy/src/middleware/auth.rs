@@ -1,7 +1,7 @@
 //! `basicAuth`: RFC 7617 against htpasswd users.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,18 @@ use parking_lot::Mutex;
 use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
 use super::{Build, Middleware, Step};
 use crate::exchange::Exchange;
+use crate::http::forwarded::reads_as;
 use crate::http::local::Local;
 
-/// Checked against where the user is unknown, so that the time tells nothing.
+/// Checked against where there are no users.
 const DUMMY: &str = "$2b$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy";
+
+/// So many checks wait for their turn, each for perhaps 50 ms of those before it. Chosen.
+const MOST_WAITING: usize = 64;
 
 pub(crate) struct BasicAuth {
     options: config::BasicAuth,
@@ -32,6 +37,29 @@ struct Users {
     /// bcrypt check costs tens of milliseconds, and API clients send the same password every time.
     proven: Mutex<HashMap<String, [u8; 32]>>,
     salt: [u8; 16],
+}
+
+/// Turns to check a password, of all middlewares together: whoever guesses passwords takes no more than half the
+/// processors from those who are served.
+struct Turns {
+    running: Semaphore,
+    /// Those that run or wait.
+    entered: Semaphore,
+}
+
+static TURNS: LazyLock<Turns> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let most = processors.div_ceil(2);
+    Turns { running: Semaphore::new(most), entered: Semaphore::new(most + MOST_WAITING) }
+});
+
+/// What a [`Check`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    Right,
+    Wrong,
+    /// Not looked at: too many others wait.
+    Busy,
 }
 
 /// One password to be checked.
@@ -64,12 +92,18 @@ impl BasicAuth {
         if check.is_proven() { self.let_in(x, &check.user) } else { Step::Check(Box::new(check)) }
     }
 
-    pub(crate) fn on_checked(&self, x: &mut Exchange, check: &Check, passed: bool) -> Step {
-        if passed { self.let_in(x, &check.user) } else { self.refuse() }
+    pub(crate) fn on_checked(&self, x: &mut Exchange, check: &Check, checked: Checked) -> Step {
+        match checked {
+            Checked::Right => self.let_in(x, &check.user),
+            Checked::Wrong => self.refuse(),
+            Checked::Busy => Step::Respond(Local::status_text(503).with("Retry-After", "1")),
+        }
     }
 
     fn let_in(&self, x: &mut Exchange, user: &str) -> Step {
         if let Some(field) = &self.options.header_field {
+            // Nor may the client name another user in a spelling that the server takes for the same field.
+            x.head.retain(|name, _| !reads_as(name.as_bytes(), field.as_bytes()));
             x.head.set(field, user.as_bytes());
         }
         if self.options.remove_header {
@@ -103,22 +137,38 @@ fn credentials(header: &[u8]) -> Option<(String, Vec<u8>)> {
     (!user.chars().any(char::is_control)).then_some((user, password))
 }
 
+impl Users {
+    /// The user's hash; for anybody else that of one of the users, always the same one, so that the time tells nothing.
+    fn hash_for(&self, user: &str) -> &str {
+        if let Some(hash) = self.hashes.get(user) {
+            return hash;
+        }
+        let digest = Sha256::new().chain_update(self.salt).chain_update(user).finalize();
+        let number = digest.iter().take(4).fold(0, |number, byte| number << 8 | usize::from(*byte));
+        self.hashes.values().nth(number % self.hashes.len().max(1)).map_or(DUMMY, String::as_str)
+    }
+}
+
 impl Check {
     /// Runs the check where it blocks nobody.
-    pub(crate) async fn run(self: Box<Self>) -> (Box<Self>, bool) {
+    pub(crate) async fn run(self: Box<Self>) -> (Box<Self>, Checked) {
+        let Ok(_entered) = TURNS.entered.try_acquire() else { return (self, Checked::Busy) };
+        let Ok(turn) = TURNS.running.acquire().await else { return (self, Checked::Busy) };
         let users = Arc::clone(&self.users);
         let (user, password) = (self.user.clone(), self.password.clone());
         let passed = tokio::task::spawn_blocking(move || {
-            let hash = users.hashes.get(&user);
-            let matches = verify(&password, hash.map_or(DUMMY, String::as_str));
-            matches && hash.is_some()
+            // Kept to its end, which a client that leaves does not hasten.
+            let _turn = turn;
+            let matches = verify(&password, users.hash_for(&user));
+            matches && users.hashes.contains_key(&user)
         })
         .await
         .unwrap_or(false);
-        if passed {
-            self.users.proven.lock().insert(self.user.clone(), self.digest());
+        if !passed {
+            return (self, Checked::Wrong);
         }
-        (self, passed)
+        self.users.proven.lock().insert(self.user.clone(), self.digest());
+        (self, Checked::Right)
     }
 
     fn is_proven(&self) -> bool {
@@ -234,5 +284,52 @@ mod tests {
         assert_eq!(credentials(header.as_bytes()), Some(("user".to_owned(), b"pa:ss".to_vec())));
         assert_eq!(credentials(b"Basic !!"), None);
         assert_eq!(credentials(b"Bearer abc"), None);
+    }
+
+    fn users(hashes: &[(&str, &str)]) -> Arc<Users> {
+        let hashes = hashes.iter().map(|(user, hash)| (user.to_string(), hash.to_string())).collect();
+        Arc::new(Users { hashes, proven: Mutex::default(), salt: [7; 16] })
+    }
+
+    /// A hash of another kind would take another time and so tell that there is no such user.
+    #[test]
+    fn an_unknown_user_is_checked_like_one_of_the_known() {
+        let known =
+            [("a", "$apr1$12345678$0lqb/6VUFP8JY/s/jTrIk0"), ("b", "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")];
+        let users = users(&known);
+        let strangers: Vec<_> = (0..100).map(|number| users.hash_for(&format!("user{number}"))).collect();
+        for (user, hash) in known {
+            assert_eq!(users.hash_for(user), hash);
+            assert!(strangers.contains(&hash), "{hash}");
+        }
+        assert!(strangers.iter().all(|hash| known.iter().any(|(_, known)| known == hash)));
+        assert_eq!(users.hash_for("user1"), users.hash_for("user1"));
+        assert_eq!(self::users(&[]).hash_for("a"), DUMMY);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_passwords_takes_turns_and_is_bounded() {
+        let users = users(&[("a", "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")]);
+        let check = |password: &str| {
+            let password = password.as_bytes().to_vec();
+            Box::new(Check { users: Arc::clone(&users), user: "a".to_owned(), password })
+        };
+        let most = TURNS.running.available_permits();
+        // As if passwords that take long were being checked.
+        let others = TURNS.running.acquire_many(most as u32).await.unwrap();
+        let room = TURNS.entered.available_permits();
+        let waiting: Vec<_> = (0..room).map(|_| tokio::spawn(check("other").run())).collect();
+        while TURNS.entered.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(check("secret").run().await.1, Checked::Busy);
+        assert!(waiting.iter().all(|check| !check.is_finished()));
+        drop(others);
+        for check in waiting {
+            assert_eq!(check.await.unwrap().1, Checked::Wrong);
+        }
+        assert_eq!(check("secret").run().await.1, Checked::Right);
+        assert!(check("secret").is_proven());
+        assert_eq!(TURNS.running.available_permits(), most);
     }
 }

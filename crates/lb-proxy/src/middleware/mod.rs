@@ -20,7 +20,7 @@ use lb_config::static_config::EncodedCharacters;
 use lb_observe::metrics::{LabelId, Metrics};
 
 pub(crate) use allow_list::AllowList;
-pub(crate) use auth::{BasicAuth, Check};
+pub(crate) use auth::{BasicAuth, Check, Checked};
 pub(crate) use circuit_breaker::{CircuitBreaker, NamedBreaker};
 pub(crate) use headers::Headers;
 pub(crate) use limits::{InFlight, RateLimit};
@@ -137,9 +137,9 @@ impl Middleware {
     }
 
     /// What [`Step::Check`] asked for has been found out.
-    pub(crate) fn on_checked(&self, x: &mut Exchange, check: &Check, passed: bool) -> Step {
+    pub(crate) fn on_checked(&self, x: &mut Exchange, check: &Check, checked: Checked) -> Step {
         match self {
-            Self::BasicAuth(auth) => auth.on_checked(x, check, passed),
+            Self::BasicAuth(auth) => auth.on_checked(x, check, checked),
             _ => Step::Next,
         }
     }

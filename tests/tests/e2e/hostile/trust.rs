@@ -2,7 +2,7 @@
 
 use lb_testkit::{Client, Origin};
 
-use crate::harness::{HOST, Protocol, STATIC, Vigie, app};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with};
 
 #[tokio::test]
 async fn what_strangers_say_about_themselves_is_dropped() {
@@ -73,6 +73,28 @@ async fn connection_removes_nothing_of_vigies_own() {
     let fields = [("Connection", "X-Forwarded-For"), ("X-Forwarded-For", "203.0.113.7")];
     client.request("GET", HOST, "/", &fields, None).await.unwrap();
     assert_eq!(origin.last().get("x-forwarded-for"), Some("203.0.113.7, 127.0.0.1"));
+}
+
+/// Who has a password is who the password says, in every spelling of the field that a server may read.
+#[tokio::test]
+async fn a_user_is_named_by_vigie_only() {
+    let origin = Origin::start("origin").await;
+    let auth = "  middlewares:
+    auth: {basicAuth: {users: ['someone:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ='], headerField: X-Web-User}}";
+    let app = app_with("middlewares: [auth]", "", &[origin.url()]);
+    let vigie = Vigie::start(&format!("{app}{auth}\n")).await;
+    for protocol in Protocol::BOTH {
+        for name in ["x-web-user", "x_web_user", "x-web_user", "x.web.user"] {
+            let mut connection = protocol.connect(vigie.web()).await;
+            let fields =
+                [("authorization", "Basic c29tZW9uZTpzZWNyZXQ="), (name, "admin"), ("x_web_users", "kept")];
+            assert_eq!(connection.request("GET", "/", &fields, None).await.status, 200);
+            let seen = origin.last();
+            let named: Vec<_> = seen.fields.0.iter().filter(|(_, value)| value == b"admin").collect();
+            assert!(named.is_empty(), "{protocol:?} {name}: {named:?}");
+            assert_eq!((seen.get("x-web-user"), seen.get("x_web_users")), (Some("someone"), Some("kept")));
+        }
+    }
 }
 
 /// The router, the middleware that guards it and the server see the same path: no spelling of `/admin` gets to
