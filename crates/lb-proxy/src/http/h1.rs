@@ -232,6 +232,12 @@ impl H1 {
         }
     }
 
+    /// Drops what was read and is nobody's any more.
+    pub(crate) fn forget_input(&mut self) {
+        self.start = self.end;
+        self.release_input();
+    }
+
     fn release_input(&mut self) {
         if self.start == self.end && !self.input.is_empty() {
             (self.start, self.end) = (0, 0);

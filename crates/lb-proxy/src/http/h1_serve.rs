@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::body::{Fill, Sink, Source};
 use super::downstream::Downstream;
 use super::h1::{H1, ReadHead};
-use super::handle::handle;
+use super::handle::{SHED_RETRY_AFTER, handle};
 use super::local::Local;
 use super::pace::{Pace, too_slow};
 use crate::deadline::Deadline;
@@ -25,6 +25,8 @@ const DISCARD_BYTES: u64 = 256 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// A complete head must arrive in this time, or in the entry point's `readTimeout` when that is less.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// No longer head is waited for while memory is short: a buffer that has not grown. Chosen.
+const LONG_HEAD: usize = crate::buffers::SMALL;
 /// How long an idle connection is kept when draining begins. A request may be on its way already: closing at
 /// once would lose it, and this lets it come and be told that the connection ends. Chosen.
 pub(crate) const LAME_DUCK: Duration = Duration::from_millis(500);
@@ -98,6 +100,15 @@ async fn idle(worker: &Worker, watch: &mut Watch, h1: &mut H1, deadline: &mut De
     .await
 }
 
+/// What came of waiting for a head.
+enum Waited {
+    Read(Result<bool, ReadHead>),
+    /// No whole head in time.
+    InVain,
+    /// Memory is too short for one so long.
+    TooLong,
+}
+
 enum Next {
     Request,
     Close,
@@ -128,28 +139,33 @@ fn serve_one(
             let mut armed = false;
             poll_fn(|cx| {
                 if let Poll::Ready(read) = h1.poll_head(cx, &mut x.head, &limits, lb_http1::parse_request) {
-                    return Poll::Ready(Some(read));
+                    return Poll::Ready(Waited::Read(read));
+                }
+                // An idle connection holds less than a head that does not end.
+                if h1.buffered().len() > LONG_HEAD && worker.is_shedding() {
+                    return Poll::Ready(Waited::TooLong);
                 }
                 if !armed {
                     // Nearly every head is there at once and needs no deadline.
                     armed = true;
                     deadline.set(Instant::now(), head_timeout(connection));
                 }
-                deadline.poll(cx).map(|()| None)
+                deadline.poll(cx).map(|()| Waited::InVain)
             })
             .await
         };
         deadline.clear();
         let framing = match read {
-            Some(Ok(true)) => {
+            Waited::Read(Ok(true)) => {
                 x.head.make_origin_form();
                 lb_http1::request_framing(&x.head).map_err(|error| (error.status(), error.label()))
             }
-            Some(Ok(false)) => return Next::Close,
-            Some(Err(ReadHead::Malformed(error))) => Err((error.status(), error.label())),
-            Some(Err(ReadHead::Io)) => return Next::Abort,
-            Some(Err(ReadHead::Truncated)) => return Next::Close,
-            None => Err((408, "head_timeout")),
+            Waited::Read(Ok(false)) => return Next::Close,
+            Waited::Read(Err(ReadHead::Malformed(error))) => Err((error.status(), error.label())),
+            Waited::Read(Err(ReadHead::Io)) => return Next::Abort,
+            Waited::Read(Err(ReadHead::Truncated)) => return Next::Close,
+            Waited::InVain => Err((408, "head_timeout")),
+            Waited::TooLong => Err((503, "memory_head")),
         };
         let framing = match framing {
             Ok(framing) => framing,
@@ -202,10 +218,13 @@ async fn refuse(worker: &Worker, connection: &Connection, h1: &mut H1, status: u
     tracing::info!(entryPointName = %connection.entry.config.name, client = %connection.client, status, reason,
         "request refused");
     let text = lb_http1::standard_reason(status);
-    let local = Local::bare(status)
+    let mut local = Local::bare(status)
         .with("Content-Type", "text/plain; charset=utf-8")
         .with("Connection", "close")
         .body(format!("{status} {text}").into_bytes());
+    if status == 503 {
+        local = local.with("Retry-After", SHED_RETRY_AFTER);
+    }
     let mut head = Head::new();
     local.write_head(&mut head);
     h1.queue_head(&head, lb_http1::write_response, Framing::Empty);
@@ -238,6 +257,7 @@ async fn discard(h1: &mut H1) -> bool {
 /// Ends our side, then reads until the client ends its own: closing with unread bytes would reset
 /// the connection and take the answer with it (RFC 9112 section 9.6).
 async fn linger(h1: &mut H1) {
+    h1.forget_input();
     let end = async {
         let _ = poll_fn(|cx| h1.stream.poll_shutdown(cx)).await;
         let mut scratch = vec![0; 4096];

@@ -110,6 +110,11 @@ impl Meter {
         self.in_head.get().then(|| self.heads.get())
     }
 
+    /// Whether the head that has begun and not ended takes more than one frame.
+    pub(crate) fn unfinished_head_is_long(&self) -> bool {
+        self.in_head.get() && self.last.get() == CONTINUATION
+    }
+
     /// Which of its own limits h2 has found exceeded. It keeps that to itself, but few frames can be the cause.
     pub(crate) fn excess(&self) -> &'static str {
         let resets = self.spent[Kind::Reset as usize].get() / RESET_BYTES;

@@ -34,6 +34,11 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What waits in memory for a slow client, per stream. Chosen.
 const SEND_BUFFER: usize = 64 * 1024;
+/// A head that holds more counts towards [`LARGE_HEADS`]. Chosen; more than is kept for the next request anyway.
+const LARGE_HEAD: usize = 32 * 1024;
+/// What the large heads of a connection's requests may hold together; a single one may hold more. HPACK makes a mebibyte
+/// of some hundred bytes, on each stream anew. Chosen.
+const LARGE_HEADS: usize = 4 * 1024 * 1024;
 /// Streams a client opened and reset again before we looked (CVE-2023-44487). Chosen.
 const MAX_PENDING_RESETS: usize = 20;
 /// A whole preface must come in this time.
@@ -104,6 +109,9 @@ pub(crate) async fn serve(
                 return Poll::Ready(Ok(accepted));
             }
             if let Some(head) = meter.unfinished_head() {
+                if meter.unfinished_head_is_long() && worker.is_shedding() {
+                    return Poll::Ready(Err("memory_head"));
+                }
                 if timed_head != Some(head) {
                     timed_head = Some(head);
                     head_deadline.set(Instant::now(), head_timeout(&connection));
@@ -190,6 +198,8 @@ struct Tally {
     reset_early: Cell<u64>,
     /// Those whose client did not take their answer.
     stalled: Cell<u64>,
+    /// Bytes that the large heads of open streams hold.
+    large_heads: Cell<usize>,
 }
 
 impl Tally {
@@ -201,6 +211,17 @@ impl Tally {
         }
         // One paused download among many requests is none.
         (self.stalled.get() > opened / 2).then_some("http2_stalled")
+    }
+
+    /// Counts a head as long as its stream is open; `None` if it is one too many.
+    fn hold(&self, head_bytes: usize) -> Option<LargeHead<'_>> {
+        let bytes = if head_bytes > LARGE_HEAD { head_bytes } else { 0 };
+        let others = self.large_heads.get();
+        if bytes > 0 && others > 0 && others + bytes > LARGE_HEADS {
+            return None;
+        }
+        self.large_heads.set(others + bytes);
+        Some(LargeHead { tally: self, bytes })
     }
 }
 
@@ -222,6 +243,18 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A head that counts towards [`LARGE_HEADS`], or is too small to.
+struct LargeHead<'a> {
+    tally: &'a Tally,
+    bytes: usize,
+}
+
+impl Drop for LargeHead<'_> {
+    fn drop(&mut self) {
+        self.tally.large_heads.set(self.tally.large_heads.get() - self.bytes);
     }
 }
 
@@ -254,7 +287,9 @@ async fn serve_stream(
         takes: Pace::new(connection.entry.least),
     };
     let malformed = |reason| (400, reason);
+    let held = tally.hold(x.head.memory_bytes());
     let admitted = match framing.map_err(malformed) {
+        _ if held.is_none() => Err((431, "http2_large_heads")),
         _ if !sayable => Err(malformed("http2_malformed")),
         _ if x.head.len() > super::MAX_REQUEST_FIELDS => {
             let error = lb_http1::HeadError::TooManyFields;
@@ -418,6 +453,20 @@ mod tests {
         (0..streams).for_each(|stream| Open::new(&tally).close(stream < reset));
         assert_eq!(tally.open.get(), 0);
         tally.abuse().is_some()
+    }
+
+    #[test]
+    fn large_heads_share_one_allowance() {
+        let tally = Tally::default();
+        let small: Vec<_> = (0..1000).map(|_| tally.hold(LARGE_HEAD)).collect();
+        let alone = tally.hold(10 * LARGE_HEADS);
+        assert!(small.iter().all(Option::is_some) && alone.is_some());
+        assert!(tally.hold(LARGE_HEAD + 1).is_none() && tally.hold(LARGE_HEAD).is_some());
+        drop(alone);
+        let large: Vec<_> = (0..6).map(|_| tally.hold(1 << 20)).collect();
+        assert_eq!(large.iter().flatten().count(), 4);
+        drop(large);
+        assert_eq!(tally.large_heads.get(), 0);
     }
 
     #[test]

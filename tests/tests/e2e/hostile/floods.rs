@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lb_testkit::{Client, H2Client, Origin, PATIENCE, Script, eventually};
+use lb_testkit::{Client, Gate, H2Client, Origin, PATIENCE, Script, eventually};
 
 use super::frames::*;
 use crate::harness::{HOST, STATIC, Vigie, app};
@@ -140,6 +140,43 @@ async fn streams_reset_one_by_one_are_cut_off() {
     assert!(cut, "2000 streams reset at once, and nobody minds");
     vigie.until_metric("lb_refused_requests_total", &[("reason", "http2_rapid_reset")], 1.0).await;
     assert_eq!(vigie.get("/").await.status, 200);
+}
+
+/// The same index again and again, within what one head may hold: some hundred bytes on the wire are a mebibyte in
+/// memory, on each of 200 streams that a server is slow to answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_heads_of_one_connection_are_bounded_together() {
+    let gate = Gate::closed();
+    let origin = Origin::start("origin").await;
+    origin.on("/held", Script::echo().gated(&gate));
+    let vigie = vigie_before(&origin).await;
+    let before = resident(&vigie).await;
+    let mut frames = Frames::connect(vigie.web(), &[]).await;
+    let mut head = block(&get("/held"));
+    // Literal with incremental indexing: an entry of nearly 4 KiB in the dynamic table.
+    head.extend([0x40, 1, b'x', 0x7f, 0x80 | (3800 - 127) as u8 & 0x7f, ((3800 - 127) >> 7) as u8]);
+    head.extend(vec![b'a'; 3800]);
+    frames.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)).await.unwrap();
+    let mut again = block(&get("/held"));
+    again.extend(vec![0xbe; 240]);
+    let streams = 200;
+    for stream in 1..=streams {
+        frames.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &again)).await.unwrap();
+    }
+    let reason = [("entrypoint", "web"), ("reason", "http2_large_heads")];
+    let refused =
+        || async { vigie.metrics().await.value("lb_refused_requests_total", &reason).unwrap_or(0.0) };
+    assert!(eventually(PATIENCE, async || refused().await >= f64::from(streams) - 8.0).await);
+    assert!(refused().await < f64::from(streams), "some are served");
+    let end = frames.end(2 * streams + 1, PATIENCE).await;
+    assert!(matches!(end, End::Answered(_)), "{end:?}");
+    let grown = resident(&vigie).await - before;
+    assert!(grown < 64e6, "{grown} bytes for 80 kB");
+    // Heads as they commonly are need no allowance, on the same connection neither.
+    let stream = 2 * streams + 3;
+    frames.request(stream, &get("/")).await.unwrap();
+    assert_eq!(frames.end(stream, PATIENCE).await, End::Answered(Some(200)));
+    (0..=streams).for_each(|_| gate.let_one_pass());
 }
 
 /// A header list that is small on the wire and large when decoded.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lb_testkit::{Client, Gate, Origin, PATIENCE, Script, eventually};
 
+use super::frames::*;
 use crate::harness::{HOST, Protocol, STATIC, Vigie, app};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,4 +69,38 @@ async fn new_requests_are_refused_while_memory_is_short() {
     for said in ["memory is short", "memory suffices"] {
         assert_eq!(vigie.words().matches(said).count(), 1, "{}", vigie.words());
     }
+}
+
+/// Heads that do not end are no requests to refuse: they end where they are, before they take the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_long_head_is_waited_for_while_memory_is_short() {
+    let origin = Origin::start("origin").await;
+    let limit = 96 << 20;
+    let text = STATIC.replace("core: {workers: 2}", &format!("core: {{workers: 2, memoryLimit: {limit}}}"));
+    let vigie = Vigie::with(&format!("{text}log: {{level: INFO}}\n"), &app("", &[origin.url()])).await;
+    let web = vigie.web();
+    let start = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(1_000_000));
+    let mut hogs = Vec::new();
+    for _ in 0..200 {
+        let mut client = Client::connect(web).await.unwrap();
+        if client.send(&start).await.is_err() {
+            break;
+        }
+        hogs.push(client);
+    }
+    vigie.until_metric("lb_memory_shedding", &[], 1.0).await;
+    let mut client = Client::connect(web).await.unwrap();
+    client.send(&start[..100_000]).await.unwrap();
+    let answer = client.response("GET").await.unwrap();
+    assert_eq!((answer.status, answer.get("retry-after")), (503, Some("5")));
+    assert!(client.closes_within(PATIENCE).await);
+
+    let mut frames = Frames::connect(web, &[]).await;
+    let part = [block(&get("/")), block(&[("x", &"x".repeat(10_000))])].concat();
+    frames.send(frame(HEADERS, 0, 1, &part)).await.unwrap();
+    frames.send(frame(CONTINUATION, 0, 1, &block(&[("y", &"y".repeat(10_000))]))).await.unwrap();
+    assert_eq!(frames.end(1, PATIENCE).await, End::Gone(ENHANCE_YOUR_CALM));
+    let reason = [("entrypoint", "web"), ("reason", "memory_head")];
+    assert!(vigie.metrics().await.value("lb_refused_requests_total", &reason) >= Some(2.0));
+    drop(hogs);
 }
