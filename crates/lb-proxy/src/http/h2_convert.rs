@@ -16,17 +16,23 @@ fn is_connection_specific(name: &HeaderName, value: &[u8]) -> bool {
     }
 }
 
-/// All fields, copied once: each value is a slice of one shared buffer.
+/// Values share a buffer up to this size. HPACK's table may keep a field of a few bytes for as long as its connection
+/// lasts, and the whole buffer with it. Chosen.
+const MOST_SHARED: usize = 8 * 1024;
+
+/// All fields, copied once: each value is a slice of one shared buffer, or has one of its own where they are large.
 pub(crate) fn fields(head: &Head) -> HeaderMap {
     let total = head.iter_bytes().map(|(_, value)| value.len()).sum();
-    let mut values = BytesMut::with_capacity(total);
-    for (_, value) in head.iter_bytes() {
-        values.extend_from_slice(value);
+    let mut values = Bytes::new();
+    if total <= MOST_SHARED {
+        let mut buffer = BytesMut::with_capacity(total);
+        head.iter_bytes().for_each(|(_, value)| buffer.extend_from_slice(value));
+        values = buffer.freeze();
     }
-    let mut values: Bytes = values.freeze();
     let mut map = HeaderMap::with_capacity(head.len());
     for (name, value) in head.iter_bytes() {
-        let value = values.split_to(value.len());
+        let value =
+            if total <= MOST_SHARED { values.split_to(value.len()) } else { Bytes::copy_from_slice(value) };
         let Ok(name) = HeaderName::from_bytes(name) else { continue };
         if is_connection_specific(&name, &value) {
             continue;
@@ -144,4 +150,27 @@ pub(crate) fn trailers(fields: &HeaderMap) -> Head {
         }
     }
     head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a small field of a head with this much beside it keeps that in memory too.
+    fn shares(beside: usize) -> bool {
+        let mut head = Head::new();
+        head.append("location", &vec![b'x'; beside]);
+        head.append("date", b"now");
+        let mut fields = fields(&head);
+        assert_eq!((fields.len(), fields["location"].len()), (2, beside));
+        assert_eq!(fields["date"], "now");
+        let large = fields.remove("location").map(|value| value.as_bytes().as_ptr_range().end);
+        large == Some(fields["date"].as_bytes().as_ptr())
+    }
+
+    #[test]
+    fn small_fields_do_not_keep_large_ones_in_memory() {
+        assert!(shares(100));
+        assert!(!shares(MOST_SHARED));
+    }
 }
