@@ -267,6 +267,13 @@ pub enum ClientAuthType {
     RequireAndVerifyClientCert,
 }
 
+impl ClientAuthType {
+    /// Whether a client without a certificate is refused.
+    pub fn requires_certificate(self) -> bool {
+        matches!(self, Self::RequireAnyClientCert | Self::RequireAndVerifyClientCert)
+    }
+}
+
 /// TLS 1.0 and 1.1 do not exist in rustls; asking for them as minimum means 1.2 with a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {

@@ -50,7 +50,8 @@ pub(crate) struct EntryRoutes {
     /// TLS options by host (lower case), from the `Host` matchers of TLS routers.
     /// `None`: the options are broken, and nobody is let in under laxer ones.
     pub(crate) profiles: HashMap<String, Option<Arc<TlsProfile>>>,
-    pub(crate) default_profile: Arc<TlsProfile>,
+    /// For other names, and for clients that send none.
+    pub(crate) default_profile: Option<Arc<TlsProfile>>,
 }
 
 /// One router on one entry point. Those of one name share the state of their middlewares.
@@ -155,7 +156,7 @@ impl Drop for Snapshot {
 }
 
 impl EntryRoutes {
-    /// TLS options for a handshake: by SNI, else the default ones. `None` refuses it.
+    /// TLS options for a handshake: by SNI, else those of the entry point. `None` refuses it.
     pub(crate) fn profile(&self, server_name: Option<&str>) -> Option<&Arc<TlsProfile>> {
         let known = server_name.filter(|_| !self.profiles.is_empty()).and_then(|name| {
             self.profiles.get(name).or_else(|| {
@@ -164,9 +165,6 @@ impl EntryRoutes {
                 self.profiles.get(&format!("*.{parent}"))
             })
         });
-        match known {
-            Some(profile) => profile.as_ref(),
-            None => Some(&self.default_profile),
-        }
+        known.unwrap_or(&self.default_profile).as_ref()
     }
 }

@@ -216,6 +216,7 @@ impl<'a> Builder<'a> {
                 built.push((route, router, tls));
             }
         }
+        let fallback = self.fallback_options(entry);
         for (route, router, tls) in built {
             let mut route = route;
             if self.fixed.config.core.strict_tls_options
@@ -228,7 +229,9 @@ impl<'a> Builder<'a> {
                 continue;
             }
             if let (Some(tls), Some(this)) = (tls, Arc::get_mut(&mut route)) {
-                this.tls_options = Some(self.effective_options(&router.rule.hosts(), tls, &options).into());
+                this.tls_options = Some(
+                    self.effective_options(&this.name, &router.rule.hosts(), tls, &options, fallback).into(),
+                );
             }
             self.routes.insert(route.name.to_string(), Arc::clone(&route));
             let rank = self.rank(&route.name);
@@ -240,12 +243,16 @@ impl<'a> Builder<'a> {
             };
             if tls.is_some() { secure.push(entry) } else { plain.push(entry) }
         }
-        let default_profile = Arc::clone(self.tls.fallback());
+        let default_profile = self.tls.options(fallback);
+        // A host that has what others have anyway is named only where a wildcard would give it something else.
+        let wildcards = options.iter().any(|(host, name)| {
+            host.starts_with("*.") && name.as_deref().is_some_and(|name| name != fallback)
+        });
         let profiles = options
             .into_iter()
             .filter_map(|(host, name)| {
-                let name = name.unwrap_or_else(|| DEFAULT_OPTIONS.to_owned());
-                (name != DEFAULT_OPTIONS).then(|| (host, self.tls.options(&name)))
+                let name = name.as_deref().unwrap_or(fallback);
+                (wildcards || name != fallback).then(|| (host, self.tls.options(name)))
             })
             .collect();
         EntryRoutes {
@@ -256,18 +263,41 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The options a router's connections really get: its own, unless its hosts are disputed or it
-    /// names none (reference: both fall back to the default options).
-    fn effective_options(
+    /// The options of connections whose server name no router claims, or two dispute: those of the entry point.
+    fn fallback_options<'e>(&self, entry: &'e EntryPoint) -> &'e str {
+        let own = entry.http.tls.as_ref().map_or(DEFAULT_OPTIONS, options_name);
+        // Where they are missing the routers that want them are left out; others still have theirs.
+        if self.config.tls.options.contains_key(own) { own } else { DEFAULT_OPTIONS }
+    }
+
+    /// The options a router's connections must have: its own, unless its hosts are disputed or it names none
+    /// (reference: both fall back to the default options). Those that require a client certificate are never
+    /// given up: rather nobody gets in than everybody.
+    fn effective_options<'t>(
         &self,
+        router: &str,
         hosts: &[String],
-        tls: &RouterTls,
+        tls: &'t RouterTls,
         options: &HashMap<String, Option<String>>,
-    ) -> String {
+        fallback: &'t str,
+    ) -> &'t str {
         let own = options_name(tls);
         let agreed =
             !hosts.is_empty() && hosts.iter().all(|host| options.get(host).is_some_and(Option::is_some));
-        if agreed { own.to_owned() } else { DEFAULT_OPTIONS.to_owned() }
+        if agreed || own == fallback {
+            return own;
+        }
+        let auth = self.config.tls.options.get(own).and_then(|options| options.client_auth.as_ref());
+        if !auth.is_some_and(|auth| auth.kind.requires_certificate()) {
+            return fallback;
+        }
+        tracing::warn!(
+            routerName = router,
+            tlsOptions = own,
+            "no connection is sure to have the client certificate that this router requires, others get 421: its rule \
+             names no host, or another router of that host wants other TLS options"
+        );
+        own
     }
 
     fn router(

@@ -174,7 +174,8 @@ impl TlsTable {
     }
 
     /// The profile called `name`; `None` if there is none or its options are broken: routers that use it must not
-    /// serve, and connections for their hosts must be closed. `default` always exists, see [`Self::fallback`].
+    /// serve, and connections for their hosts must be closed. `default` always exists; if its options are broken it
+    /// [serves nobody](TlsProfile::serves_nobody).
     pub(crate) fn options(&self, name: &str) -> Option<Arc<TlsProfile>> {
         if name == DEFAULT {
             return Some(Arc::clone(&self.default));
@@ -182,8 +183,7 @@ impl TlsTable {
         self.entries.get(name)?.outcome.as_ref().ok().map(Arc::clone)
     }
 
-    /// The profile for clients that no router names: `default`. If its options are broken it
-    /// [serves nobody](TlsProfile::serves_nobody).
+    #[cfg(test)]
     pub(crate) fn fallback(&self) -> &Arc<TlsProfile> {
         &self.default
     }

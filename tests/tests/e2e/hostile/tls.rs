@@ -118,6 +118,64 @@ tls:
     assert_eq!(client.get(closed, "/").await.unwrap().status, 200);
 }
 
+/// Options belong to a server name, routers to more than that. Where the two do not go together a certificate that
+/// a router or an entry point requires is required nevertheless.
+#[tokio::test]
+async fn a_client_certificate_that_is_required_is_never_given_up() {
+    let (authority, people, files) = (Authority::new("servers"), Authority::new("people"), Files::new());
+    let (open, both, wild) = ("open.example.com", "both.example.com", "one.wild.example.com");
+    authority.issue(&[open, both, wild]).write(files.path(), "site");
+    files.write("people.pem", people.pem());
+    let origin = Origin::start("origin").await;
+    let dynamic = format!(
+        "
+http:
+  routers:
+    open: {{rule: 'Host(`open.example.com`)', entryPoints: [websecure], service: app, tls: {{}}}}
+    hostless: {{rule: 'PathPrefix(`/private`)', priority: 1000, entryPoints: [websecure], service: app, tls: {{options: people}}}}
+    both: {{rule: 'Host(`both.example.com`)', entryPoints: [websecure], service: app, tls: {{options: people}}}}
+    part: {{rule: 'Host(`both.example.com`) && Path(`/open`)', entryPoints: [websecure], service: app, tls: {{}}}}
+    wild: {{rule: 'Host(`*.wild.example.com`)', entryPoints: [websecure], service: app, tls: {{options: people}}}}
+    one: {{rule: 'Host(`one.wild.example.com`)', entryPoints: [websecure], service: app, tls: {{}}}}
+    all: {{rule: 'PathPrefix(`/`)', entryPoints: [people], service: app}}
+  services:
+    app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+tls:
+  certificates: [{{certFile: '{{dir}}/site.crt', keyFile: '{{dir}}/site.key'}}]
+  options:
+    people: {{clientAuth: {{caFiles: ['{{dir}}/people.pem'], clientAuthType: RequireAndVerifyClientCert}}}}
+",
+        origin.url()
+    );
+    let text = STATIC_TLS
+        .replace(
+            "  traefik:",
+            "  people: {address: '127.0.0.1:0', http: {tls: {options: people@file}}}\n  traefik:",
+        )
+        .replace("ping: {}", "ping: {entryPoint: people}\nlog: {level: WARN}");
+    let vigie = Vigie::over(files, &text, &dynamic).await;
+    let anonymous = authority.client_config(&[]);
+    for (host, path, status) in
+        [(open, "/", 200), (open, "/private", 421), (both, "/", 421), (both, "/open", 200), (wild, "/", 200)]
+    {
+        let mut client = Client::connect_tls(vigie.websecure(), anonymous.clone(), host).await.unwrap();
+        assert_eq!(client.get(host, path).await.unwrap().status, status, "{host}{path}");
+    }
+    for router in ["hostless", "both"] {
+        assert!(vigie.words().contains(&format!("routerName={router}@file")), "{}", vigie.words());
+    }
+    // On the entry point of people there is nothing without a certificate, whatever the name.
+    let known = authority.client_config_with(&[], &people.issue_client("someone"));
+    let people = vigie.address("people");
+    for path in ["/", "/ping"] {
+        let asked =
+            async { Client::connect_tls(people, anonymous.clone(), open).await?.get(open, path).await };
+        assert!(asked.await.is_err(), "{path}");
+        let mut client = Client::connect_tls(people, known.clone(), open).await.unwrap();
+        assert_eq!(client.get(open, path).await.unwrap().status, 200, "{path}");
+    }
+}
+
 /// A session is continued, whichever worker the next connection lands on; each continuation comes with new tickets.
 #[tokio::test]
 async fn sessions_are_continued_by_tickets() {
