@@ -24,15 +24,26 @@ pub(crate) fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
     }
 }
 
-/// For formats without real escaping: quotes as Traefik writes them, and no control byte, because a line
-/// break in a user name must not start a forged line.
+/// For formats of which every reader has its own idea: quotes and backslashes escaped as Apache does, so that what a
+/// client sends neither ends its column nor takes the end of it along; nothing that moves a terminal's cursor or is no
+/// UTF-8.
 pub(crate) fn push_plain(out: &mut Vec<u8>, text: &[u8]) {
-    for &byte in text {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            0..0x20 | 0x7f => push_display(out, format_args!("\\x{byte:02x}")),
-            _ => out.push(byte),
+    if is_plain(text) {
+        out.extend_from_slice(text);
+        return;
+    }
+    let hex = |out: &mut Vec<u8>, byte: &u8| push_display(out, format_args!("\\x{byte:02x}"));
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let mut bytes = [0; 4];
+            let bytes = character.encode_utf8(&mut bytes).as_bytes();
+            match character {
+                '"' | '\\' => out.extend_from_slice(&[b'\\', bytes[0]]),
+                _ if character.is_control() => bytes.iter().for_each(|byte| hex(out, byte)),
+                _ => out.extend_from_slice(bytes),
+            }
         }
+        chunk.invalid().iter().for_each(|byte| hex(out, byte));
     }
 }
 
@@ -104,9 +115,9 @@ impl Json<'_> {
     }
 }
 
-/// ASCII that stands for itself in JSON. No early exit: the compiler makes it look at many bytes at once.
+/// ASCII that stands for itself in every format. No early exit: the compiler makes it look at many bytes at once.
 fn is_plain(text: &[u8]) -> bool {
-    !text.iter().fold(false, |special, byte| special | matches!(byte, b'"' | b'\\' | 0..0x20 | 0x80..))
+    !text.iter().fold(false, |special, byte| special | matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f..))
 }
 
 #[cfg(test)]
@@ -125,6 +136,25 @@ mod tests {
             let mut out = Vec::new();
             Json(&mut out).string(text);
             assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), read);
+        }
+    }
+
+    #[test]
+    fn plain_text_stays_in_its_column() {
+        for (text, written) in [
+            (&b"/path?a=b&c=<d>"[..], "/path?a=b&c=<d>"),
+            (b"Mozilla/5.0 \"x\"", r#"Mozilla/5.0 \"x\""#),
+            // Either would end its column, or swallow the end of it.
+            (b"a\\", r"a\\"),
+            (b"a\\\" 200", r#"a\\\" 200"#),
+            (b"\n\x1b[2J\x7f", r"\x0a\x1b[2J\x7f"),
+            // CSI in one character of Unicode, and in one byte.
+            ("h\u{e9} \u{9b}2J".as_bytes(), "h\u{e9} \\xc2\\x9b2J"),
+            (b"\x9b2J\xff", r"\x9b2J\xff"),
+        ] {
+            let mut out = Vec::new();
+            push_plain(&mut out, text);
+            assert_eq!(String::from_utf8(out).unwrap(), written);
         }
     }
 

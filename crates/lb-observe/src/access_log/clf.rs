@@ -33,7 +33,7 @@ pub(super) fn write(
         (true, None) => push_ip(out, entry.client.ip().to_canonical()),
     }
     out.extend_from_slice(b" - ");
-    bare(out, entry.client_username.filter(|_| keeps(Field::ClientUsername)));
+    word(out, entry.client_username.filter(|_| keeps(Field::ClientUsername)));
     out.extend_from_slice(b" [");
     if keeps(Field::StartUtc) || keeps(Field::StartLocal) {
         out.extend_from_slice(clocks.start.at(entry.start).clf());
@@ -74,6 +74,17 @@ fn bare(out: &mut Vec<u8>, text: Option<&str>) {
     match text {
         Some(text) if !text.is_empty() => push_plain(out, text.as_bytes()),
         _ => out.push(b'-'),
+    }
+}
+
+/// [`bare`] for what may have spaces in it: they would move all columns behind.
+fn word(out: &mut Vec<u8>, text: Option<&str>) {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return out.push(b'-') };
+    for (at, part) in text.split(' ').enumerate() {
+        if at > 0 {
+            out.extend_from_slice(b"\\x20");
+        }
+        push_plain(out, part.as_bytes());
     }
 }
 

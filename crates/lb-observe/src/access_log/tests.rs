@@ -115,8 +115,8 @@ fn common_lines_are_traefiks() {
         (
             // A user name comes out of base64 and may hold anything.
             Format::GenericClf,
-            Entry { client_username: Some("a\n\"b"), ..entry() },
-            format!("{full}\n").replace(" - - ", " - a\\x0a\\\"b "),
+            Entry { client_username: Some("a\n\"b - [] \\"), ..entry() },
+            format!("{full}\n").replace(" - - ", r#" - a\x0a\"b\x20-\x20[]\x20\\ "#),
         ),
     ];
     for (format, entry, line) in cases {
