@@ -72,6 +72,8 @@ pub(crate) fn is_trusted(peers: &TrustedPeers, ip: IpAddr) -> bool {
 struct Seen {
     /// Something that only a trusted peer may say.
     spoofable: bool,
+    /// Some of it in a spelling that no proxy has.
+    misspelt: bool,
     connection: bool,
     upgrade: bool,
     forwarded_for: u32,
@@ -88,7 +90,10 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
         // The first letter dismisses most fields; any case, for it is only a first look.
         match name.first().map(|byte| byte | 0x20) {
             Some(b'x' | b'f') => {
-                seen.spoofable |= is_spoofable(name);
+                if is_spoofable(name) {
+                    seen.spoofable = true;
+                    seen.misspelt |= !is_spelt_by_a_proxy(name);
+                }
                 seen.forwarded_for += u32::from(name.eq_ignore_ascii_case(b"x-forwarded-for"));
             }
             Some(b'c') => seen.connection |= name.eq_ignore_ascii_case(b"connection"),
@@ -99,6 +104,9 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
 
     if seen.spoofable && !trusted {
         head.retain(|name, _| !is_spoofable(name.as_bytes()));
+    } else if seen.misspelt {
+        // A trusted peer replaces what its clients say under the right name and passes on what else they made up.
+        head.retain(|name, _| !is_spoofable(name.as_bytes()) || is_spelt_by_a_proxy(name.as_bytes()));
     }
     let websocket = seen.upgrade
         && lb_http1::wants_upgrade(head).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
@@ -186,6 +194,10 @@ fn is_spoofable(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-forwarded-";
     name.get(..PREFIX.len()).is_some_and(|start| reads_as(start, PREFIX))
         || [&b"x-real-ip"[..], b"x-scheme", b"forwarded"].iter().any(|canonical| reads_as(name, canonical))
+}
+
+fn is_spelt_by_a_proxy(name: &[u8]) -> bool {
+    name.iter().all(|&byte| byte == b'-' || byte.is_ascii_alphanumeric())
 }
 
 /// Whether an application may take one name for the other. CGI and its heirs make `_` of a hyphen, some servers of
@@ -375,9 +387,9 @@ mod tests {
     fn a_trusted_peer_is_believed_and_completed() {
         let fields = "Host: a.test\nX-Forwarded-For: 10.0.0.1\nx-real-ip: 10.0.0.1\nX-Forwarded-Proto: https\n\
                       X-Forwarded-For: 10.0.0.2\nForwarded: for=10.0.0.1\nX_Forwarded_For: 1\n\
-                      X-Forwarded-Server: other\nX-Forwarded-Host:\n";
+                      X-Forwarded-Tls_Client_Cert: 2\nX_Own: 3\nX-Forwarded-Server: other\nX-Forwarded-Host:\n";
         let expected = "Host: a.test\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\nx-real-ip: 10.0.0.1\n\
-                        X-Forwarded-Proto: https\nForwarded: for=10.0.0.1\nX_Forwarded_For: 1\n\
+                        X-Forwarded-Proto: https\nForwarded: for=10.0.0.1\nX_Own: 3\n\
                         X-Forwarded-Server: lb1\nX-Forwarded-Host: a.test\nX-Forwarded-Port: 443\n";
         assert_eq!(rewritten(fields, false, true), expected);
     }
