@@ -454,7 +454,7 @@ fn converse<D: Downstream>(
         match status {
             Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable, lease }),
             Err(failure) => Err(Failed {
-                failure,
+                failure: Failure { body_begun: request.bytes > 0, ..failure },
                 untouched: request.bytes == 0 && interim_bytes == 0 && (request.is_done() || !has_body),
             }),
         }

@@ -279,8 +279,8 @@ async fn attempts<'r, D: Downstream>(
             && retry.status.iter().any(|(from, to)| (*from..=*to).contains(&p.x.response.status()));
         let late = retry.timeout.is_some_and(|most| worker.now().duration_since(began) >= most);
         let repeatable = match by_error {
-            // Of a body that was not kept nothing is missing only while nothing was sent.
-            Some(failure) if failure.unsent => true,
+            // Of a body that was not kept nothing is missing only while nothing of it was sent.
+            Some(failure) if failure.unsent && !failure.body_begun => true,
             _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.keeps_body()),
         };
         let allowed = || match (&route.target, by_error) {

@@ -34,17 +34,19 @@ pub(crate) enum Cause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
-    /// Not one byte of the request can have reached a server.
+    /// No server can have done anything for the request: it has not got it, or has refused it unread.
     pub(crate) unsent: bool,
+    /// Some of the client's body went with it, and is gone unless it was kept.
+    pub(crate) body_begun: bool,
 }
 
 impl Failure {
     pub(crate) fn unsent(cause: Cause) -> Self {
-        Self { cause, unsent: true }
+        Self { cause, unsent: true, body_begun: false }
     }
 
     pub(crate) fn sent(cause: Cause) -> Self {
-        Self { cause, unsent: false }
+        Self { cause, unsent: false, body_begun: false }
     }
 
     /// Status for the client, where one can still be sent. As Traefik chooses them, but for

@@ -250,7 +250,7 @@ impl H2 {
                 // GOAWAY, was not processed, and may be sent again.
                 let unsent = error.is_remote()
                     && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away());
-                Poll::Ready(Err(Failure { cause: Cause::Closed, unsent }))
+                Poll::Ready(Err(Failure { unsent, ..Failure::sent(Cause::Closed) }))
             }
         }
     }

@@ -4,6 +4,7 @@ mod disk;
 mod limits;
 mod outliers;
 mod panic_mode;
+mod refusals;
 mod replicas;
 mod retries;
 mod slow_start;
