@@ -250,12 +250,13 @@ fn attempt<'a, D: Downstream>(
     async move {
         let mut fresh = false;
         loop {
-            let reused = if fresh { None } else { reuse(p.worker, endpoint, upgrade).await };
+            let outages = picked.as_ref().map_or(0, |picked| picked.server().outages());
+            let reused = if fresh { None } else { reuse(p.worker, endpoint, outages, upgrade).await };
             let was_reused = reused.is_some();
             let up = match reused {
                 Some(up) => up,
                 // Boxed: rare, and large beside everything else that a request keeps while it waits.
-                None => Box::pin(open(p.worker, endpoint, upgrade))
+                None => Box::pin(open(p.worker, endpoint, outages, upgrade))
                     .await
                     .map_err(|failure| Failed { failure, untouched: true })?,
             };
@@ -290,14 +291,19 @@ fn attempt<'a, D: Downstream>(
     }
 }
 
-async fn reuse(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> Option<Up> {
-    if !upgrade && let Some(up) = share(worker, endpoint).await {
+async fn reuse(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, outages: u32, upgrade: bool) -> Option<Up> {
+    if !upgrade && let Some(up) = share(worker, endpoint, outages).await {
         return Some(up);
     }
-    worker.pools.take(endpoint, Instant::from_std(worker.recently())).map(Up::H1)
+    worker.pools.take(endpoint, outages, Instant::from_std(worker.recently())).map(Up::H1)
 }
 
-async fn open(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> Result<Up, Failure> {
+async fn open(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    outages: u32,
+    upgrade: bool,
+) -> Result<Up, Failure> {
     let mut waits = 0;
     let (stream, spoken) = loop {
         match connect::connect(endpoint, upgrade).await {
@@ -318,23 +324,23 @@ async fn open(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, upgrade: bool) -> R
         Spoken::Http2 => {
             // Requests that come together find none and open one each: those that are there first are enough for all,
             // as far as they have room.
-            if let Some(up) = share(worker, endpoint).await {
+            if let Some(up) = share(worker, endpoint, outages).await {
                 return Ok(up);
             }
             let counted = worker.shard.connection(endpoint.service_label);
             let shared = Shared::handshake(stream, &endpoint.transport.settings, counted).await?;
-            if let Some(up) = share(worker, endpoint).await {
+            if let Some(up) = share(worker, endpoint, outages).await {
                 return Ok(up);
             }
-            worker.pools.share(endpoint, shared);
-            share(worker, endpoint).await.ok_or(Failure::unsent(Cause::Closed))
+            worker.pools.share(endpoint, outages, shared);
+            share(worker, endpoint, outages).await.ok_or(Failure::unsent(Cause::Closed))
         }
     }
 }
 
 /// A stream on a connection that is there already.
-async fn share(worker: &Worker, endpoint: &Endpoint) -> Option<Up> {
-    let stream = worker.pools.place(endpoint)?.ready().await?;
+async fn share(worker: &Worker, endpoint: &Endpoint, outages: u32) -> Option<Up> {
+    let stream = worker.pools.place(endpoint, outages)?.ready().await?;
     Some(Up::H2(Box::new(stream)))
 }
 
@@ -537,13 +543,18 @@ impl Answer<'_> {
 
     /// Gives the server's connection back for the next request, if nothing of this one is left on it.
     pub(crate) fn release(self, worker: &Worker) {
-        let Self { up, endpoint, request, reusable, .. } = self;
+        let Self { up, endpoint, picked, request, reusable, .. } = self;
         if let Up::H1(connection) = up
             && reusable
             && request.is_done()
             && connection.is_reusable()
         {
-            worker.pools.give(endpoint, connection, Instant::from_std(worker.recently()));
+            worker.pools.give(
+                endpoint,
+                picked.server().outages(),
+                connection,
+                Instant::from_std(worker.recently()),
+            );
         }
     }
 

@@ -40,6 +40,8 @@ struct Endpoint {
     times: Mutex<Times>,
     standing: Standing,
     rest: Rest,
+    /// How often it was taken out of service for failing.
+    outages: AtomicU32,
     /// Bits of the mean time to the first byte in milliseconds, an `f64`.
     mean_time: AtomicU64,
 }
@@ -134,6 +136,7 @@ impl Server {
             times: Mutex::default(),
             standing: Standing::new(warmth),
             rest: Rest::new(now),
+            outages: AtomicU32::new(0),
             mean_time: AtomicU64::new(0.0_f64.to_bits()),
         };
         Self::with_health(Arc::new(endpoint), Health::new(active, now))
@@ -203,6 +206,17 @@ impl Server {
     /// It answers.
     pub fn awake(&self) {
         self.endpoint.rest.end_now();
+    }
+
+    /// How often it was taken out of service for failing. A connection from before the last time may lead to a machine
+    /// that is gone.
+    pub fn outages(&self) -> u32 {
+        self.endpoint.outages.load(Ordering::Relaxed)
+    }
+
+    /// To be called before it comes back.
+    pub(super) fn begin_outage(&self) {
+        self.endpoint.outages.fetch_add(1, Ordering::Relaxed);
     }
 
     /// When the status began.
@@ -342,6 +356,9 @@ impl Server {
     /// Makes a change visible; called under the lock of `checks`, so that changes keep their order.
     fn publish(&self, change: Option<Transition>) -> Option<Transition> {
         if let Some(change) = change {
+            if change.to == Status::Unhealthy {
+                self.begin_outage();
+            }
             self.status.store(change.to as u8, Ordering::Relaxed);
             self.endpoint.lineage.changed();
         }

@@ -56,6 +56,7 @@ impl Service {
             return Some(Ejection::Overflow);
         }
         let lasts = server.standing().eject(settings, now)?;
+        server.begin_outage();
         self.lineage.changed();
         drop(guard);
         self.refresh();

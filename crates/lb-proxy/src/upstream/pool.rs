@@ -18,6 +18,8 @@ pub(crate) struct Pools {
 
 #[derive(Default)]
 struct Pool {
+    /// Of the server, when it was last looked at.
+    outages: u32,
     /// The longest idle first: the next one is taken from the end, where connections are warm.
     idle: Vec<(Box<H1>, Instant)>,
     idle_timeout: Option<Duration>,
@@ -25,11 +27,24 @@ struct Pool {
     shared: Vec<Shared>,
 }
 
+impl Pool {
+    /// Lets go of what is from before the server's last outage: its machine may have gone without a word, and a request
+    /// would be lost there or wait for as long as TCP hopes. Streams under way keep their connection.
+    fn since(&mut self, outages: u32) -> &mut Self {
+        if outages > self.outages {
+            self.outages = outages;
+            self.idle.clear();
+            self.shared.clear();
+        }
+        self
+    }
+}
+
 impl Pools {
-    /// An idle HTTP/1.1 connection that looks alive.
-    pub(crate) fn take(&self, endpoint: &Endpoint, now: Instant) -> Option<Box<H1>> {
+    /// An idle HTTP/1.1 connection that looks alive, from after so many outages of the server.
+    pub(crate) fn take(&self, endpoint: &Endpoint, outages: u32, now: Instant) -> Option<Box<H1>> {
         let mut pools = self.by_endpoint.borrow_mut();
-        let pool = pools.get_mut(&endpoint.id)?;
+        let pool = pools.get_mut(&endpoint.id)?.since(outages);
         while let Some((connection, since)) = pool.idle.pop() {
             let expired = pool.idle_timeout.is_some_and(|timeout| now.duration_since(since) > timeout);
             if !expired && connection.is_quiet() {
@@ -40,7 +55,7 @@ impl Pools {
     }
 
     /// Keeps a clean connection for later, up to `maxIdleConnsPerHost`.
-    pub(crate) fn give(&self, endpoint: &Endpoint, mut connection: Box<H1>, now: Instant) {
+    pub(crate) fn give(&self, endpoint: &Endpoint, outages: u32, mut connection: Box<H1>, now: Instant) {
         if endpoint.retired.load(Ordering::Relaxed) {
             return;
         }
@@ -48,7 +63,7 @@ impl Pools {
         let Some(most) = settings.max_idle_conns_per_host else { return };
         connection.release();
         let mut pools = self.by_endpoint.borrow_mut();
-        let pool = pools.entry(endpoint.id).or_default();
+        let pool = pools.entry(endpoint.id).or_default().since(outages);
         pool.idle_timeout = settings.idle_conn_timeout;
         if pool.idle.len() < most {
             pool.idle.push((connection, now));
@@ -56,16 +71,16 @@ impl Pools {
     }
 
     /// A place on a shared HTTP/2 connection that has room.
-    pub(crate) fn place(&self, endpoint: &Endpoint) -> Option<Place> {
+    pub(crate) fn place(&self, endpoint: &Endpoint, outages: u32) -> Option<Place> {
         let mut pools = self.by_endpoint.borrow_mut();
-        let shared = &mut pools.get_mut(&endpoint.id)?.shared;
+        let shared = &mut pools.get_mut(&endpoint.id)?.since(outages).shared;
         shared.retain(|shared| !shared.is_closed());
         shared.iter().find_map(Shared::place)
     }
 
-    pub(crate) fn share(&self, endpoint: &Endpoint, shared: Shared) {
+    pub(crate) fn share(&self, endpoint: &Endpoint, outages: u32, shared: Shared) {
         let mut pools = self.by_endpoint.borrow_mut();
-        let pool = pools.entry(endpoint.id).or_default();
+        let pool = pools.entry(endpoint.id).or_default().since(outages);
         pool.idle_timeout = endpoint.transport.settings.idle_conn_timeout;
         pool.shared.push(shared);
     }

@@ -1,0 +1,90 @@
+//! Machines that vanish without a word and come back: nothing says that the connections to them are dead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lb_testkit::{Answer, H2Origin, Origin, PATIENCE, Script, eventually};
+
+use crate::harness::{Protocol, Vigie, app_with};
+
+const CHECK: &str = "healthCheck: {path: /health, interval: 100ms, timeout: 2s}";
+
+/// What the machine does: it fails its probes while it is gone, and when it is back it knows no connection from before.
+#[derive(Default)]
+struct Machine {
+    gone: AtomicBool,
+    /// Number of the last connection that it has forgotten.
+    forgotten: AtomicUsize,
+}
+
+impl Machine {
+    async fn vanish_and_return(&self, vigie: &Vigie, url: &str, connections: usize) {
+        self.gone.store(true, Ordering::SeqCst);
+        let says = async |status: &str| {
+            let seen =
+                async || vigie.json("/api/http/services/app@file").await["serverStatus"][url] == status;
+            assert!(eventually(PATIENCE, seen).await, "not {status}");
+        };
+        says("DOWN").await;
+        self.forgotten.store(connections, Ordering::SeqCst);
+        self.gone.store(false, Ordering::SeqCst);
+        says("UP").await;
+    }
+}
+
+/// The probes have seen it go: no request is lost on what is left of it, not even one that may not be sent twice.
+#[tokio::test]
+async fn connections_from_before_an_outage_are_not_used_after_it() {
+    let machine = Arc::<Machine>::default();
+    let told = Arc::clone(&machine);
+    let server = Origin::with("api", move |request| match request.path() {
+        "/health" if told.gone.load(Ordering::SeqCst) => Script::reset(),
+        "/health" => Script::text("").then_close(),
+        _ if request.connection <= told.forgotten.load(Ordering::SeqCst) => Script::reset(),
+        // Long enough for several to be under way at a time.
+        _ if request.method == "GET" => Script::echo().delayed(Duration::from_millis(50)),
+        _ => Script::echo(),
+    })
+    .await;
+    let vigie = Vigie::start(&app_with("", CHECK, &[server.url()])).await;
+    for outage in 1..=2 {
+        // Several connections are kept by each worker.
+        let asked: Vec<_> = (0..12).map(|_| tokio::spawn(Protocol::Http1.get(vigie.web(), "/"))).collect();
+        for answer in asked {
+            assert_eq!(answer.await.unwrap().status, 200);
+        }
+        machine.vanish_and_return(&vigie, &server.url(), server.connections()).await;
+        for _ in 0..24 {
+            let mut client = Protocol::Http1.connect(vigie.web()).await;
+            let answer = client.request("POST", "/", &[], Some(b"body")).await;
+            assert_eq!(answer.status, 200, "after outage {outage}");
+        }
+    }
+}
+
+/// On a shared connection all requests would wait for as long as TCP hopes.
+#[tokio::test]
+async fn a_shared_connection_from_before_an_outage_is_not_used_after_it() {
+    let machine = Arc::<Machine>::default();
+    let told = Arc::clone(&machine);
+    let server = H2Origin::start("api", move |request| {
+        let dead = request.connection <= told.forgotten.load(Ordering::SeqCst);
+        let silent = Answer { delay: Duration::from_secs(600), ..Answer::text("") };
+        match request.path() {
+            "/health" if told.gone.load(Ordering::SeqCst) => Answer { status: 500, ..Answer::text("") },
+            "/health" => Answer::text(""),
+            _ if dead => silent,
+            _ => Answer::echo(),
+        }
+    })
+    .await;
+    let vigie = Vigie::start(&app_with("", CHECK, &[server.url()])).await;
+    for _ in 0..12 {
+        assert_eq!(Protocol::Http1.get(vigie.web(), "/").await.status, 200);
+    }
+    machine.vanish_and_return(&vigie, &server.url(), server.connections()).await;
+    for _ in 0..12 {
+        assert_eq!(Protocol::Http1.get(vigie.web(), "/").await.status, 200);
+    }
+}
