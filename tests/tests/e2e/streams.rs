@@ -1,5 +1,7 @@
 //! Bodies and what surrounds them: big ones both ways, events, upgrades, trailers, interim answers.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -211,6 +213,35 @@ async fn an_early_answer_reaches_the_client() {
     body.send_data(Bytes::from_static(b"start"), false).unwrap();
     let response = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap();
     assert_eq!(response.status(), 413);
+}
+
+/// A client that is told to stop in one breath with its answer may take that for lost, as curl 7.88 does. It gets a moment
+/// to stop by itself or to send the rest; only then it is told.
+#[tokio::test]
+async fn an_http_2_client_that_still_sends_sees_the_answer_first() {
+    let server = Origin::start("api").await;
+    server.on("/", Script::early(413));
+    let vigie = vigie_before(server.url()).await;
+    for finishes in [true, false] {
+        let client = H2Client::connect(vigie.web()).await.unwrap();
+        let request = http::Request::post(format!("http://{HOST}/")).body(()).unwrap();
+        let (response, mut body) = client.open(request, false).await.unwrap();
+        body.send_data(Bytes::from_static(b"start"), false).unwrap();
+        let mut response = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap();
+        assert_eq!(response.status(), 413);
+        while response.body_mut().data().await.is_some() {}
+        // What was sent with the answer is here when another one is.
+        assert_eq!(client.get(HOST, "/else").await.unwrap().status, 200);
+        let told = poll_fn(|cx| Poll::Ready(body.poll_reset(cx).is_ready())).await;
+        assert!(!told, "told to stop at once");
+        if finishes {
+            body.send_data(Bytes::from_static(b"end"), true).unwrap();
+            assert_eq!(client.get(HOST, "/else").await.unwrap().status, 200);
+        } else {
+            let told = tokio::time::timeout(PATIENCE, poll_fn(|cx| body.poll_reset(cx))).await;
+            assert_eq!(told.expect("not for ever").unwrap(), h2::Reason::NO_ERROR);
+        }
+    }
 }
 
 /// An answer that breaks off is never made to look complete.

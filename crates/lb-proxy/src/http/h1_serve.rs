@@ -22,7 +22,7 @@ use crate::worker::{Watch, Worker};
 /// A request's rest up to this size is read and thrown away to keep the connection (Go does the same).
 const DISCARD_BYTES: u64 = 256 * 1024;
 /// How long a closed connection is still read, so that the client sees the answer before a reset.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// A complete head must arrive in this time, or in the entry point's `readTimeout` when that is less.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// No longer head is waited for while memory is short: a buffer that has not grown. Chosen.
@@ -233,19 +233,19 @@ async fn refuse(worker: &Worker, connection: &Connection, h1: &mut H1, status: u
 }
 
 /// Reads and drops what is left of a request; false when that is too much or takes too long.
-async fn discard(h1: &mut H1) -> bool {
+pub(super) async fn discard(source: &mut impl Source) -> bool {
     let mut left = DISCARD_BYTES;
     let read = poll_fn(|cx| {
         loop {
-            match std::task::ready!(h1.poll_fill(cx)) {
+            match std::task::ready!(source.poll_fill(cx)) {
                 Ok(Fill::End) => return Poll::Ready(true),
                 Ok(Fill::Data) => {
-                    let count = h1.data().len();
+                    let count = source.data().len();
                     if count as u64 > left {
                         return Poll::Ready(false);
                     }
                     left -= count as u64;
-                    h1.consume(count);
+                    source.consume(count);
                 }
                 Err(_) => return Poll::Ready(false),
             }

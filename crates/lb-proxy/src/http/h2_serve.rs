@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::body::{Fill, Sink, Source};
 use super::downstream::Downstream;
 use super::h1::H1;
-use super::h1_serve::head_timeout;
+use super::h1_serve::{LINGER, discard, head_timeout};
 use super::h2_convert;
 use super::h2_gather::Gathered;
 use super::h2_meter::{Meter, Metered};
@@ -301,21 +301,34 @@ async fn serve_stream(
                 .map_err(|error| (error.status(), error.label()))
         }),
     };
-    match admitted {
-        Ok(framing) => {
-            handle(worker, connection, &mut x, &mut client, framing).await;
-            // A client that still sends is told to stop, once the answer is out: dropping the stream makes h2
-            // say NO_ERROR (RFC 9113 section 8.1), where a reset of our own would overtake the answer.
-        }
+    let whole = match admitted {
+        Ok(framing) => handle(worker, connection, &mut x, &mut client, framing).await,
         Err((status, reason)) => {
             worker.metrics.refused(connection.entry.label, reason);
             tracing::info!(client = %connection.client, status, reason, "request refused");
             Local::bare(status).write_head(&mut x.response);
-            let _ = client.respond(&mut x.response, Framing::Empty);
+            client.respond(&mut x.response, Framing::Empty).is_ok()
         }
-    }
+    };
     worker.give_exchange(x);
-    client.gone
+    let gone = client.gone;
+    if whole && !client.source.has_ended() {
+        Box::pin(linger(&mut client)).await;
+    }
+    // A client that still sends is told to stop, once the answer is out: dropping the stream makes h2
+    // say NO_ERROR (RFC 9113 section 8.1), where a reset of our own would overtake the answer.
+    gone
+}
+
+/// Lets a client that still sends see the answer and stop by itself. One that reads both in one breath, the answer and
+/// that it is to stop, may take the answer for lost: curl 7.88 does.
+async fn linger(client: &mut Client<'_>) {
+    let end = async {
+        if !discard(&mut client.source).await {
+            poll_fn(|cx| client.poll_gone(cx)).await;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, end).await;
 }
 
 /// How the body is known to end. h2 itself checks that DATA agrees with a content-length

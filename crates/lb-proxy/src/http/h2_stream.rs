@@ -30,6 +30,11 @@ impl H2Source {
         let ended = stream.is_end_stream();
         Self { stream, chunk: Bytes::new(), ended, trailers: None }
     }
+
+    /// All of it was read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
 }
 
 impl Source for H2Source {
