@@ -36,9 +36,15 @@ impl Stream {
         self.tcp().poll_read_ready(cx)
     }
 
-    /// Whether nothing has happened on the socket since it was last read empty. No system call.
+    /// Whether nothing has happened since it was last read empty. No system call.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.tcp().try_io(Interest::READABLE, || Ok(())).is_err()
+        // Not so if rustls has read more than it was asked for: bytes that nobody took, or the peer's goodbye.
+        let tls_is_quiet = match self {
+            Self::Plain(_) => true,
+            Self::Client(s) => s.get_ref().1.wants_read(),
+            Self::Server(s) => s.get_ref().1.wants_read(),
+        };
+        tls_is_quiet && self.tcp().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
     /// Ready when the peer has gone, while more of it waits than is to be read now; then [`read_now`](Self::read_now) is

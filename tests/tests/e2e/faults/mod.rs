@@ -8,6 +8,7 @@ mod refusals;
 mod replicas;
 mod retries;
 mod slow_start;
+mod tls_servers;
 mod vanished;
 
 use std::collections::BTreeMap;
