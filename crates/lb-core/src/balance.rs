@@ -30,6 +30,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -269,6 +270,12 @@ impl Service {
     /// Requests that wait for a server, those of earlier configurations included.
     pub fn queued(&self) -> usize {
         self.lineage.queue().len()
+    }
+
+    /// Lets those who wait look again: the service has a new version, which may have room.
+    pub fn wake_queue(&self) {
+        fence(Ordering::SeqCst);
+        self.lineage.queue().wake();
     }
 
     /// Lets a request wait until a server may have room for it; `None`: `most` are waiting already.

@@ -63,8 +63,9 @@ pub(crate) enum Called<'a> {
 }
 
 /// Asks the service's servers until one answers or no further try is safe.
-pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service: &'a Service) -> Called<'a> {
+pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service: &'a Service) -> Called<'a> {
     let worker = p.worker;
+    let mut service = p.renewed.get().map_or(service, |renewed| &**renewed);
     let upgrade = lb_http1::wants_upgrade(&p.x.head).map(Box::<str>::from);
     let cookie = service.sticky.as_ref().and_then(|cookie| {
         let mut lines = p.x.head.get_all("cookie");
@@ -73,11 +74,7 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service:
     prepare(p.x, upgrade.as_deref(), p.framing);
     // RFC 9112 section 3.2: every HTTP/1.1 request names a host, also for a client that has not.
     let is_nameless = p.x.head.get("host").is_none_or(<[u8]>::is_empty);
-    let target = service
-        .endpoints
-        .iter()
-        .any(|e| e.path_prefix.is_some())
-        .then(|| Box::<str>::from(p.x.head.target()));
+    let mut target = target_to_prefix(service, &p.x.head);
     let mut last: Option<(Failure, &Arc<Endpoint>)> = None;
     let mut new_round = false;
     loop {
@@ -95,8 +92,14 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service:
                 (None, None) => return Called::NoServer,
                 // Boxed: rare, and others need not make room for it.
                 (None, Some(queue)) => {
-                    match Box::pin(room::wait(worker, service, queue, &pick, p.down)).await {
-                        Ok(picked) => picked,
+                    let follows = pick.tried.is_empty() && p.renewed.get().is_none();
+                    match Box::pin(room::wait(worker, service, queue, &pick, follows, p.down)).await {
+                        Ok((picked, None)) => picked,
+                        Ok((picked, Some(newer))) => {
+                            service = &**p.renewed.get_or_init(|| newer);
+                            target = target_to_prefix(service, &p.x.head);
+                            picked
+                        }
                         Err(no_room) => return no_room.called(last),
                     }
                 }
@@ -155,6 +158,11 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, '_, D>, service:
         }
         last = Some((failure, endpoint));
     }
+}
+
+/// The target as it came, where a server may want a prefix before it.
+fn target_to_prefix(service: &Service, head: &Head) -> Option<Box<str>> {
+    service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| head.target().into())
 }
 
 /// `picked`, or another server that was not tried yet while that one takes no connections. Those whose answers are

@@ -1,6 +1,8 @@
 //! One request on its way through the data plane.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_http1::Framing;
@@ -8,6 +10,7 @@ use lb_http1::Framing;
 use crate::entrypoint::{Connection, Entry};
 use crate::exchange::Exchange;
 use crate::http::record::Outcome;
+use crate::snapshot::Service;
 use crate::worker::Worker;
 
 /// All that a request is, handed on as one from step to step; `'r` is its router's.
@@ -21,6 +24,8 @@ pub(crate) struct Passage<'a, 'r, D> {
     pub(crate) framing: Framing,
     pub(crate) patience: Patience,
     pub(crate) outcome: &'a mut Outcome<'r>,
+    /// The router's service as a reload has it that came while the request waited for room.
+    pub(crate) renewed: &'r OnceCell<Arc<Service>>,
 }
 
 /// Limits of the client's side that matter while forwarding.

@@ -114,8 +114,10 @@ impl Publisher {
         self.fixed.metrics.retain(&snapshot.labels());
         self.fixed.metrics.set_certificates(certificates(&snapshot));
         self.store.load().retire_for(&snapshot);
-        self.store.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.store.store(Arc::clone(&snapshot));
         self.published.send_replace(());
+        snapshot.wake_queues();
     }
 }
 

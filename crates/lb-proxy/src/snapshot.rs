@@ -125,6 +125,15 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    pub(crate) fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// Lets requests that wait for room know of this version of their service, which has just come into force.
+    pub(crate) fn wake_queues(&self) {
+        self.services.values().for_each(|service| service.live.wake_queue());
+    }
+
     /// Marks the endpoints that `next` has no use for, just before it takes over.
     pub(crate) fn retire_for(&self, next: &Self) {
         for endpoint in self.services.values().flat_map(|service| &*service.endpoints) {

@@ -2,6 +2,7 @@
 //! and the same way back.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -54,9 +55,11 @@ pub(crate) async fn handle<D: Downstream>(
 ) -> bool {
     x.started = worker.now();
     let patience = Patience::new(&connection.entry, x.started);
+    let renewed = OnceCell::new();
     let mut outcome = Outcome::new(worker, x);
     let admitted = admit(worker, connection, x);
-    let mut p = Passage { worker, connection, x, down, framing, patience, outcome: &mut outcome };
+    let mut p =
+        Passage { worker, connection, x, down, framing, patience, outcome: &mut outcome, renewed: &renewed };
     let whole = match &admitted {
         Ok(route) => {
             p.outcome.route = Some(route);
@@ -231,9 +234,10 @@ async fn run_with_retry<'r, D: Downstream>(
         };
         match read {
             Ok(mut replay) => {
-                let Passage { worker, connection, framing, patience, .. } = *p;
+                let Passage { worker, connection, framing, patience, renewed, .. } = *p;
                 let (x, outcome) = (&mut *p.x, &mut *p.outcome);
-                let mut p = Passage { worker, connection, x, down: &mut replay, framing, patience, outcome };
+                let mut p =
+                    Passage { worker, connection, x, down: &mut replay, framing, patience, outcome, renewed };
                 attempts(&mut p, route, (at, retry)).await
             }
             Err(cause) => {

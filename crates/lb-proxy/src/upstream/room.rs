@@ -39,28 +39,41 @@ impl NoRoom {
 }
 
 /// Waits until a server has room, but no longer than the queue allows and the client cares.
+///
+/// With `follows` a reload counts at once: servers that it adds and limits that it raises are for those who wait. The
+/// newer version of the service is returned with the server that it chose.
 pub(crate) async fn wait<D: Downstream>(
     worker: &Rc<Worker>,
     service: &Service,
     queue: &Queue,
     pick: &Pick<'_>,
+    follows: bool,
     down: &mut D,
-) -> Result<Picked, NoRoom> {
-    let live = &service.live;
-    if !live.is_available() {
+) -> Result<(Picked, Option<Arc<Service>>), NoRoom> {
+    if !service.live.is_available() {
         return Err(NoRoom::NoServer);
     }
-    let Some(mut ticket) = live.queue(queue.settings.size, !pick.tried.is_empty()) else {
+    let Some(mut ticket) = service.live.queue(queue.settings.size, !pick.tried.is_empty()) else {
         worker.queue_refused(service, queue, "full");
         return Err(NoRoom::Busy);
     };
     let _counted = worker.metrics.queued(service.label);
     let mut deadline = Deadline::default();
     deadline.set(Instant::now(), Some(queue.settings.timeout));
+    let mut newer: Option<Arc<Service>> = None;
     let waited = poll_fn(|cx| {
         if ticket.poll_turn(cx).is_ready() {
+            if follows {
+                worker.with_snapshot(|snapshot| {
+                    let found = snapshot.service(&service.name);
+                    if let Some(found) = found.filter(|found| !std::ptr::eq(&***found, service)) {
+                        newer = Some(Arc::clone(found));
+                    }
+                });
+            }
+            let live = newer.as_ref().map_or(&service.live, |newer| &newer.live);
             if let Some(picked) = live.pick(pick) {
-                return Poll::Ready(Ok(picked));
+                return Poll::Ready(Ok((picked, newer.take())));
             }
             if !live.is_available() {
                 return Poll::Ready(Err(NoRoom::NoServer));

@@ -179,3 +179,41 @@ async fn nobody_waits_for_servers_that_are_gone() {
         assert_eq!(told, (503, "no available server\n", Some("1")));
     }
 }
+
+/// Who scales out does it for those who wait: they, and who comes after them, use what a reload brings at once.
+#[tokio::test]
+async fn what_a_reload_adds_is_for_those_who_wait() {
+    let queue = "maxConnections: 1\nqueue: {timeout: 60s}";
+    for raised in [false, true] {
+        let (full, gate) = gated("full").await;
+        let added = Origin::start("added").await;
+        let vigie = Vigie::start(&app(queue, &[full.url()])).await;
+        let running = ask(&vigie, Protocol::Http1, "/running");
+        until_requests(&full, 1).await;
+        let waiting = Protocol::BOTH.map(|protocol| ask(&vigie, protocol, "/waiting"));
+        vigie.until_metric("lb_queue_length", &SERVICE, 2.0).await;
+        if raised {
+            vigie.write(&app("maxConnections: 3\nqueue: {timeout: 60s}", &[full.url()]));
+            until_requests(&full, 3).await;
+            (0..3).for_each(|_| gate.let_one_pass());
+        } else {
+            // Another path, too: a server's own prefix belongs to it.
+            let added = format!("{{url: '{}/prefix', preservePath: true}}", added.url());
+            vigie.write(&app(queue, &[full.url(), added]));
+        }
+        let who = if raised { "full" } else { "added" };
+        for answer in waiting {
+            let answer = tokio::time::timeout(PATIENCE, answer).await.expect("nobody waits on").unwrap();
+            assert_eq!(origin(&answer), who);
+            let target = if raised { "/waiting" } else { "/prefix/waiting" };
+            assert_eq!(answer.json()["target"], target);
+        }
+        if !raised {
+            let late = Protocol::Http1.get(vigie.web(), "/late");
+            assert_eq!(origin(&tokio::time::timeout(PATIENCE, late).await.unwrap()), "added");
+            gate.let_one_pass();
+        }
+        assert_eq!(origin(&running.await.unwrap()), "full");
+        vigie.until_metric("lb_queue_length", &SERVICE, 0.0).await;
+    }
+}
