@@ -112,9 +112,13 @@ async fn greet(
     deadline.set(Instant::now(), Some(patience));
     let mut stream = Stream::Plain(tcp);
     let mut client = peer;
-    let mut proxied = !is_trusted(&entry.config.proxy_protocol, peer.ip());
+    let peers = &entry.config.proxy_protocol;
+    let believed = is_trusted(peers, peer.ip());
+    // Where some are believed, what others say is stepped over, as by Traefik: a balancer that is missing from the
+    // list costs the clients' addresses, not the service.
+    let mut expected = peers.insecure || !peers.trusted_ips.is_empty();
     let mut seat = None;
-    if proxied {
+    if !believed {
         match Seat::take(entry, client.ip()) {
             Ok(taken) => seat = taken,
             Err(full) => {
@@ -145,30 +149,40 @@ async fn greet(
             return None;
         }
         end += count;
-        if !proxied {
+        if expected {
             match proxy_protocol::parse(&input[..end]) {
                 Ok(Header::Partial) if end < input.len() => continue,
                 Ok(Header::None) => {}
                 Ok(Header::Complete { consumed, source, .. }) => {
                     input.copy_within(consumed..end, 0);
                     end -= consumed;
-                    if let Some(source) = source {
-                        client = SocketAddr::new(source.ip().to_canonical(), source.port());
+                    match source {
+                        Some(source) if believed => {
+                            client = SocketAddr::new(source.ip().to_canonical(), source.port());
+                        }
+                        Some(_) => tracing::debug!(entryPointName = %entry.config.name, %peer,
+                            "a PROXY protocol header of an untrusted peer is ignored"),
+                        None => {}
                     }
                 }
                 Ok(Header::Partial) | Err(_) => {
                     worker.metrics.refused(entry.label, "proxy_protocol");
-                    tracing::info!(entryPointName = %entry.config.name, %peer, "bad PROXY protocol header");
+                    // Strangers do not fill the log.
+                    if believed {
+                        tracing::info!(entryPointName = %entry.config.name, %peer, "bad PROXY protocol header");
+                    }
                     return None;
                 }
             }
-            proxied = true;
-            match Seat::take(entry, client.ip()) {
-                Ok(taken) => seat = taken,
-                Err(full) => {
-                    Box::pin(turn_away(worker, entry, stream, &input[..end], client, full)).await;
-                    worker.buffers.give_input(input);
-                    return None;
+            expected = false;
+            if believed {
+                match Seat::take(entry, client.ip()) {
+                    Ok(taken) => seat = taken,
+                    Err(full) => {
+                        Box::pin(turn_away(worker, entry, stream, &input[..end], client, full)).await;
+                        worker.buffers.give_input(input);
+                        return None;
+                    }
                 }
             }
         }

@@ -170,11 +170,22 @@ async fn a_proxy_header_is_believed_from_trusted_peers_only() {
     let stranger = Vigie::start(&app("", &[origin.url()])).await;
     let answer = super::exchange(stranger.web(), format!("{header}{request}")).await.unwrap();
     assert_eq!(super::statuses(&answer), [400]);
-    let trusting = STATIC.replace(
-        "web: {address: '127.0.0.1:0'}",
-        "web: {address: '127.0.0.1:0', proxyProtocol: {trustedIPs: [127.0.0.1/32]}}",
-    );
-    let vigie = Vigie::with(&trusting, &app("", &[origin.url()])).await;
+    let trusting = |peer: &str| {
+        let options = format!("web: {{address: '127.0.0.1:0', proxyProtocol: {{trustedIPs: [{peer}]}}}}");
+        STATIC.replace("web: {address: '127.0.0.1:0'}", &options)
+    };
+    // Where others are believed, a stranger's is stepped over, as by Traefik.
+    let doubting = Vigie::with(&trusting("192.0.2.1/32"), &app("", &[origin.url()])).await;
+    for header in [
+        header.as_bytes(),
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\xc0\0\x02\x01\0\x01\0\x02",
+        b"",
+    ] {
+        let answer = super::exchange(doubting.web(), [header, request.as_bytes()].concat()).await.unwrap();
+        assert_eq!(super::statuses(&answer), [200], "{:?}", String::from_utf8_lossy(header));
+        assert_eq!(origin.last().get("x-forwarded-for"), Some("127.0.0.1"));
+    }
+    let vigie = Vigie::with(&trusting("127.0.0.1/32"), &app("", &[origin.url()])).await;
     let answer = super::exchange(vigie.web(), format!("{header}{request}")).await.unwrap();
     assert_eq!(super::statuses(&answer), [200]);
     assert_eq!(origin.last().get("x-forwarded-for"), Some("203.0.113.7"));
