@@ -451,6 +451,11 @@ async fn send_local<D: Downstream>(p: &mut Passage<'_, '_, D>, body: &[u8]) -> b
 async fn send_answer<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Answer<'_>) -> bool {
     let Passage { worker, x, down, patience, outcome, .. } = p;
     outcome.status = x.response.status();
+    // `writeTimeout` is for the whole answer: what cannot be ended is not begun.
+    if patience.write_by.is_some_and(|by| tokio::time::Instant::now() >= by) {
+        down.abort();
+        return false;
+    }
     if !x.response.contains("date") {
         worker.with_date(|date| x.response.append_named(DATE, date.as_bytes()));
     }

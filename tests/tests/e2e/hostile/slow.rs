@@ -269,6 +269,8 @@ async fn a_reader_that_stalls_is_cut_off() {
 async fn the_timeouts_of_an_entry_point_end_what_lasts_too_long() {
     let origin = Origin::start("origin").await;
     origin.on("/drip", Script::chunked(&["a", "b", "c", "d", "e", "f"], Duration::from_secs(1)));
+    // Ready when there is no time left: it is not begun.
+    origin.on("/late", Script::text("late").delayed(Duration::from_millis(2500)));
     let options = "transport: {respondingTimeouts: {readTimeout: 1s, writeTimeout: 2s, idleTimeout: 1s}}";
     let text = STATIC
         .replace("web: {address: '127.0.0.1:0'}", &format!("web: {{address: '127.0.0.1:0', {options}}}"));
@@ -294,8 +296,10 @@ async fn the_timeouts_of_an_entry_point_end_what_lasts_too_long() {
         assert_eq!((answer.status, answer.keeps_alive()), (408, false));
     };
     let answers = async |protocol: Protocol| {
-        let answer = protocol.connect(vigie.web()).await.ask("GET", HOST, "/drip", &[], None).await;
-        assert!(answer.is_err(), "{protocol:?}: {answer:?}");
+        for path in ["/drip", "/late"] {
+            let answer = protocol.connect(vigie.web()).await.ask("GET", HOST, path, &[], None).await;
+            assert!(answer.is_err(), "{protocol:?} {path}: {answer:?}");
+        }
     };
     tokio::join!(idle, idle_h2, upload, answers(Protocol::Http1), answers(Protocol::Http2));
 }
