@@ -58,6 +58,8 @@ pub(crate) struct EntryRoutes {
 pub(crate) struct Route {
     pub(crate) name: Arc<str>,
     pub(crate) label: LabelId,
+    /// Label of its service, an internal one too.
+    pub(crate) service: LabelId,
     pub(crate) middlewares: Box<[Middleware]>,
     pub(crate) target: Target,
     /// Name of the TLS options a connection must have been accepted with (421 otherwise).
@@ -112,10 +114,9 @@ impl Snapshot {
         let mut labels = HashSet::new();
         for entry in &self.entry_points {
             for route in entry.plain.routes().iter().chain(entry.secure.routes()) {
-                labels.insert(route.value.label);
+                labels.extend([route.value.label, route.value.service]);
                 labels.extend(route.value.middlewares.iter().filter_map(Middleware::label));
                 if let Target::Service(service) = &route.value.target {
-                    labels.insert(service.label);
                     labels.extend(service.endpoints.iter().map(|endpoint| endpoint.label));
                 }
             }

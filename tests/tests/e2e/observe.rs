@@ -292,3 +292,30 @@ async fn diagnostics_go_where_they_are_sent() {
     assert!(refused["message"].as_str().unwrap().contains("dynamic.yml:"), "{refused}");
     assert!(!log.contains("5en6G6MezRroT3XKqkdPOmY"), "{log}");
 }
+
+/// `addInternals` counts Vigie's own routers at every level, and `addServicesLabels: false` leaves no series of services.
+#[tokio::test]
+async fn internal_routers_and_services_are_counted_as_asked() {
+    let origin = Origin::start("origin").await;
+    let counted =
+        "metrics: {addInternals: true, prometheus: {addRoutersLabels: true, addServicesLabels: false}}";
+    let text = STATIC.replace("metrics: {prometheus: {addRoutersLabels: true}}", counted);
+    // Nobody listens on the other one: one request at least is tried again.
+    let check = "healthCheck: {path: /health, interval: 30s, unhealthyThreshold: 9}";
+    let vigie = Vigie::with(&text, &app(check, &[origin.url(), "http://127.0.0.1:1".to_owned()])).await;
+    for _ in 0..2 {
+        assert_eq!(Protocol::Http1.get(vigie.web(), "/").await.status, 200);
+    }
+    assert_eq!(Protocol::Http1.get(vigie.admin(), "/ping").await.status, 200);
+    let routed = "traefik_router_requests_total";
+    vigie.until_metric(routed, &[("router", "ping@internal"), ("service", "ping@internal")], 1.0).await;
+    vigie.until_metric(routed, &[("router", "app@file"), ("service", "app@file")], 2.0).await;
+    let metrics = vigie.metrics().await;
+    assert!(metrics.value("lb_retries_total", &[]) >= Some(1.0));
+    for name in
+        ["traefik_service_requests_total", "traefik_service_server_up", "traefik_service_retries_total"]
+    {
+        assert_eq!(metrics.value(name, &[]), None, "{name}");
+    }
+    assert!(metrics.value("instance_health", &[]).is_some(), "those are of servers");
+}

@@ -264,7 +264,7 @@ fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
             Status::Degraded => 0.5,
             Status::Unhealthy => 0.0,
         };
-        if checked {
+        if checked && inner.settings.services {
             up.push(&[&service, &url], if status == Status::Unhealthy { 0.0 } else { 1.0 });
         }
         let wanted = match admin_state {
@@ -316,6 +316,9 @@ fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         (names::RATE_LIMITED, &inner.rate_limited),
         (names::BREAKER_TRANSITIONS, &inner.breaker_transitions),
     ] {
+        if definition.name == names::SERVICE_RETRIES.name && !inner.settings.services {
+            continue;
+        }
         let mut family = Family::counter(definition);
         for (label, word, count) in events.scrape() {
             if let Some(text) = labels.text(label) {

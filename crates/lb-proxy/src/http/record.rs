@@ -99,15 +99,11 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
         None => Duration::ZERO,
     };
     let route = outcome.route;
-    let service = route.and_then(|route| match &route.target {
-        Target::Service(service) => Some(service),
-        Target::Internal(_) => None,
-    });
     if route.is_none_or(|route| route.metrics) {
         worker.shard.record(&Sample {
             entry_point: connection.entry.label,
             router: route.map(|route| route.label),
-            service: service.map(|service| service.label),
+            service: route.map(|route| route.service),
             reached_service: outcome.asked.is_some(),
             server: outcome.endpoint.map(|endpoint| endpoint.label),
             method: outcome.method,

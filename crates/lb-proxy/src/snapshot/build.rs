@@ -371,6 +371,10 @@ impl<'a> Builder<'a> {
         Some(Arc::new(Route {
             name: shown.as_str().into(),
             label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
+            service: match &target {
+                Target::Service(service) => service.label,
+                Target::Internal(own) => self.fixed.metrics.label(metrics::Kind::Service, own.name()),
+            },
             middlewares: middlewares.into(),
             access_log: own.access_logs.or(default.access_logs).unwrap_or(true)
                 && (users || self.logs_internals()),
