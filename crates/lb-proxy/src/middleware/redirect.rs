@@ -39,9 +39,11 @@ impl RedirectScheme {
             let (path, _) = split_target(&target);
             target = Cow::Owned(format!("{path}?{query}"));
         }
-        let location = format!("{}://{host}{}{target}", self.scheme, self.port);
+        // A prefix may have been stripped down to nothing, which leaves as `/`.
+        let slash = if matches!(target.as_bytes(), [] | [b'?', ..]) { "/" } else { "" };
+        let location = format!("{}://{host}{}{slash}{target}", self.scheme, self.port);
         let authority = if implied { host } else { authority };
-        if location == format!("{current}://{authority}{target}") {
+        if location == format!("{current}://{authority}{slash}{target}") {
             return Step::Next;
         }
         let status = match (self.permanent, x.head.method()) {
@@ -111,6 +113,21 @@ mod tests {
                 Step::Next => assert!(!redirected, "{host} {secure} {proto}"),
                 _ => panic!("{host} {secure} {proto}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_path_stripped_to_nothing_is_a_slash() {
+        let redirect = RedirectScheme { scheme: "https".into(), port: String::new(), permanent: false };
+        for (target, location) in [("/x", "https://a.test/"), ("/x?a=b", "https://a.test/?a=b")] {
+            let peer = crate::http::forwarded::Peer::new([192, 0, 2, 1].into(), false);
+            let mut x = Exchange::new(std::rc::Rc::new(peer), tokio::time::Instant::now().into_std());
+            x.head.set_method("GET");
+            x.head.set_target(target);
+            x.head.strip_target("/x".len());
+            x.head.append("Host", b"a.test");
+            let Step::Respond(local) = redirect.on_request(&x) else { panic!("{target}") };
+            assert_eq!(local.headers[0].1, location);
         }
     }
 
