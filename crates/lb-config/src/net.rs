@@ -10,15 +10,12 @@ use crate::problem::quoted;
 
 /// `10.0.0.0/8`, or a single address.
 pub(crate) fn network(text: &Text<'_>) -> Option<IpNet> {
-    let parsed = match text.value.parse::<IpAddr>() {
-        Ok(address) => Some(IpNet::from(address)),
-        Err(_) => text.value.parse::<IpNet>().ok(),
-    };
+    let parsed = lb_core::net::network(text.value);
     if parsed.is_none() {
         let hint = "write an address or a network, `192.0.2.7` or `192.0.2.0/24`".to_owned();
         text.error(format!("{} is not a network", quoted(text.value)), Some(hint));
     }
-    parsed.map(|network| network.trunc())
+    parsed
 }
 
 pub(crate) fn networks(field: &Field<'_>) -> Vec<IpNet> {

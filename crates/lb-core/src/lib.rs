@@ -7,6 +7,7 @@ pub mod balance;
 pub mod breaker;
 pub mod health;
 pub mod in_flight;
+pub mod net;
 pub mod operator;
 pub mod rate_limit;
 pub mod retry;

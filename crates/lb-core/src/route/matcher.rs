@@ -1,7 +1,5 @@
 //! The matchers of the rule language: what each takes, and what it means for one request.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use super::pattern::Pattern;
@@ -251,8 +249,7 @@ fn pattern(value: &Value) -> Result<Pattern, RuleError> {
 
 fn network(value: &Value) -> Result<IpNet, RuleError> {
     let text = &value.text;
-    let network =
-        text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(|ip| ip.to_canonical().into()));
-    network
-        .map_err(|_| RuleError::new(value.at, format!("`{text}` is neither an IP address nor a CIDR range")))
+    crate::net::network(text).ok_or_else(|| {
+        RuleError::new(value.at, format!("`{text}` is neither an IP address nor a CIDR range"))
+    })
 }

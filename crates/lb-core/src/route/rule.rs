@@ -185,6 +185,7 @@ mod tests {
             ("ClientIP(`10.0.0.1`)", "10.0.0.2", false),
             ("ClientIP(`10.1.2.3/8`)", "10.9.9.9", true),
             ("ClientIP(`10.0.0.0/8`)", "::ffff:10.0.0.1", true),
+            ("ClientIP(`::ffff:10.0.0.0/104`)", "10.0.0.1", true),
             ("ClientIP(`::1`)", "::1", true),
             ("ClientIP(`fe80::/10`)", "10.0.0.1", false),
         ] {
