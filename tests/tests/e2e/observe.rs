@@ -319,3 +319,25 @@ async fn internal_routers_and_services_are_counted_as_asked() {
     }
     assert!(metrics.value("instance_health", &[]).is_some(), "those are of servers");
 }
+
+/// What an entry point says of logs and metrics holds for requests without a router as well.
+#[tokio::test]
+async fn an_entry_point_that_is_not_observed_is_silent_about_unknown_hosts() {
+    let origin = Origin::start("origin").await;
+    let quiet = "web: {address: '127.0.0.1:0'}\n  quiet: {address: '127.0.0.1:0', observability: {accessLogs: false, metrics: false}}";
+    let text = STATIC.replace("web: {address: '127.0.0.1:0'}", quiet);
+    let log = "accessLog: {filePath: '{dir}/access.log', format: json}\n";
+    let vigie =
+        Vigie::with(&format!("{text}{log}"), &app_with("entryPoints: [web]", "", &[origin.url()])).await;
+    for _ in 0..4 {
+        assert_eq!(Protocol::Http1.get(vigie.address("quiet"), "/").await.status, 404);
+    }
+    for _ in 0..4 {
+        assert_eq!(Protocol::Http1.get(vigie.web(), "/").await.status, 200);
+    }
+    let counted = "traefik_entrypoint_requests_total";
+    vigie.until_metric(counted, &[("entrypoint", "web")], 4.0).await;
+    assert_eq!(vigie.metrics().await.value(counted, &[("entrypoint", "quiet")]), None);
+    let logged = lines(&vigie.files.path().join("access.log"), 4).await;
+    assert!(!logged.iter().any(|line| line.contains("quiet")), "{logged:?}");
+}

@@ -99,7 +99,9 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
         None => Duration::ZERO,
     };
     let route = outcome.route;
-    if route.is_none_or(|route| route.metrics) {
+    // Where there is no route the entry point has the word.
+    let entry = connection.entry.config.observability.unwrap_or_default();
+    if route.map_or(entry.metrics != Some(false), |route| route.metrics) {
         worker.shard.record(&Sample {
             entry_point: connection.entry.label,
             router: route.map(|route| route.label),
@@ -118,7 +120,7 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
         });
     }
     if let Some(log) = &worker.access_log
-        && route.is_none_or(|route| route.access_log)
+        && route.map_or(entry.access_logs != Some(false), |route| route.access_log)
     {
         write_line(log, connection, x, outcome, duration, service_duration);
     }
