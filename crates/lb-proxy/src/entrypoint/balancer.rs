@@ -44,7 +44,7 @@ impl Balancer {
     }
 
     /// Counts a connection that worker `own` has accepted, and hands it on where another has clearly fewer. Gives it
-    /// back if it is to stay.
+    /// back if it is to stay; `None`: it is another's, or has just ended.
     pub(crate) fn place(
         &self,
         own: usize,

@@ -1,5 +1,6 @@
 //! Load shedding: when memory is short new requests are refused, until it is not.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_testkit::{Client, Gate, Origin, PATIENCE, Script, eventually};
@@ -23,16 +24,7 @@ async fn new_requests_are_refused_while_memory_is_short() {
         Protocol::BOTH.map(|protocol| tokio::spawn(async move { protocol.get(web, "/held").await })).into();
     assert!(eventually(PATIENCE, async || origin.requests() == 3).await);
 
-    // Nearly a mebibyte of head each, which does not end.
-    let mut hogs = Vec::new();
-    let start = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(1_000_000));
-    for _ in 0..200 {
-        let mut client = Client::connect(web).await.unwrap();
-        if client.send(&start).await.is_err() {
-            break;
-        }
-        hogs.push(client);
-    }
+    let hogs = hogs(web).await;
     vigie.until_metric("lb_memory_shedding", &[], 1.0).await;
     for protocol in Protocol::BOTH {
         let answer = protocol.get(web, "/").await;
@@ -79,18 +71,10 @@ async fn no_long_head_is_waited_for_while_memory_is_short() {
     let text = STATIC.replace("core: {workers: 2}", &format!("core: {{workers: 2, memoryLimit: {limit}}}"));
     let vigie = Vigie::with(&format!("{text}log: {{level: INFO}}\n"), &app("", &[origin.url()])).await;
     let web = vigie.web();
-    let start = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(1_000_000));
-    let mut hogs = Vec::new();
-    for _ in 0..200 {
-        let mut client = Client::connect(web).await.unwrap();
-        if client.send(&start).await.is_err() {
-            break;
-        }
-        hogs.push(client);
-    }
+    let hogs = hogs(web).await;
     vigie.until_metric("lb_memory_shedding", &[], 1.0).await;
     let mut client = Client::connect(web).await.unwrap();
-    client.send(&start[..100_000]).await.unwrap();
+    client.send(&endless_head()[..100_000]).await.unwrap();
     let answer = client.response("GET").await.unwrap();
     assert_eq!((answer.status, answer.get("retry-after")), (503, Some("5")));
     assert!(client.closes_within(PATIENCE).await);
@@ -103,4 +87,23 @@ async fn no_long_head_is_waited_for_while_memory_is_short() {
     let reason = [("entrypoint", "web"), ("reason", "memory_head")];
     assert!(vigie.metrics().await.value("lb_refused_requests_total", &reason) >= Some(2.0));
     drop(hogs);
+}
+
+/// Nearly a mebibyte of head, which does not end.
+fn endless_head() -> String {
+    format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(1_000_000))
+}
+
+/// Clients that send such a head, as many as are let in.
+async fn hogs(web: SocketAddr) -> Vec<Client> {
+    let start = endless_head();
+    let mut hogs = Vec::new();
+    for _ in 0..200 {
+        let mut client = Client::connect(web).await.unwrap();
+        if client.send(&start).await.is_err() {
+            break;
+        }
+        hogs.push(client);
+    }
+    hogs
 }
