@@ -369,7 +369,7 @@ fn converse<D: Downstream>(
     mut up: Up,
 ) -> impl Future<Output = Result<Conversed, Failed>> {
     async move {
-        let Passage { worker, x, down, framing, patience, .. } = p;
+        let Passage { worker, connection, x, down, framing, patience, .. } = p;
         let has_body = framing.has_body();
         up.begin(&mut x.head, *framing, endpoint)
             .map_err(|cause| Failed { failure: Failure::unsent(cause), untouched: true })?;
@@ -382,7 +382,7 @@ fn converse<D: Downstream>(
         } else if has_body {
             deadline.set_at(patience.read_by);
         }
-        let mut lease = Lease::new(worker);
+        let mut lease = Lease::new(worker, connection.slot);
         let mut waiting = false;
         let mut interim_bytes = 0;
         let status = poll_fn(|cx| {

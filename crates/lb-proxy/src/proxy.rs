@@ -369,13 +369,15 @@ async fn sweep(worker: Rc<Worker>, mut published: watch::Receiver<()>) {
         let tick = Instant::now() + SWEEP_INTERVAL;
         tokio::select! {
             () = tokio::time::sleep_until(worker.lasting.next_end().map_or(tick, |end| end.min(tick))) => {}
+            () = worker.lasting.joined() => {}
             Ok(()) = published.changed() => {}
         }
         let now = Instant::now();
         let snapshot = worker.snapshot();
         worker.pools.sweep(now, |id| snapshot.endpoints.contains(&id));
         if !Arc::ptr_eq(&seen, &snapshot) {
-            worker.lasting.follow(&seen.config, &snapshot.config, now);
+            worker.lasting.follow(&snapshot.config, now);
+            worker.wake_left_behind(|id| snapshot.endpoints.contains(&id));
             seen = snapshot;
         }
         let ended = worker.lasting.expire(now);

@@ -11,7 +11,6 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use lb_config::dynamic::{self, Config, RetryBudget, ServersTransport, StickyCookie};
 use lb_core::balance::Service as LiveService;
@@ -137,9 +136,11 @@ impl Snapshot {
 
     /// Marks the endpoints that `next` has no use for, just before it takes over.
     pub(crate) fn retire_for(&self, next: &Self) {
-        for endpoint in self.services.values().flat_map(|service| &*service.endpoints) {
-            if !next.endpoints.contains(&endpoint.id) {
-                endpoint.retired.store(true, Ordering::Relaxed);
+        for (name, service) in &self.services {
+            // The last that was said of it; the endpoint may be older.
+            let patience = self.config.services.get(name).and_then(|config| config.drain_timeout);
+            for endpoint in service.endpoints.iter().filter(|known| !next.endpoints.contains(&known.id)) {
+                endpoint.retired.get_or_init(|| patience);
             }
         }
     }

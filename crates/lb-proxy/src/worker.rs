@@ -79,8 +79,7 @@ pub(crate) struct Worker {
     #[expect(clippy::vec_box, reason = "an exchange is handed around while it is used, and 500 bytes large")]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     random: RefCell<fastrand::Rng>,
-    /// Connections to wake when draining begins.
-    watchers: RefCell<Slab<Waker>>,
+    watchers: RefCell<Slab<Watcher>>,
     draining: Cell<bool>,
     /// How many idle connections are to close.
     shed: Cell<usize>,
@@ -89,6 +88,13 @@ pub(crate) struct Worker {
     /// The last time anybody asked what time it is.
     clock: Cell<Instant>,
     date: RefCell<Date>,
+}
+
+/// A connection to wake when draining begins.
+struct Watcher {
+    waker: Waker,
+    /// The endpoint whose answer it waits for, or 0: it is also to be woken when a reload removes that.
+    endpoint: u64,
 }
 
 /// The `Date` of answers, formatted once a second.
@@ -259,8 +265,24 @@ impl Worker {
     /// Tells every connection to finish what it does and close.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
-        for (_, waker) in self.watchers.borrow().iter() {
-            waker.wake_by_ref();
+        for (_, watcher) in self.watchers.borrow().iter() {
+            watcher.waker.wake_by_ref();
+        }
+    }
+
+    /// Notes which endpoint the connection of this slot waits for; 0 is none.
+    pub(crate) fn waits_for(&self, slot: usize, endpoint: u64) {
+        if let Some(watcher) = self.watchers.borrow_mut().get_mut(slot) {
+            watcher.endpoint = endpoint;
+        }
+    }
+
+    /// Wakes the connections that wait for an endpoint that is no longer there.
+    pub(crate) fn wake_left_behind(&self, is_current: impl Fn(u64) -> bool) {
+        for (_, watcher) in self.watchers.borrow().iter() {
+            if watcher.endpoint != 0 && !is_current(watcher.endpoint) {
+                watcher.waker.wake_by_ref();
+            }
         }
     }
 
@@ -271,8 +293,8 @@ impl Worker {
         let watchers = self.watchers.borrow();
         // From anywhere: the first could all be busy.
         let skipped = self.random() as usize % watchers.len().max(1);
-        for (_, waker) in watchers.iter().skip(skipped).chain(watchers.iter().take(skipped)).take(SHED) {
-            waker.wake_by_ref();
+        for (_, watcher) in watchers.iter().skip(skipped).chain(watchers.iter().take(skipped)).take(SHED) {
+            watcher.waker.wake_by_ref();
         }
     }
 
@@ -319,8 +341,13 @@ impl Watch {
     /// Called from the task to be woken; a task keeps its waker, so the first call is enough.
     pub(crate) fn register(&mut self, waker: &Waker) {
         if self.slot.is_none() {
-            self.slot = Some(self.worker.watchers.borrow_mut().insert(waker.clone()));
+            let watcher = Watcher { waker: waker.clone(), endpoint: 0 };
+            self.slot = Some(self.worker.watchers.borrow_mut().insert(watcher));
         }
+    }
+
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.slot
     }
 }
 

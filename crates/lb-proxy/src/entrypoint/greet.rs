@@ -53,12 +53,14 @@ pub(crate) fn serve(
     let greeted = Box::pin(async move {
         let Greeting { stream, speaks, client, tls, seat } =
             greet(&worker, &entry, tcp, client, &mut watch).await?;
+        let slot = if let Speaks::Http1 { .. } = speaks { watch.slot() } else { None };
         let connection = Rc::new(Connection {
             trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
             peer: Rc::new(Peer::new(client.ip(), tls.is_some())),
             client,
             tls,
             entry,
+            slot,
             _open: open,
             _seat: seat,
         });

@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     /// Its `X-Forwarded-*` are believed.
     pub(crate) trusted: bool,
     pub(crate) tls: Option<TlsInfo>,
+    /// Where its worker finds it, if one task does all that it does: HTTP/1.1.
+    pub(crate) slot: Option<usize>,
     /// Counts it as open.
     pub(crate) _open: OpenConnection,
     /// Counts against the limits of the entry point.

@@ -439,7 +439,7 @@ impl<'a> Builder<'a> {
                 kept.map(Arc::clone).unwrap_or_else(|| {
                     let id = NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed);
                     let label = self.fixed.metrics.label(metrics::Kind::Server, &server.url);
-                    let service = (Arc::clone(&shared_name), service_label, config.drain_timeout);
+                    let service = (Arc::clone(&shared_name), service_label);
                     Arc::new(Endpoint::new(id, server, label, service, Arc::clone(&transport)))
                 })
             })

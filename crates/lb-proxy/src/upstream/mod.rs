@@ -8,8 +8,7 @@ pub(crate) mod room;
 pub(crate) mod up;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lb_config::dynamic::{Scheme, Server, ServersTransport};
@@ -36,10 +35,9 @@ pub(crate) struct Endpoint {
     /// Prepended to the request path (`preservePath`).
     pub(crate) path_prefix: Option<String>,
     pub(crate) transport: Arc<Transport>,
-    /// Of the service, when this was made.
-    pub(crate) drain_timeout: Option<Duration>,
-    /// No snapshot in force has it any more: nothing is to be kept open to it.
-    pub(crate) retired: AtomicBool,
+    /// Set when no snapshot in force has it any more: nothing is to be kept open to it. Holds the service's
+    /// `drainTimeout` of then.
+    pub(crate) retired: OnceLock<Option<Duration>>,
 }
 
 /// How servers are talked to: one `serversTransport`, compiled.
@@ -56,10 +54,10 @@ impl Endpoint {
         id: u64,
         server: &Server,
         label: LabelId,
-        service: (Arc<str>, LabelId, Option<Duration>),
+        service: (Arc<str>, LabelId),
         transport: Arc<Transport>,
     ) -> Self {
-        let (service, service_label, drain_timeout) = service;
+        let (service, service_label) = service;
         let ip: Option<IpAddr> = server.host.parse().ok();
         let bracketed = matches!(ip, Some(IpAddr::V6(_)));
         let host = if bracketed { format!("[{}]", server.host) } else { server.host.clone() };
@@ -82,9 +80,12 @@ impl Endpoint {
             address_text,
             path_prefix: (server.preserve_path && !path.is_empty()).then(|| path.to_owned()),
             transport,
-            drain_timeout,
-            retired: AtomicBool::new(false),
+            retired: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.get().is_some()
     }
 
     /// Still the same server, reached the same way.

@@ -1,7 +1,6 @@
 //! The connections one worker keeps open to servers between requests.
 
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -56,7 +55,7 @@ impl Pools {
 
     /// Keeps a clean connection for later, up to `maxIdleConnsPerHost`.
     pub(crate) fn give(&self, endpoint: &Endpoint, outages: u32, mut connection: Box<H1>, now: Instant) {
-        if endpoint.retired.load(Ordering::Relaxed) {
+        if endpoint.is_retired() {
             return;
         }
         let settings = &endpoint.transport.settings;
