@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lb_proxy::Proxy;
+use lb_replica::{Replica, Simulation};
 use tokio::net::TcpListener;
 
 use crate::print::say;
-use crate::replica::{self, Replica};
 use crate::run::Life;
 
 /// Where the dashboard is, as in Traefik, if nobody else is there.
@@ -29,7 +29,7 @@ pub(crate) fn run(port: u16) -> anyhow::Result<()> {
     for number in 1..=3 {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).context("no port for a replica")?;
         ports.push(listener.local_addr()?.port());
-        let replica = Arc::new(Replica::with_defaults(&format!("api-{number}")));
+        let replica = Arc::new(Replica::simulated(&format!("api-{number}")));
         runtime.spawn(live_and_die(replica, listener));
     }
     let directory = Scratch::new()?;
@@ -43,13 +43,13 @@ pub(crate) fn run(port: u16) -> anyhow::Result<()> {
 }
 
 /// Serves the replica; when it is killed its connections break and its port is closed for a while.
-async fn live_and_die(replica: Arc<Replica>, listener: TcpListener) {
+async fn live_and_die(replica: Arc<Replica<Simulation>>, listener: TcpListener) {
     let Ok(address) = listener.local_addr() else { return };
     let mut listener = Some(listener);
     loop {
         if let Some(listener) = listener.take() {
             tokio::select! {
-                () = replica::serve(listener, Arc::clone(&replica)) => {}
+                () = lb_replica::serve(listener, Arc::clone(&replica)) => {}
                 () = replica.crashed() => say(&format!("-- {} is dead for {} s", replica.name(), DEAD.as_secs())),
             }
         }

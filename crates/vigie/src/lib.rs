@@ -12,7 +12,6 @@ mod observe;
 mod options;
 mod print;
 mod publish;
-pub mod replica;
 
 mod run;
 mod server;

@@ -1,5 +1,6 @@
 //! Against failing parts: whatever breaks behind the proxy, no request is lost that could have been kept.
 
+mod dependencies;
 mod disk;
 mod limits;
 mod outliers;

@@ -1,16 +1,21 @@
 //! The reference replica: an API server that implements the health protocol Vigie understands.
 //!
 //! `/live` says that the process answers, `/ready` whether it should get traffic now, `/health` how
-//! well it is, in JSON: `healthy`, `degraded` (works, but give it less) or `unhealthy` (503). Its
-//! dependencies are simulated; `/fail` breaks and mends them, so that a demonstration or a test can
-//! play any day of production. Every other path is the API: it answers with the replica's name.
+//! well it is, in JSON: `healthy`, `degraded` (works, but give it less) or `unhealthy` (503). Every other path
+//! is the API: it answers with the replica's name.
+//!
+//! What the answers depend on is a [`Condition`]: a [`Simulation`] that `/fail` breaks and mends, or, with the feature
+//! `real`, a PostgreSQL, a Redis and the process itself.
 
 mod control;
 mod health;
+#[cfg(feature = "real")]
+pub mod real;
+mod simulation;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +25,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -27,48 +33,46 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use control::ControlError;
-pub use health::{Dependency, Importance, Status};
+pub use health::{Check, Dependency, Importance, Status, Vitals};
+pub use simulation::Simulation;
 
-use health::{Check, Vitals, overall};
+use health::overall;
 
 /// Chosen: a demonstration may ask for a slow answer, not for one that outlives it.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
-/// One replica: its name, what it depends on, and the state that `/fail` changes.
+/// What a replica depends on, and how it is.
+pub trait Condition: Send + Sync + 'static {
+    /// Looks at everything, however long it takes.
+    fn checks(&self) -> impl Future<Output = Vec<Check>> + Send;
+
+    /// What `/fail` plays with, if nothing of it is real.
+    fn simulation(&self) -> Option<&Simulation> {
+        None
+    }
+}
+
+/// One replica: its name, how it is, what it has done.
 #[derive(Debug)]
-pub struct Replica {
+pub struct Replica<C> {
     name: HeaderValue,
     started: Instant,
     requests: AtomicU64,
-    state: Mutex<State>,
+    condition: C,
     crash: Notify,
 }
 
-/// What a health check looks at. Kept apart from [`Replica`] so that it is read in one step.
-#[derive(Clone, Debug)]
-struct State {
-    dependencies: Vec<Dependency>,
-    vitals: Vitals,
-    /// Off: `/live` and everything else answer 500, as a process does that is beyond help.
-    live: bool,
-}
-
-impl Replica {
+impl<C: Condition> Replica<C> {
     /// `name` is sent in `X-Replica`; characters that a header field cannot carry are left out.
-    pub fn new(name: &str, dependencies: Vec<Dependency>) -> Self {
+    pub fn new(name: &str, condition: C) -> Self {
         let visible: String = name.chars().filter(char::is_ascii_graphic).collect();
         Self {
             name: HeaderValue::from_str(&visible).unwrap_or_else(|_| HeaderValue::from_static("replica")),
             started: Instant::now(),
             requests: AtomicU64::new(0),
-            state: Mutex::new(State { dependencies, vitals: Vitals::default(), live: true }),
+            condition,
             crash: Notify::new(),
         }
-    }
-
-    /// With the two dependencies of the reference system: a database and a Redis.
-    pub fn with_defaults(name: &str) -> Self {
-        Self::new(name, vec![Dependency::database(), Dependency::redis()])
     }
 
     pub fn name(&self) -> &str {
@@ -85,51 +89,27 @@ impl Replica {
         self.crash.notified().await;
     }
 
-    /// Changes the simulation as `/fail?<query>` does.
-    ///
-    /// # Errors
-    /// When a word is unknown or its value is not what it takes; then nothing has changed.
-    pub fn control(&self, query: &str) -> Result<(), ControlError> {
-        let mut state = self.state();
-        let changed = control::apply(&state, query)?;
-        *state = changed;
-        Ok(())
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // The state is replaced whole, so a panic elsewhere cannot have left it half changed.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Asks every dependency, as long as each takes.
-    async fn checks(&self) -> (State, Vec<Check>) {
-        let state = self.state().clone();
-        let mut checks = Vec::with_capacity(state.dependencies.len() + 2);
-        for dependency in &state.dependencies {
-            checks.push(dependency.check().await);
-        }
-        checks.extend(state.vitals.checks());
-        (state, checks)
-    }
-
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let query = parts.uri.query().unwrap_or_default();
-        let mut response = match parts.uri.path() {
-            _ if !self.state().live && parts.uri.path() != "/fail" => {
+        let simulation = self.condition.simulation();
+        let mut response = match (parts.uri.path(), simulation) {
+            ("/fail", Some(simulation)) => self.fail(simulation, query),
+            (_, Some(simulation)) if !simulation.is_live() => {
                 text(StatusCode::INTERNAL_SERVER_ERROR, "beyond help\n".to_owned())
             }
-            "/live" => json(StatusCode::OK, &json!({"status": "alive"})),
-            "/ready" => self.ready().await,
-            "/health" => self.health().await,
-            "/fail" => self.fail(query),
-            path => {
+            ("/live", _) => json(StatusCode::OK, &json!({"status": "alive"})),
+            ("/ready", _) => self.ready().await,
+            ("/health", _) => self.health().await,
+            (path, _) => {
                 self.requests.fetch_add(1, Ordering::Relaxed);
                 // An API reads what it is sent; the proxy in front sees an ordinary exchange.
                 if let Err(error) = drain(body).await {
                     tracing::debug!(%error, "request body ended early");
                 }
-                tokio::time::sleep(pause(query)).await;
+                if simulation.is_some() {
+                    tokio::time::sleep(pause(query)).await;
+                }
                 self.api(&parts.method, path)
             }
         };
@@ -138,7 +118,7 @@ impl Replica {
     }
 
     async fn ready(&self) -> Response<Full<Bytes>> {
-        let (_, checks) = self.checks().await;
+        let checks = self.condition.checks().await;
         let reasons: Vec<_> =
             checks.iter().filter(|check| check.forbids_traffic()).map(Check::reason).collect();
         if reasons.is_empty() {
@@ -149,7 +129,7 @@ impl Replica {
     }
 
     async fn health(&self) -> Response<Full<Bytes>> {
-        let (_, checks) = self.checks().await;
+        let checks = self.condition.checks().await;
         let status = overall(&checks);
         let reasons: Vec<_> =
             checks.iter().filter(|check| check.status != Status::Healthy).map(Check::reason).collect();
@@ -165,13 +145,13 @@ impl Replica {
         json(code, &body)
     }
 
-    fn fail(&self, query: &str) -> Response<Full<Bytes>> {
+    fn fail(&self, simulation: &Simulation, query: &str) -> Response<Full<Bytes>> {
         if query == "crash" {
             self.crash.notify_one();
             return text(StatusCode::OK, format!("{} dies now\n", self.name()));
         }
-        match self.control(query) {
-            Ok(()) => text(StatusCode::OK, format!("{}\n", control::describe(&self.state()))),
+        match simulation.control(query) {
+            Ok(state) => text(StatusCode::OK, format!("{state}\n")),
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
@@ -192,13 +172,25 @@ impl Replica {
 }
 
 /// Serves `replica` until the future is dropped, which ends its connections too.
-pub async fn serve(listener: TcpListener, replica: Arc<Replica>) {
+pub async fn serve<C: Condition>(listener: TcpListener, replica: Arc<Replica<C>>) {
+    serve_until(listener, replica, std::future::pending()).await;
+}
+
+/// Serves `replica` until `stop`, finishes what is under way then, and ends.
+pub async fn serve_until<C: Condition>(
+    listener: TcpListener,
+    replica: Arc<Replica<C>>,
+    stop: impl Future<Output = ()>,
+) {
     let mut connections = JoinSet::new();
+    let finish = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             // Collects what has ended, so that the set does not grow.
             _ = connections.join_next(), if !connections.is_empty() => continue,
+            () = &mut stop => break,
         };
         let socket = match accepted {
             Ok((socket, _)) => socket,
@@ -214,15 +206,18 @@ pub async fn serve(listener: TcpListener, replica: Arc<Replica>) {
             continue;
         }
         let replica = Arc::clone(&replica);
+        let watcher = finish.watcher();
         connections.spawn(async move {
             let service = service_fn(|request| async { Ok::<_, Infallible>(replica.answer(request).await) });
             let mut http = hyper::server::conn::http1::Builder::new();
-            let served = http.timer(TokioTimer::new()).serve_connection(TokioIo::new(socket), service).await;
-            if let Err(error) = served {
+            let connection = http.timer(TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, replica = replica.name(), "connection ended early");
             }
         });
     }
+    drop(listener);
+    finish.shutdown().await;
 }
 
 /// Reads a body to its end and keeps nothing of it.
@@ -260,7 +255,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     /// Status and body of one request over a real socket.
-    async fn ask(replica: &Arc<Replica>, target: &str) -> (u16, String) {
+    async fn ask(replica: &Arc<Replica<Simulation>>, target: &str) -> (u16, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, Arc::clone(replica)));
@@ -278,7 +273,7 @@ mod tests {
     /// `/live`, `/ready` and `/health` after each control: what an orchestrator would see.
     #[tokio::test]
     async fn the_three_endpoints_follow_what_fails() {
-        let replica = Arc::new(Replica::with_defaults("api-1"));
+        let replica = Arc::new(Replica::simulated("api-1"));
         for (control, live, ready, health, status) in [
             ("", 200, 200, 200, "healthy"),
             ("database=1", 200, 503, 503, "unhealthy"),
@@ -301,8 +296,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_under_way_is_finished_before_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let replica = Arc::new(Replica::simulated("api-1"));
+        let stop = Arc::new(Notify::new());
+        let served = tokio::spawn({
+            let (replica, stop) = (Arc::clone(&replica), Arc::clone(&stop));
+            async move { serve_until(listener, replica, stop.notified()).await }
+        });
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        socket.write_all(b"GET /slow?ms=200 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        while replica.requests() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stop.notify_one();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("api-1 GET /slow\n"), "{answer}");
+        served.await.unwrap();
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
     async fn the_api_tells_who_answered() {
-        let replica = Arc::new(Replica::with_defaults("api-1"));
+        let replica = Arc::new(Replica::simulated("api-1"));
         assert_eq!(ask(&replica, "/").await, (200, "api-1\n".to_owned()));
         assert_eq!(ask(&replica, "/users/7?ms=5").await, (200, "api-1 GET /users/7\n".to_owned()));
         assert_eq!(replica.requests(), 2);
@@ -314,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_control_changes_nothing_and_names_the_right_ones() {
-        let replica = Arc::new(Replica::with_defaults("api-1"));
+        let replica = Arc::new(Replica::simulated("api-1"));
         let (code, body) = ask(&replica, "/fail?database=1&datbase=1").await;
         assert_eq!(code, 400);
         assert!(body.contains("`datbase`") && body.contains("database, database_ms, redis"), "{body}");

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::State;
-use super::health::Vitals;
+use crate::simulation::{HEALTHY, LATENCY, State};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
@@ -14,7 +13,7 @@ pub enum ControlError {
 }
 
 /// `state` as it is after the words of `query`.
-pub(super) fn apply(state: &State, query: &str) -> Result<State, ControlError> {
+pub(crate) fn apply(state: &State, query: &str) -> Result<State, ControlError> {
     let mut state = state.clone();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (word, value) = pair.split_once('=').unwrap_or((pair, "1"));
@@ -28,9 +27,9 @@ pub(super) fn apply(state: &State, query: &str) -> Result<State, ControlError> {
             || value.parse().ok().filter(|percent| *percent <= 100).ok_or_else(|| wrong("0 to 100"));
         match word {
             "reset" => {
-                (state.vitals, state.live) = (Vitals::default(), true);
+                (state.vitals, state.live) = (HEALTHY, true);
                 for dependency in &mut state.dependencies {
-                    (dependency.failing, dependency.latency) = (false, Duration::from_millis(1));
+                    (dependency.failing, dependency.latency) = (false, LATENCY);
                 }
             }
             "live" => state.live = switch()?,
@@ -42,7 +41,7 @@ pub(super) fn apply(state: &State, query: &str) -> Result<State, ControlError> {
                 let name = if name == "db" { "database" } else { name };
                 let known = words(&state);
                 let Some(dependency) =
-                    state.dependencies.iter_mut().find(|dependency| dependency.name == name)
+                    state.dependencies.iter_mut().find(|dependency| dependency.real.name == name)
                 else {
                     return Err(ControlError::Unknown { word: word.to_owned(), known });
                 };
@@ -60,15 +59,17 @@ pub(super) fn apply(state: &State, query: &str) -> Result<State, ControlError> {
 }
 
 fn words(state: &State) -> String {
-    let of_dependencies = state.dependencies.iter().flat_map(|d| [d.name.clone(), format!("{}_ms", d.name)]);
+    let of_dependencies =
+        state.dependencies.iter().flat_map(|d| [d.real.name.clone(), format!("{}_ms", d.real.name)]);
     let rest = ["memory", "cpu", "live", "reset"].map(str::to_owned);
     of_dependencies.chain(rest).collect::<Vec<_>>().join(", ")
 }
 
 /// The state in the words of the controls.
-pub(super) fn describe(state: &State) -> String {
+pub(crate) fn describe(state: &State) -> String {
     let of_dependencies = state.dependencies.iter().flat_map(|d| {
-        [format!("{}={}", d.name, u8::from(d.failing)), format!("{}_ms={}", d.name, d.latency.as_millis())]
+        let name = &d.real.name;
+        [format!("{name}={}", u8::from(d.failing)), format!("{name}_ms={}", d.latency.as_millis())]
     });
     let rest = [
         format!("memory={}", state.vitals.memory_percent),

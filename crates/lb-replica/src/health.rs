@@ -30,7 +30,7 @@ pub enum Importance {
     Helpful,
 }
 
-/// Something the replica needs, simulated in memory.
+/// A dependency, and how the time it takes to answer is judged.
 #[derive(Clone, Debug)]
 pub struct Dependency {
     pub name: String,
@@ -39,33 +39,29 @@ pub struct Dependency {
     pub slow: Duration,
     /// Above this latency it is unhealthy.
     pub too_slow: Duration,
-    pub(super) failing: bool,
-    pub(super) latency: Duration,
 }
 
 impl Dependency {
-    pub fn new(name: &str, importance: Importance, slow: Duration, too_slow: Duration) -> Self {
-        let latency = Duration::from_millis(1);
-        Self { name: name.to_owned(), importance, slow, too_slow, failing: false, latency }
-    }
-
     /// The thresholds of the reference system: 100 and 500 ms.
     pub fn database() -> Self {
-        Self::new("database", Importance::Essential, Duration::from_millis(100), Duration::from_millis(500))
+        Self::new("database", Importance::Essential, 100, 500)
     }
 
     /// The thresholds of the reference system: 50 and 200 ms.
     pub fn redis() -> Self {
-        Self::new("redis", Importance::Helpful, Duration::from_millis(50), Duration::from_millis(200))
+        Self::new("redis", Importance::Helpful, 50, 200)
     }
 
-    /// Takes as long as the dependency would.
-    pub(super) async fn check(&self) -> Check {
-        tokio::time::sleep(self.latency).await;
-        let outcome = if self.failing { Err("connection refused") } else { Ok(self.latency) };
-        let own = match outcome {
+    fn new(name: &str, importance: Importance, slow_ms: u64, too_slow_ms: u64) -> Self {
+        let [slow, too_slow] = [slow_ms, too_slow_ms].map(Duration::from_millis);
+        Self { name: name.to_owned(), importance, slow, too_slow }
+    }
+
+    /// What its latency means, or why it could not be reached.
+    pub fn judge(&self, outcome: Result<Duration, String>) -> Check {
+        let own = match &outcome {
             Err(_) => Status::Unhealthy,
-            Ok(latency) => graded(&latency, &self.slow, &self.too_slow),
+            Ok(latency) => graded(latency, &self.slow, &self.too_slow),
         };
         let status = match self.importance {
             Importance::Essential => own,
@@ -85,22 +81,16 @@ fn graded<T: PartialOrd>(value: &T, degraded: &T, unhealthy: &T) -> Status {
     }
 }
 
-/// Memory and processor in percent. Simulated: a busy test machine must not make replicas ill.
-#[derive(Clone, Debug)]
-pub(super) struct Vitals {
-    pub(super) memory_percent: u8,
-    pub(super) cpu_percent: u8,
-}
-
-impl Default for Vitals {
-    fn default() -> Self {
-        Self { memory_percent: 40, cpu_percent: 10 }
-    }
+/// Memory and processor, in percent of what the replica may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Vitals {
+    pub memory_percent: u8,
+    pub cpu_percent: u8,
 }
 
 impl Vitals {
     /// The thresholds of the reference system: memory 85 and 95 %, processor 80 and 95 %.
-    pub(super) fn checks(&self) -> [Check; 2] {
+    pub fn judge(self) -> [Check; 2] {
         [("memory", self.memory_percent, 85), ("cpu", self.cpu_percent, 80)].map(
             |(name, percent, degraded)| Check {
                 name: name.to_owned(),
@@ -113,41 +103,41 @@ impl Vitals {
 
 /// One line of `/health`.
 #[derive(Clone, Debug)]
-pub(super) struct Check {
-    pub(super) name: String,
-    pub(super) status: Status,
+pub struct Check {
+    pub name: String,
+    pub status: Status,
     reading: Reading,
 }
 
 #[derive(Clone, Debug)]
 enum Reading {
     /// Its latency, or why it could not be reached.
-    Dependency(Result<Duration, &'static str>),
+    Dependency(Result<Duration, String>),
     Percent(u8),
 }
 
 impl Check {
     /// Whether `/ready` must refuse: an unreachable dependency, or memory all but gone. A slow
     /// dependency is a matter of health, not of readiness.
-    pub(super) fn forbids_traffic(&self) -> bool {
-        match self.reading {
+    pub(crate) fn forbids_traffic(&self) -> bool {
+        match &self.reading {
             Reading::Dependency(outcome) => outcome.is_err(),
             Reading::Percent(_) => self.name == "memory" && self.status == Status::Unhealthy,
         }
     }
 
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         let name = &self.name;
-        match self.reading {
+        match &self.reading {
             Reading::Dependency(Err(why)) => format!("{name}: {why}"),
             Reading::Dependency(Ok(latency)) => format!("{name}: answers after {} ms", latency.as_millis()),
             Reading::Percent(percent) => format!("{name}: {percent} % in use"),
         }
     }
 
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         let status = self.status.as_str();
-        match self.reading {
+        match &self.reading {
             Reading::Dependency(Ok(latency)) => {
                 json!({"status": status, "latency_ms": latency.as_secs_f64() * 1e3})
             }
@@ -158,7 +148,7 @@ impl Check {
 }
 
 /// A replica is as well as the worst of its checks.
-pub(super) fn overall(checks: &[Check]) -> Status {
+pub(crate) fn overall(checks: &[Check]) -> Status {
     checks.iter().map(|check| check.status).max().unwrap_or(Status::Healthy)
 }
 
@@ -166,8 +156,8 @@ pub(super) fn overall(checks: &[Check]) -> Status {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn thresholds_belong_to_the_better_side() {
+    #[test]
+    fn thresholds_belong_to_the_better_side() {
         for (dependency, latency, status) in [
             (Dependency::database(), 100, Status::Healthy),
             (Dependency::database(), 101, Status::Degraded),
@@ -177,8 +167,8 @@ mod tests {
             (Dependency::redis(), 51, Status::Degraded),
             (Dependency::redis(), 201, Status::Degraded), // helpful, not essential
         ] {
-            let dependency = Dependency { latency: Duration::from_millis(latency), ..dependency };
-            assert_eq!(dependency.check().await.status, status, "{} {latency}", dependency.name);
+            let check = dependency.judge(Ok(Duration::from_millis(latency)));
+            assert_eq!(check.status, status, "{} {latency}", dependency.name);
         }
         for (memory_percent, cpu_percent, status) in [
             (85, 80, Status::Healthy),
@@ -186,7 +176,7 @@ mod tests {
             (85, 81, Status::Degraded),
             (85, 96, Status::Unhealthy),
         ] {
-            assert_eq!(overall(&Vitals { memory_percent, cpu_percent }.checks()), status);
+            assert_eq!(overall(&Vitals { memory_percent, cpu_percent }.judge()), status);
         }
     }
 }
