@@ -66,34 +66,30 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn now() -> Instant {
-        Instant::now()
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_moves_on_fires_when_it_should() {
-        let began = now();
+        let began = Instant::now();
         let mut deadline = Deadline::default();
         for _ in 0..10 {
-            deadline.set(now(), Some(3 * SECOND));
+            deadline.set(Instant::now(), Some(3 * SECOND));
             let waited = tokio::time::timeout(SECOND, poll_fn(|cx| deadline.poll(cx))).await;
             assert!(waited.is_err());
         }
         poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(began.elapsed().as_secs(), 12);
         // Nearer than it is armed for.
-        deadline.set(now(), Some(60 * SECOND));
+        deadline.set(Instant::now(), Some(60 * SECOND));
         assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx))).await.is_pending());
-        deadline.set(now(), Some(SECOND));
+        deadline.set(Instant::now(), Some(SECOND));
         poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(began.elapsed().as_secs(), 13);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_has_used_up_its_turn_is_woken_all_the_same() {
-        let began = now();
+        let began = Instant::now();
         let mut deadline = Deadline::default();
-        deadline.set(now(), Some(SECOND));
+        deadline.set(Instant::now(), Some(SECOND));
         let mut turns = 0;
         let fired = poll_fn(|cx| {
             turns += 1;
