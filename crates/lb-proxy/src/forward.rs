@@ -465,6 +465,8 @@ fn converse<D: Downstream>(
             }
         })
         .await;
+        // Whoever fails afterwards, this much has come.
+        p.outcome.request_bytes = request.bytes;
         match status {
             Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable, lease }),
             Err(failure) => Err(Failed {

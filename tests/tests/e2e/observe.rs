@@ -191,6 +191,25 @@ async fn the_access_log_tells_each_request_in_json() {
     assert!(found.await);
 }
 
+/// What a client has sent counts whoever failed then.
+#[tokio::test]
+async fn the_body_of_a_request_that_failed_is_counted() {
+    let server = Origin::start("api").await;
+    server.on("/dies", Script::no_answer());
+    let log = "accessLog: {filePath: '{dir}/access.log', format: json}\n";
+    let vigie = Vigie::with(&format!("{STATIC}{log}"), &app("", &[server.url()])).await;
+    let path = vigie.files.path().join("access.log");
+    for (turn, protocol) in Protocol::BOTH.into_iter().enumerate() {
+        let answer = protocol.connect(vigie.web()).await.request("POST", "/dies", &[], Some(b"12345")).await;
+        assert_eq!(answer.status, 502);
+        let line = lines(&path, turn + 1).await.pop().unwrap();
+        let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(entry["RequestContentSize"], 5, "{protocol:?}: {line}");
+    }
+    let bytes = vigie.metrics().await.value("traefik_service_requests_bytes_total", &[("code", "502")]);
+    assert_eq!(bytes, Some(10.0));
+}
+
 /// Paths and headers are those of Traefik, which logs what Go made of a request.
 #[tokio::test]
 async fn the_json_log_has_the_sanitized_path_and_the_headers_as_received() {
