@@ -246,6 +246,7 @@ impl Control {
         self.parts.insert(provider.to_owned(), part);
         self.state.store(state);
         if was_refused {
+            self.relieve(provider);
             self.metrics.reloaded(SystemTime::now());
             info!(provider, "Configuration is again the one in force");
         }
@@ -265,7 +266,9 @@ impl Control {
         state.loaded_at = Some(now);
         let known = state.providers.entry(provider.clone()).or_default();
         known.loaded_at = Some(now);
-        known.refused = None;
+        if known.refused.take().is_some() {
+            self.relieve(&provider);
+        }
         let problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
         self.parts = parts;
         quarantine::tell_problems(&provider, &known.problems, &problems, [&settled.stale, &settled.disabled]);
@@ -293,6 +296,13 @@ impl Control {
         // Orders that were given while this was built.
         self.operators.apply(&self.state.load().services);
         self.metrics.reloaded(now);
+    }
+
+    /// Whoever was told of the refusal hears that it is over.
+    fn relieve(&self, provider: &str) {
+        (self.complain)(&format!(
+            "provider {provider}: its configuration is no longer refused, and in force"
+        ));
     }
 
     fn refuse(&mut self, provider: &str, problems: Problems) {

@@ -65,10 +65,10 @@ pub(crate) struct Words {
 }
 
 pub(crate) const STALE: Words =
-    Words { begins: "in quarantine, its last good version is used", ends: "Out of quarantine" };
+    Words { begins: "in quarantine, its last good version is used", ends: "out of quarantine" };
 
 pub(crate) const DISABLED: Words =
-    Words { begins: "disabled, it has no good version to go back to", ends: "No longer disabled" };
+    Words { begins: "disabled, it has no good version to go back to", ends: "no longer disabled" };
 
 impl Words {
     /// Says what has changed, one line for each object.
@@ -82,7 +82,9 @@ impl Words {
             complain(&words);
         }
         for (kind, name) in before.keys().filter(|object| !now.contains_key(*object)) {
-            info!(kind = kind.word(), name, "{ends}");
+            let words = format!("the {kind} {name} is {ends}");
+            info!(kind = kind.word(), name, "{words}");
+            complain(&words);
         }
     }
 }

@@ -254,6 +254,7 @@ fn a_new_mistake_keeps_the_last_good_version_and_applies_the_rest() {
     let disabled = "the service other@file is disabled, it has no good version to go back to: bad server; dynamic.yml:3:1: other@file";
     assert_eq!(std::mem::take(&mut *said.lock()), [disabled]);
     control.apply("file", with(2, &[]));
+    assert_eq!(std::mem::take(&mut *said.lock()), ["the service other@file is no longer disabled"]);
     assert!(state.load().disabled.is_empty());
     assert!(shown("lb_config_disabled_objects{kind=\"service\"} 0"));
     assert!(shown("lb_config_quarantined_objects{kind=\"service\"} 0"));
@@ -268,8 +269,9 @@ fn a_new_mistake_keeps_the_last_good_version_and_applies_the_rest() {
     control.apply("file", with(4, &["other@file"]));
     let expected =
         "the service other@file is in quarantine, its last good version is used: dynamic.yml:3:1: other@file";
-    assert_eq!(*said.lock(), [expected], "it is said once");
+    assert_eq!(std::mem::take(&mut *said.lock()), [expected], "it is said once");
     control.apply("file", with(5, &[]));
+    assert_eq!(std::mem::take(&mut *said.lock()), ["the service other@file is out of quarantine"]);
     assert_eq!(
         (url("api@file"), url("other@file")),
         ("http://10.0.0.1:5".to_owned(), "http://10.0.0.1:5".to_owned())
@@ -277,6 +279,14 @@ fn a_new_mistake_keeps_the_last_good_version_and_applies_the_rest() {
     assert!(state.load().quarantined.is_empty());
     assert!(shown("lb_config_quarantined_objects{kind=\"service\"} 0"));
     assert!(shown("lb_config_reload_failures_total 0"));
+    // Whoever was told of a refusal is told that it is over: by the same configuration as before, or by another one.
+    for number in [5, 6] {
+        control.apply("file", Err(spoils(Kind::Service, "other@file")));
+        assert!(std::mem::take(&mut *said.lock())[0].contains("still running"));
+        control.apply("file", with(number, &[]));
+        let over = "provider file: its configuration is no longer refused, and in force";
+        assert_eq!(std::mem::take(&mut *said.lock()), [over]);
+    }
 }
 
 #[test]
