@@ -27,7 +27,7 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
     match segments[..] {
         ["version"] => Response::json(200, &version(admin, view)),
         ["overview"] => Response::json(200, &overview::overview(&model())),
-        ["configuration"] => Response::json(200, &probes::configuration(view)),
+        ["configuration"] => Response::json(200, &probes::in_all(view)),
         ["rawdata"] => Response::json(200, &raw_data(&model())),
         ["entrypoints"] => entry_point::list(view, query),
         ["entrypoints", name] => found("entry point", name, |name| entry_point::one(view, name)),

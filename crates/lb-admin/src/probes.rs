@@ -63,12 +63,9 @@ fn not_ready(view: &View) -> Vec<&'static str> {
 /// `unhealthy` (503): not ready. `degraded` (200): serving, but somebody should look.
 pub(crate) fn health(admin: &Admin, view: &View) -> Response {
     let not_ready = not_ready(view);
-    let mut reasons: Vec<String> = not_ready.iter().map(|reason| (*reason).to_owned()).collect();
+    let mut reasons = trouble(view);
     for error in &view.stale {
         reasons.push(format!("provider {}: the newest configuration was refused", error.provider));
-    }
-    if view.shedding {
-        reasons.push("memory is short: new requests are refused".to_owned());
     }
     for (kind, name) in in_trouble(view, Trouble::Disabled).keys() {
         reasons.push(format!("{kind} {name}: disabled, it has no good version to go back to"));
@@ -80,9 +77,6 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
     for (name, service) in &*view.services {
         let count = |wanted| service.servers().filter(|(server, _)| server.status() == wanted).count();
         let wanted = |state| service.servers().filter(|(server, _)| server.admin_state() == state).count();
-        if service.servers().len() > 0 && !service.is_available() {
-            reasons.push(format!("service {name}: no server is available"));
-        }
         services.insert(
             name.clone(),
             json!({
@@ -96,7 +90,6 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
             }),
         );
     }
-    // Services come out of a hash map.
     reasons.sort_unstable();
     let (code, status) = match (not_ready.is_empty(), reasons.is_empty()) {
         (false, _) => (503, "unhealthy"),
@@ -113,6 +106,27 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
         "services": services,
     });
     Response::json(code, &body)
+}
+
+/// What is wrong besides the configuration.
+fn trouble(view: &View) -> Vec<String> {
+    let mut reasons: Vec<String> = not_ready(view).into_iter().map(str::to_owned).collect();
+    if view.shedding {
+        reasons.push("memory is short: new requests are refused".to_owned());
+    }
+    let without =
+        view.services.iter().filter(|(_, service)| service.servers().len() > 0 && !service.is_available());
+    reasons.extend(without.map(|(name, _)| format!("service {name}: no server is available")));
+    // Services come out of a hash map.
+    reasons.sort_unstable();
+    reasons
+}
+
+/// What is wrong: what was refused of the configuration, what is old, what is missing; and what else is.
+pub(crate) fn in_all(view: &View) -> Value {
+    let mut found = configuration(view);
+    found["trouble"] = trouble(view).into();
+    found
 }
 
 /// What is wrong with the configuration: what was refused, what is old, what is missing.
