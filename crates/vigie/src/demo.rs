@@ -135,7 +135,8 @@ fn banner(proxy: &Proxy, ports: &[u16], file: &Path) -> String {
     let replicas: Vec<String> =
         ports.iter().zip(1..).map(|(port, n)| format!("api-{n} 127.0.0.1:{port}")).collect();
     let file = file.display();
-    let first = ports.first().copied().unwrap_or_default();
+    // Another one than the next line is about: it has an effect at once.
+    let last = ports.last().copied().unwrap_or_default();
     format!(
         "
   API         http://{web}/
@@ -149,8 +150,8 @@ Try:
   # sticky: the cookie keeps you with one replica
   curl -c /tmp/vigie-demo.jar -b /tmp/vigie-demo.jar 'http://{web}/sticky?[1-3]'
   # kill a replica for {} s: nobody notices
-  curl 'http://127.0.0.1:{first}/fail?crash'; curl 'http://{web}/?[1-6]'
-  # edit the configuration: api-1 gets five of seven
+  curl 'http://127.0.0.1:{last}/fail?crash'; curl 'http://{web}/?[1-6]'
+  # edit the configuration: api-1 gets five times what each of the others gets
   sed -i 's/weight: 1 # of api-1/weight: 5 # of api-1/' {file}; sleep 0.3; curl 'http://{web}/?[1-7]'
 
 Ctrl-C drains and stops.",

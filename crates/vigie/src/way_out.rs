@@ -27,6 +27,9 @@ fn of_port(kind: ErrorKind, port: u16, is_demo: bool) -> Option<String> {
             "ports below {UNPRIVILEGED} take the capability CAP_NET_BIND_SERVICE: start Vigie from its systemd unit, \
              or run `setcap cap_net_bind_service=+ep` on the program, or choose a higher port"
         )),
+        ErrorKind::AddrNotAvailable => {
+            Some("this machine has no such address: `ip -brief address` shows those it has".to_owned())
+        }
         _ => None,
     }
 }
@@ -43,7 +46,7 @@ mod tests {
             (ErrorKind::PermissionDenied, 80, false, Some("CAP_NET_BIND_SERVICE")),
             (ErrorKind::PermissionDenied, 80, true, Some("CAP_NET_BIND_SERVICE")),
             (ErrorKind::PermissionDenied, 8000, false, None),
-            (ErrorKind::AddrNotAvailable, 80, false, None),
+            (ErrorKind::AddrNotAvailable, 80, false, Some("`ip -brief address`")),
         ] {
             let hint = of_port(kind, port, is_demo);
             let fits = hint.as_ref().zip(words).is_some_and(|(hint, words)| hint.contains(words));
