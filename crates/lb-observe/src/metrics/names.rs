@@ -61,7 +61,7 @@ definitions! {
     // Per server, named as the systems that Vigie replaces name them.
     REQUESTS = "lb_requests_total" ["instance", "method", "status", "path"]
         "Requests answered through a server (instance = its URL), by method, status and router (path).";
-    REQUEST_DISTRIBUTION = "request_distribution_total" ["instance"] "Requests that each server was chosen for.";
+    REQUEST_DISTRIBUTION = "request_distribution_total" ["instance"] "Requests by the server that was asked last.";
     ACTIVE_CONNECTIONS = "active_connections" ["instance"] "Requests in flight on each server.";
     REQUEST_DURATION = "request_duration_seconds" ["instance", "method", "path", "status"]
         "Time from the request's head to the end of the response, by server, method, router (path) and status.";
