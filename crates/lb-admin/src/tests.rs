@@ -528,7 +528,7 @@ fn errors_are_traefiks() {
     assert_eq!(admin.respond(Internal::Noop, "POST", "/", "", &view).status, 418);
     let page = admin.respond(Internal::Prometheus, "GET", "/metrics", "", &view);
     assert!(text(&page).contains("traefik_config_reloads_total 0"));
-    assert!(header(&page, "Content-Type").unwrap().starts_with("text/plain; version=0.0.4"));
+    assert_eq!(header(&page, "Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub use sample::{Method, Protocol, Sample};
 pub use shard::{OpenConnection, Shard};
 
 /// Content type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Traefik's keys under `metrics.prometheus`.
 #[derive(Clone, Debug)]
