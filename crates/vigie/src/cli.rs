@@ -1,10 +1,10 @@
 //! The command line, with Traefik's spelling of flags.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::options;
@@ -79,7 +79,28 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, cl
     if let Some(refused) = options::refused_flags(&arguments, is_command) {
         return Err(Cli::command().error(ErrorKind::UnknownArgument, refused));
     }
-    Cli::from_arg_matches(&command.try_get_matches_from(normalised(arguments.into_iter()))?)
+    let matches =
+        command.try_get_matches_from(normalised(arguments.into_iter())).map_err(with_flag_of_file)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Says how a configuration file is named, to whoever wrote it without its flag.
+fn with_flag_of_file(mut error: clap::Error) -> clap::Error {
+    let word = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| {
+        match error.get(kind) {
+            Some(ContextValue::String(word)) => Some(word.clone()),
+            _ => None,
+        }
+    });
+    let is_file = |word: &String| {
+        let extension = Path::new(word).extension().and_then(|extension| extension.to_str());
+        !word.starts_with('-') && matches!(extension, Some("yml" | "yaml" | "toml"))
+    };
+    if let Some(word) = word.filter(is_file) {
+        let tip = StyledStr::from(format!("the configuration file is named with --configFile={word}"));
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 /// Stands for the global flag where that has no effect, and is not offered.
@@ -133,6 +154,16 @@ mod tests {
         let cli = parse(["check".into(), "--configFile".into(), "b.yml".into()].into_iter());
         assert_eq!(cli.unwrap().config_file, Some("b.yml".into()));
         assert!(parse(["-V".into()].into_iter()).unwrap().version);
+    }
+
+    #[test]
+    fn a_file_without_its_flag_is_told_how_to_be_named() {
+        let told = |arguments: &[&str]| {
+            let error = parse(arguments.iter().map(OsString::from)).unwrap_err();
+            error.to_string().contains("--configFile=a/b.yml")
+        };
+        assert!(told(&["check", "a/b.yml"]) && told(&["a/b.yml"]));
+        assert!(!told(&["check", "more"]) && !told(&["--nope=a/b.yml"]));
     }
 
     #[test]
