@@ -41,6 +41,10 @@ const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 const SHORTAGE_WAITS: u32 = 40;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often a request looks for another connection to the same server because the last one was ending: many may have to
+/// share the next one, which may end before it has come to all of them. As Go's client has it.
+const WENT_AWAY: u8 = 6;
+
 /// An answer whose head has arrived in [`Exchange::response`].
 pub(crate) struct Answer<'a> {
     pub(crate) up: Up,
@@ -257,6 +261,7 @@ fn attempt<'a, D: Downstream>(
 ) -> impl Future<Output = Result<Answer<'a>, Failed>> {
     async move {
         let mut fresh = false;
+        let mut went_away = 0;
         loop {
             let outages = picked.as_ref().map_or(0, |picked| picked.server().outages());
             let reused = if fresh { None } else { reuse(p.worker, endpoint, outages, upgrade).await };
@@ -264,9 +269,14 @@ fn attempt<'a, D: Downstream>(
             let up = match reused {
                 Some(up) => up,
                 // Boxed: rare, and large beside everything else that a request keeps while it waits.
-                None => Box::pin(open(p.worker, endpoint, outages, upgrade))
-                    .await
-                    .map_err(|failure| Failed { failure, untouched: true })?,
+                None => match Box::pin(open(p.worker, endpoint, outages, upgrade)).await {
+                    Ok(up) => up,
+                    Err(failure) if failure.cause == Cause::WentAway && went_away < WENT_AWAY => {
+                        went_away += 1;
+                        continue;
+                    }
+                    Err(failure) => return Err(Failed { failure, untouched: true }),
+                },
             };
             match converse(p, endpoint, up).await {
                 Ok(Conversed { up, framing, request, request_dead, reusable, lease }) => {
@@ -283,6 +293,13 @@ fn attempt<'a, D: Downstream>(
                         reusable,
                         lease,
                     });
+                }
+                Err(failed)
+                    if failed.untouched
+                        && failed.failure.cause == Cause::WentAway
+                        && went_away < WENT_AWAY =>
+                {
+                    went_away += 1;
                 }
                 // A pooled connection that the server had already given up: the same server, a new one.
                 Err(failed)
@@ -341,7 +358,7 @@ async fn open(
                 return Ok(up);
             }
             worker.pools.share(endpoint, outages, shared);
-            share(worker, endpoint, outages).await.ok_or(Failure::unsent(Cause::Closed))
+            share(worker, endpoint, outages).await.ok_or(Failure::unsent(Cause::WentAway))
         }
     }
 }

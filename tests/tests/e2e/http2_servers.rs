@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lb_testkit::{Answer, Client, H2Client, H2Origin, Origin, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::harness::{HOST, Protocol, Vigie, app};
@@ -115,4 +117,43 @@ async fn servers_get_a_host_when_the_client_sent_none() {
         assert_eq!(client.response("GET").await.unwrap().status, 200, "{request:?}");
         assert_eq!(server.last().get("host"), Some(host), "{request:?}");
     }
+}
+
+/// Takes one request on a connection: answers it, or leaves it out of its GOAWAY, as nginx does with those beyond
+/// `keepalive_requests`.
+async fn take_one(mut stream: TcpStream, answers: bool) -> std::io::Result<()> {
+    stream.read_exact(&mut [0; 24]).await?;
+    // SETTINGS with MAX_CONCURRENT_STREAMS of 100.
+    stream.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100]).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))]).await?;
+        match kind {
+            4 if flags == 0 => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await?,
+            // HEADERS with `:status` 200, which end the stream; or GOAWAY with 0 as the last stream.
+            1 if answers => stream.write_all(&[&[0, 0, 1, 1, 5][..], &id, &[0x88]].concat()).await?,
+            1 => stream.write_all(&[&[0, 0, 8, 7, 0][..], &[0; 12]].concat()).await?,
+            _ => {}
+        }
+    }
+}
+
+/// RFC 9113 section 6.8: it was not looked at, and may be sent again, however often that happens within reason.
+#[tokio::test]
+async fn a_request_that_connections_leave_out_again_and_again_finds_one_that_takes_it() {
+    const LEFT_OUT: usize = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let vigie = vigie_before(format!("h2c://{}", listener.local_addr().unwrap())).await;
+    let server = tokio::spawn(async move {
+        for taken in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(take_one(stream, taken % (LEFT_OUT + 1) == LEFT_OUT));
+        }
+    });
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    let answer = client.request("POST", HOST, "/", &[], None).await.unwrap();
+    assert_eq!(answer.status, 200);
+    server.abort();
 }

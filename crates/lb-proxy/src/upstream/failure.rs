@@ -14,6 +14,8 @@ pub(crate) enum Cause {
     Tls,
     /// Closed or reset before the first byte of an answer.
     Closed,
+    /// An HTTP/2 server ends the connection and has left the request out: RFC 9113 section 6.8.
+    WentAway,
     /// `responseHeaderTimeout` passed.
     HeadTimeout,
     /// The server's protocol has no way to say the request.
@@ -53,7 +55,7 @@ impl Failure {
     /// malformed answers: those are 502 (RFC 9110 section 15.6.3), not 500.
     pub(crate) fn status(self) -> u16 {
         match self.cause {
-            Cause::Connect | Cause::Closed | Cause::Malformed => 502,
+            Cause::Connect | Cause::Closed | Cause::WentAway | Cause::Malformed => 502,
             Cause::ConnectTimeout | Cause::HeadTimeout | Cause::Removed => 504,
             Cause::Shortage => 503,
             Cause::Tls => 500,
@@ -70,7 +72,7 @@ impl Failure {
             Cause::ConnectTimeout => "connect_timeout",
             Cause::Shortage => "no_descriptor",
             Cause::Tls => "tls",
-            Cause::Closed => "closed",
+            Cause::Closed | Cause::WentAway => "closed",
             Cause::HeadTimeout => "header_timeout",
             Cause::Unsayable => "unsayable",
             Cause::Malformed => "malformed",
@@ -92,7 +94,7 @@ impl Failure {
     pub(crate) fn may_retry(self, idempotent: bool, body_untouched: bool) -> bool {
         match self.cause {
             Cause::Connect | Cause::ConnectTimeout => true,
-            Cause::Closed | Cause::Removed => self.unsent || (idempotent && body_untouched),
+            Cause::Closed | Cause::WentAway | Cause::Removed => self.unsent || (idempotent && body_untouched),
             _ => false,
         }
     }
@@ -118,6 +120,7 @@ mod tests {
             (Failure::unsent(Cause::Connect), true, true, true),
             (Failure::unsent(Cause::ConnectTimeout), true, true, true),
             (Failure::unsent(Cause::Closed), true, true, true),
+            (Failure::unsent(Cause::WentAway), true, true, true),
             (Failure::sent(Cause::Closed), true, true, false),
             (Failure::sent(Cause::Malformed), true, false, false),
             (Failure::sent(Cause::HeadTimeout), true, false, false),

@@ -248,9 +248,11 @@ impl H2 {
                 tracing::debug!(%error, "HTTP/2 server gave no answer");
                 // RFC 9113 section 8.7: a stream that the server refused, or did not take before its
                 // GOAWAY, was not processed, and may be sent again.
-                let unsent = error.is_remote()
-                    && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away());
-                Poll::Ready(Err(Failure { unsent, ..Failure::sent(Cause::Closed) }))
+                Poll::Ready(Err(match error.reason() {
+                    _ if error.is_remote() && error.is_go_away() => Failure::unsent(Cause::WentAway),
+                    Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Failure::unsent(Cause::Closed),
+                    _ => Failure::sent(Cause::Closed),
+                }))
             }
         }
     }
