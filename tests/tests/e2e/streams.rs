@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lb_testkit::{Answer, Client, Gate, H2Client, H2Origin, Origin, PATIENCE, Script, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{HOST, Protocol, Vigie, app};
 
@@ -130,6 +132,42 @@ async fn an_upgrade_becomes_a_tunnel_that_survives_a_reload() {
     client.finish().await.unwrap();
     assert!(eventually(PATIENCE, async || server.open_connections() < open).await);
     assert!(client.closes_within(PATIENCE).await);
+}
+
+/// A WebSocket server that is sent too much says so and closes, with bytes unread: a reset behind its last words.
+#[tokio::test]
+async fn the_last_words_of_a_server_pass_while_the_client_still_sends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let vigie = vigie_before(format!("http://{}", listener.local_addr().unwrap())).await;
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let switch =
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            stream.write_all(switch.as_bytes()).await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream.write_all(b"too much").await.unwrap();
+        }
+    });
+    for _ in 0..5 {
+        let mut client = TcpStream::connect(vigie.web()).await.unwrap();
+        let head =
+            format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        // More than sockets hold. Many a client that cannot write gives up without having read.
+        for _ in 0..16 {
+            client.write_all(&megabyte()).await.expect("the client is not cut off while it sends");
+        }
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.ends_with(b"too much"), "{}", String::from_utf8_lossy(&answer));
+    }
+    server.abort();
 }
 
 #[tokio::test]

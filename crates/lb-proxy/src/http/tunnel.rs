@@ -18,15 +18,33 @@ struct Direction {
     start: usize,
     end: usize,
     eof: bool,
+    /// Who is written to takes no more: what still comes is dropped.
+    deaf: bool,
     done: bool,
     bytes: u64,
 }
 
 impl Direction {
     fn new(first: &[u8]) -> Self {
-        Self { buffer: first.to_vec(), start: 0, end: first.len(), eof: false, done: false, bytes: 0 }
+        let end = first.len();
+        Self { buffer: first.to_vec(), start: 0, end, eof: false, deaf: false, done: false, bytes: 0 }
     }
 
+    /// Writes what was read, and the end where that was read.
+    fn poll_pass(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
+        while self.start < self.end {
+            let count = ready!(to.poll_write(cx, &self.buffer[self.start..self.end]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.start += count;
+            self.bytes += count as u64;
+        }
+        ready!(to.poll_flush(cx))?;
+        if self.eof { to.poll_shutdown(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Ready when nothing more comes; an error is one of reading.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -35,17 +53,11 @@ impl Direction {
         worker: &Worker,
     ) -> Poll<io::Result<()>> {
         loop {
-            while self.start < self.end {
-                let count = ready!(to.poll_write(cx, &self.buffer[self.start..self.end]))?;
-                if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.start += count;
-                self.bytes += count as u64;
+            // Whoever takes no more may have said why, which is on its way in the other direction.
+            if !self.deaf && ready!(self.poll_pass(cx, to)).is_err() {
+                self.deaf = true;
             }
-            ready!(to.poll_flush(cx))?;
             if self.eof {
-                ready!(to.poll_shutdown(cx))?;
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
@@ -92,23 +104,26 @@ pub(crate) async fn run(
             {
                 return Poll::Ready(Err(error));
             }
-            if up.done && back.done {
+            // Neither has anything to pass on any more.
+            if (up.done || up.deaf) && (back.done || back.deaf) {
                 return Poll::Ready(Ok(()));
             }
             lease.poll_over(cx, &endpoint).map(Ok)
         })
         .await;
-        match result {
-            Err(error) => tracing::debug!(%error, "tunnel broke off"),
-            Ok(()) if up.done && back.done => {}
-            // In good order, TLS included: both sides see an end, not a reset.
-            Ok(()) => {
-                let ends = async {
-                    let _ = poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
-                    let _ = poll_fn(|cx| server.stream.poll_shutdown(cx)).await;
-                };
-                let _ = tokio::time::timeout(FAREWELL, ends).await;
-            }
+        if let Err(error) = result {
+            tracing::debug!(%error, "tunnel broke off");
+        }
+        if !(up.done && back.done) {
+            // In good order, TLS included: both sides see an end, not a reset. Closed with bytes unread it would be one,
+            // which overtakes what was sent last.
+            up.deaf = true;
+            let ends = async {
+                let _ = poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
+                let _ = poll_fn(|cx| server.stream.poll_shutdown(cx)).await;
+                let _ = poll_fn(|cx| up.poll(cx, &mut client.stream, &mut server.stream, worker)).await;
+            };
+            let _ = tokio::time::timeout(FAREWELL, ends).await;
         }
     }
     (up.bytes, back.bytes)
