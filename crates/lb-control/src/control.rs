@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
 use crate::operator::Operators;
-use crate::probe::{ClientTls, Probes};
+use crate::probe::{Client, Probes};
 use crate::quarantine;
 use crate::services::{self, Services};
 use crate::state::{Refusal, State, StateWatch};
@@ -101,14 +101,14 @@ struct Backlog {
 }
 
 impl Control {
-    /// `client_tls` is how requests speak TLS with servers; probes do the same.
+    /// `client` is how requests reach servers; probes do the same.
     ///
     /// `publish` compiles a candidate and puts it in force with one store, or refuses it and changes
     /// nothing. It may take its time: it does not run on the control plane's thread.
     pub fn new(
         settings: Settings,
         metrics: Metrics,
-        client_tls: Arc<ClientTls>,
+        client: Client,
         publish: impl Fn(&Candidate) -> Result<(), Problems> + Send + Sync + 'static,
     ) -> Self {
         let state = StateWatch::default();
@@ -116,7 +116,7 @@ impl Control {
         metrics.set_servers(move || gauges(&watch.load()));
         let watch = state.clone();
         metrics.set_services(move || service_gauges(&watch.load()));
-        let probes = Probes::new(state.clone(), metrics.clone(), client_tls);
+        let probes = Probes::new(state.clone(), metrics.clone(), client);
         Self {
             settings,
             metrics,

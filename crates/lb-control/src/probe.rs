@@ -27,8 +27,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::state::{State, StateWatch};
 use check::Failure;
-pub use tls::ClientTls;
 use tls::Tls;
+pub use tls::{Client, ClientTls, Dial};
 
 /// First probes are spread over this long, or the interval if that is shorter: chosen.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub(crate) struct Probes {
     tasks: JoinSet<()>,
     /// By the name of the transport.
     tls: HashMap<String, Arc<Tls>>,
-    client_tls: Arc<ClientTls>,
+    client: Client,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,9 +67,9 @@ struct Plan {
 }
 
 impl Probes {
-    pub(crate) fn new(state: StateWatch, metrics: Metrics, client_tls: Arc<ClientTls>) -> Self {
+    pub(crate) fn new(state: StateWatch, metrics: Metrics, client: Client) -> Self {
         let reports = Reports { state, metrics };
-        Self { reports, running: HashMap::new(), tasks: JoinSet::new(), tls: HashMap::new(), client_tls }
+        Self { reports, running: HashMap::new(), tasks: JoinSet::new(), tls: HashMap::new(), client }
     }
 
     /// Starts what `state` asks for, stops what it no longer does, and leaves the rest alone.
@@ -82,7 +82,7 @@ impl Probes {
             let transport = state.config.servers_transports.get(transport_name).unwrap_or(default_transport);
             let tls = self.tls.entry(transport_name.clone()).or_insert_with(|| {
                 let known = tls_before.remove(transport_name).filter(|known| known.transport() == transport);
-                known.unwrap_or_else(|| Arc::new(Tls::new(transport.clone(), Arc::clone(&self.client_tls))))
+                known.unwrap_or_else(|| Arc::new(Tls::new(transport.clone(), self.client.clone())))
             });
             for server in &service.servers {
                 let key = Key { service: name.clone(), url: server.url.clone() };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+
+use crate::probe::Client;
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 type Answer = dyn Fn(&Parts) -> Response<Body> + Send + Sync;
@@ -204,8 +207,16 @@ pub(crate) fn trusting(identity: &Identity) -> ServersTransport {
     ServersTransport { root_cas, server_name: Some("localhost".to_owned()), ..transport() }
 }
 
-/// As the data plane would make it; of a transport only what these tests are about.
-pub(crate) fn client_tls(transport: &ServersTransport) -> Result<Arc<rustls::ClientConfig>, String> {
+/// As the data plane would make it.
+pub(crate) fn client() -> Client {
+    let dial = |host: String, port, _| -> Pin<Box<dyn Future<Output = _> + Send>> {
+        Box::pin(async move { TcpStream::connect((host, port)).await })
+    };
+    Client { tls: Arc::new(client_tls), dial: Arc::new(dial) }
+}
+
+/// Of a transport only what these tests are about.
+fn client_tls(transport: &ServersTransport) -> Result<Arc<rustls::ClientConfig>, String> {
     let mut roots = rustls::RootCertStore::empty();
     for pem in &transport.root_cas {
         for certificate in CertificateDer::pem_slice_iter(&pem.0) {

@@ -26,4 +26,5 @@ pub use entrypoint::inherit::Inherited;
 pub use proxy::{BindError, Compiled, Proxy, Publisher, Settings, check};
 pub use snapshot::{Failure, Internal, Snapshot};
 pub use tls::{TicketKey, client_tls, take_over_ticket_keys, ticket_keys};
+pub use upstream::dial;
 pub use worker::{InternalRequest, InternalResponse, Internals};

@@ -86,11 +86,10 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     };
     let mut proxy = Proxy::bind(settings, inherited)?;
     let publisher = proxy.publisher();
-    let mut control =
-        Control::new((&*config).into(), metrics.clone(), Arc::new(lb_proxy::client_tls), move |candidate| {
-            publish(&publisher, candidate)
-        })
-        .complaining(complain);
+    let mut control = Control::new((&*config).into(), metrics.clone(), client(), move |candidate| {
+        publish(&publisher, candidate)
+    })
+    .complaining(complain);
     admin.follow(control.state(), control.operators());
     let file = match &config.providers.file {
         Some(file) => {
@@ -156,6 +155,14 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     tracing::info!("stopped");
     log.flush(FLUSH);
     Ok(())
+}
+
+/// Probes reach servers as requests do.
+fn client() -> lb_control::Client {
+    lb_control::Client {
+        tls: Arc::new(lb_proxy::client_tls),
+        dial: Arc::new(|host, port, by| Box::pin(async move { lb_proxy::dial(&host, port, Some(by)).await })),
+    }
 }
 
 /// Takes all the file descriptors that the system grants: the soft limit, often 1024, is for programs that

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::testing::{
-    Origin, Speaks, client_tls, config, health_check, json, loaded, status, transport, wait_until,
+    Origin, Speaks, client, config, health_check, json, loaded, status, transport, wait_until,
 };
 
 /// A control plane that publishes into a list.
@@ -45,11 +45,7 @@ fn plane_with(
         default_transport: transport(),
         context: Context::default(),
     };
-    Plane {
-        control: Control::new(settings, metrics.clone(), Arc::new(client_tls), publish),
-        published,
-        metrics,
-    }
+    Plane { control: Control::new(settings, metrics.clone(), client(), publish), published, metrics }
 }
 
 /// The same, running, with one provider called `file`.

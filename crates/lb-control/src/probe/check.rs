@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT,
 };
 use http::{HeaderMap, Method, Request, StatusCode, response};
 use http_body_util::Full;
@@ -30,8 +30,6 @@ pub(crate) enum Failure {
     Request(#[from] http::Error),
     #[error("answered {0}")]
     Status(StatusCode),
-    #[error("answered {0} without saying where to")]
-    NoLocation(StatusCode),
     #[error("more than {MAX_REDIRECTS} redirects")]
     TooManyRedirects,
     #[error("gRPC status {0}")]
@@ -86,20 +84,17 @@ async fn http(
         let request = request(&target, method.clone(), hostname, &headers, Bytes::new())?;
         let wanted = |head: &response::Parts| if may_be_degraded(check, head) { MAX_BODY_BYTES } else { 0 };
         let answer = exchange::send(&target, Speak::Http, tls, request, deadline, wanted).await?;
-        if !check.follow_redirects || !redirects(&answer.head) {
+        let Some(location) = redirect(&answer.head).filter(|_| check.follow_redirects) else {
             return judge(check, &answer);
-        }
-        let status = answer.head.status;
-        let location = answer.head.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.ok_or(Failure::NoLocation(status))?;
-        let next = target.follow(location)?;
+        };
+        let next = target.follow(&location)?;
         if (&next.host, next.port) != (&target.host, target.port) {
             // As Go does: secrets and the chosen host name stay with the server they were meant for.
             hostname = None;
             headers.remove(AUTHORIZATION);
             headers.remove(COOKIE);
         }
-        if !matches!(status.as_u16(), 307 | 308) && method != Method::HEAD {
+        if !matches!(answer.head.status.as_u16(), 307 | 308) && method != Method::HEAD {
             method = Method::GET;
         }
         target = next;
@@ -127,6 +122,7 @@ fn request(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
+    let length = body.len();
     let authority = hostname.map_or_else(|| target.authority(), str::to_owned);
     let scheme = if target.scheme == Scheme::Https { "https" } else { "http" };
     let uri = http::Uri::builder()
@@ -137,16 +133,24 @@ fn request(
     let mut request =
         Request::builder().method(method).uri(uri).header(HOST, authority).body(Full::new(body))?;
     request.headers_mut().extend(headers.clone());
+    // RFC 9110 section 8.6: without it some servers answer 411, and hyper leaves it out.
+    if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) && length == 0 {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     Ok(request)
 }
 
-/// The statuses Go's client follows; 307 and 308 only when they say where to.
-fn redirects(head: &response::Parts) -> bool {
-    match head.status.as_u16() {
-        301..=303 => true,
-        307 | 308 => head.headers.contains_key(LOCATION),
-        _ => false,
-    }
+/// Where Go's client would go: an answer that names no place is the last one. What a URL cannot hold is encoded.
+fn redirect(head: &response::Parts) -> Option<String> {
+    let location = head.headers.get(LOCATION).filter(|location| !location.is_empty())?;
+    let redirects = matches!(head.status.as_u16(), 301..=303 | 307 | 308);
+    redirects.then(|| {
+        let encoded = |byte: &u8| match byte {
+            b' ' | 0x80.. => format!("%{byte:02X}"),
+            _ => char::from(*byte).to_string(),
+        };
+        location.as_bytes().iter().map(encoded).collect()
+    })
 }
 
 fn passes(check: &HealthCheck, status: StatusCode) -> bool {

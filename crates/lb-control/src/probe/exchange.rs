@@ -26,6 +26,10 @@ use tokio::time::{Instant, timeout_at};
 use super::target::Target;
 use super::tls::{Tls, TlsError};
 
+/// Heads of answers may be as large as those to requests, or a server that serves well would be out.
+const MAX_FIELDS: usize = 1024;
+const MAX_HEAD_BYTES: usize = 1024 * 1024;
+
 /// The start of the answer and as much of the rest as was asked for.
 pub(crate) struct Answer {
     pub(crate) head: response::Parts,
@@ -70,7 +74,7 @@ pub(crate) async fn send(
     wanted: impl FnOnce(&response::Parts) -> usize,
 ) -> Result<Answer, ExchangeError> {
     let in_time = |_| ExchangeError::TimedOut;
-    let connect = TcpStream::connect((target.host.as_str(), target.port));
+    let connect = tls.dial(&target.host, target.port, deadline);
     let stream = timeout_at(deadline, connect).await.map_err(in_time)?.map_err(ExchangeError::Connect)?;
     // A failure to set it only delays the probe.
     let _ = stream.set_nodelay(true);
@@ -118,8 +122,10 @@ async fn converse(
         *request.version_mut() = http::Version::HTTP_2;
         drive(connection, answer(sender.send_request(request), deadline, wanted)).await
     } else {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(io).await.map_err(ExchangeError::Http)?;
+        // Names of fields as Go spells them, which is all that some servers know.
+        let mut builder = hyper::client::conn::http1::Builder::new();
+        builder.title_case_headers(true).max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD_BYTES);
+        let (mut sender, connection) = builder.handshake(io).await.map_err(ExchangeError::Http)?;
         // Origin form (RFC 9112 section 3.2.1).
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(http::Uri::default, http::Uri::from);

@@ -2,8 +2,8 @@ use lb_config::dynamic::Pem;
 
 use super::*;
 use crate::testing::{
-    Identity, Origin, Speaks, client_tls, grpc, health_check, json, server, stalls, status, transport,
-    trusting, wait_until, with,
+    Identity, Origin, Speaks, client, grpc, health_check, json, server, stalls, status, transport, trusting,
+    wait_until, with,
 };
 
 /// `passed`, `degraded`, or why not.
@@ -12,7 +12,7 @@ async fn probe(origin: &Origin, scheme: &str, check: &HealthCheck, transport: Se
 }
 
 async fn probe_url(url: &str, check: &HealthCheck, transport: ServersTransport) -> String {
-    match check::check(&server(url), check, &Tls::new(transport, Arc::new(client_tls))).await {
+    match check::check(&server(url), check, &Tls::new(transport, client())).await {
         Ok(Probe::Passed) => "passed".to_owned(),
         Ok(Probe::Degraded) => "degraded".to_owned(),
         Ok(Probe::Failed) => unreachable!("failures come with a reason"),
@@ -145,6 +145,8 @@ async fn redirects_are_followed_unless_told_not_to() {
         "/ready" => with(307, &[("location", &elsewhere)], ""),
         "/loop" => with(301, &[("location", "/loop")], ""),
         "/lost" => status(303),
+        "/encode" => with(302, &[("location", "/à b")], ""),
+        "/%C3%A0%20b" => status(200),
         _ => status(500),
     })
     .await;
@@ -160,8 +162,9 @@ async fn redirects_are_followed_unless_told_not_to() {
     assert_eq!(probe(&origin, "http", &check, transport()).await, "passed");
     let path = |path: &str| HealthCheck { path: path.to_owned(), ..health_check() };
     assert_eq!(probe(&origin, "http", &path("/loop"), transport()).await, "more than 10 redirects");
-    let outcome = probe(&origin, "http", &path("/lost"), transport()).await;
-    assert_eq!(outcome, "answered 303 See Other without saying where to");
+    // As Go does: who says not where to is taken as it is.
+    assert_eq!(probe(&origin, "http", &path("/lost"), transport()).await, "passed");
+    assert_eq!(probe(&origin, "http", &path("/encode"), transport()).await, "passed");
     let stay = HealthCheck { follow_redirects: false, ..health_check() };
     assert_eq!(probe(&origin, "http", &stay, transport()).await, "passed");
     let stay = HealthCheck { status: Some(200), ..stay };
@@ -176,6 +179,35 @@ async fn redirects_are_followed_unless_told_not_to() {
     assert_eq!(last.uri.path(), "/elsewhere");
     assert!(!last.headers.contains_key("authorization") && last.headers.contains_key("x-kept"));
     assert_eq!(last.headers["host"], other.address.to_string());
+}
+
+#[tokio::test]
+async fn a_request_looks_like_those_of_others() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let check = HealthCheck { method: "POST".to_owned(), ..health_check() };
+    let url = format!("http://{address}");
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let fields: String = (0..1000).map(|n| format!("X-{n}: {}\r\n", "x".repeat(900))).collect();
+        stream.write_all(format!("HTTP/1.1 204 No Content\r\n{fields}\r\n").as_bytes()).await.unwrap();
+        String::from_utf8(head).unwrap()
+    };
+    let (outcome, head) = tokio::join!(probe_url(&url, &check, transport()), server);
+    assert_eq!(outcome, "passed");
+    assert_eq!(
+        head,
+        format!(
+            "POST /health HTTP/1.1\r\nHost: {address}\r\nUser-Agent: vigie-health-check\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+    );
 }
 
 #[tokio::test]

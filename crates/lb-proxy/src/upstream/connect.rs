@@ -1,7 +1,6 @@
 //! Opening a connection to a server: resolve, dial, TLS.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Endpoint;
+use super::dial;
 use super::failure::{Cause, Failure};
 use crate::entrypoint::descriptors::is_shortage;
 use crate::stream::Stream;
@@ -35,9 +35,9 @@ pub(crate) async fn connect(endpoint: &Endpoint, http1_only: bool) -> Result<(St
     let settings = &endpoint.transport.settings;
     let tcp = match settings.dial_timeout {
         Some(timeout) => {
-            tokio::time::timeout(timeout, dial(endpoint)).await.unwrap_or_else(|_| Err(timed_out()))
+            tokio::time::timeout(timeout, reach(endpoint)).await.unwrap_or_else(|_| Err(timed_out()))
         }
-        None => dial(endpoint).await,
+        None => reach(endpoint).await,
     };
     let tcp = tcp.map_err(|error| {
         tracing::debug!(url = %endpoint.url, %error, "cannot connect");
@@ -59,41 +59,19 @@ fn timed_out() -> io::Error {
     io::ErrorKind::TimedOut.into()
 }
 
-async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn reach(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let stream = match endpoint.address {
         Some(address) => TcpStream::connect(address).await?,
         None => {
             let by = endpoint.transport.settings.dial_timeout.map(|timeout| Instant::now() + timeout);
-            let found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await?;
-            dial_first(&found.collect::<Vec<_>>(), by).await?
+            // Boxed, so that no request's future is larger for it.
+            Box::pin(dial::dial(&endpoint.host, endpoint.port, by)).await?
         }
     };
     stream.set_nodelay(true)?;
     // A server that vanished without a word is noticed even while nothing is said to it.
     socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
     Ok(stream)
-}
-
-/// The first of the addresses that takes a connection. Each gets its share of the time that is left, as by Go's dialler:
-/// one that is silent must not use up that of the others.
-async fn dial_first(addresses: &[SocketAddr], by: Option<Instant>) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for (tried, address) in addresses.iter().enumerate() {
-        let left = (addresses.len() - tried) as u32;
-        let connect = TcpStream::connect(address);
-        let connected = match by {
-            Some(by) => {
-                let share = by.saturating_duration_since(Instant::now()) / left;
-                tokio::time::timeout(share, connect).await.unwrap_or_else(|_| Err(timed_out()))
-            }
-            None => connect.await,
-        };
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 async fn secure(endpoint: &Endpoint, tcp: TcpStream, http1_only: bool) -> Result<(Stream, Spoken), Failure> {
@@ -119,29 +97,5 @@ async fn secure(endpoint: &Endpoint, tcp: TcpStream, http1_only: bool) -> Result
             Err(Failure::unsent(cause))
         }
         Err(_) => Err(Failure::unsent(Cause::ConnectTimeout)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use socket2::{Domain, Socket, Type};
-
-    use super::*;
-
-    /// A full backlog lets handshakes run into nothing, as a firewall does that drops them.
-    #[tokio::test]
-    async fn a_silent_address_leaves_time_for_the_next() {
-        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        silent.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        silent.listen(0).unwrap();
-        let silent_at = silent.local_addr().unwrap().as_socket().unwrap();
-        let _fills_the_backlog = TcpStream::connect(silent_at).await.unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let by = Instant::now() + Duration::from_secs(1);
-        let stream = dial_first(&[silent_at, listener.local_addr().unwrap()], Some(by)).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
-        let error =
-            dial_first(&[silent_at], Some(Instant::now() + Duration::from_millis(50))).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

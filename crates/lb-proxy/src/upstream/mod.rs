@@ -1,9 +1,11 @@
 //! Connections towards servers: who they are, how they are reached, what can go wrong.
 
 pub(crate) mod connect;
+mod dial;
 pub(crate) mod failure;
 pub(crate) mod h2;
 pub(crate) mod pool;
+mod resolve;
 pub(crate) mod room;
 pub(crate) mod up;
 
@@ -13,6 +15,8 @@ use std::time::Duration;
 
 use lb_config::dynamic::{Scheme, Server, ServersTransport};
 use lb_observe::metrics::LabelId;
+
+pub use dial::dial;
 
 /// One server as the data plane reaches it. Immutable; unchanged ones live on in the next snapshot.
 pub(crate) struct Endpoint {
