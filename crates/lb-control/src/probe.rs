@@ -139,8 +139,10 @@ async fn watch(plan: Arc<Plan>, reports: Reports) {
     sleep(within.min(interval).mul_f64(fastrand::f64())).await;
     let mut last_failure = None;
     loop {
+        let turn = plan.tls.turn().await;
         let started = Instant::now();
         let outcome = check::check(&plan.server, &plan.check, &plan.tls).await;
+        drop(turn);
         let failure = reports.take_in(&plan, &outcome, started, last_failure.as_deref());
         last_failure = failure;
         let out = reports.status(&plan.key) == Some(Status::Unhealthy);

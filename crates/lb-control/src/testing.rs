@@ -22,6 +22,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -207,12 +208,15 @@ pub(crate) fn trusting(identity: &Identity) -> ServersTransport {
     ServersTransport { root_cas, server_name: Some("localhost".to_owned()), ..transport() }
 }
 
+/// Probes at a time.
+pub(crate) const PROBES: usize = 3;
+
 /// As the data plane would make it.
 pub(crate) fn client() -> Client {
     let dial = |host: String, port, _| -> Pin<Box<dyn Future<Output = _> + Send>> {
         Box::pin(async move { TcpStream::connect((host, port)).await })
     };
-    Client { tls: Arc::new(client_tls), dial: Arc::new(dial) }
+    Client { tls: Arc::new(client_tls), dial: Arc::new(dial), probes: Arc::new(Semaphore::new(PROBES)) }
 }
 
 /// Of a transport only what these tests are about.

@@ -12,6 +12,7 @@ use lb_observe::diagnostics;
 use lb_provider::FileProvider;
 use lb_proxy::{Inherited, Proxy, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 
 use crate::admin::{AdminService, Answers};
 use crate::print::complain;
@@ -51,7 +52,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     let log = diagnostics::init(observe::diagnostics(&config.log))?;
     // What libraries and rustls may not find by themselves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     let config = Arc::new(config);
     let workers = config.core.workers.unwrap_or_else(processors);
     let metrics = observe::metrics(&config, workers);
@@ -86,10 +87,11 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     };
     let mut proxy = Proxy::bind(settings, inherited)?;
     let publisher = proxy.publisher();
-    let mut control = Control::new((&*config).into(), metrics.clone(), client(), move |candidate| {
-        publish(&publisher, candidate)
-    })
-    .complaining(complain);
+    let mut control =
+        Control::new((&*config).into(), metrics.clone(), client(descriptors), move |candidate| {
+            publish(&publisher, candidate)
+        })
+        .complaining(complain);
     admin.follow(control.state(), control.operators());
     let file = match &config.providers.file {
         Some(file) => {
@@ -157,22 +159,27 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     Ok(())
 }
 
-/// Probes reach servers as requests do.
-fn client() -> lb_control::Client {
+/// Probes reach servers as requests do, with a quarter of the descriptors: chosen, so that ten thousand silent servers
+/// leave clients room.
+fn client(descriptors: u64) -> lb_control::Client {
+    let probes = usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
     lb_control::Client {
+        probes: Arc::new(Semaphore::new(probes)),
         tls: Arc::new(lb_proxy::client_tls),
         dial: Arc::new(|host, port, by| Box::pin(async move { lb_proxy::dial(&host, port, Some(by)).await })),
     }
 }
 
 /// Takes all the file descriptors that the system grants: the soft limit, often 1024, is for programs that
-/// use `select`. Go, and so Traefik, does the same.
-fn raise_descriptor_limit() {
+/// use `select`. Go, and so Traefik, does the same. Returns how many that are.
+fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit of file descriptors stays as it is");
+        return current.unwrap_or(u64::MAX);
     }
+    maximum.unwrap_or(u64::MAX)
 }
 
 /// Signals that mean something to us; from the first look on they no longer end the process.

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::testing::{
-    Origin, Speaks, client, config, health_check, json, loaded, status, transport, wait_until,
+    Origin, PROBES, Speaks, client, config, health_check, json, loaded, status, transport, wait_until,
 };
 
 /// A control plane that publishes into a list.
@@ -510,4 +510,35 @@ async fn a_server_brought_back_in_an_old_configuration_is_back_in_the_new_one() 
     assert_eq!(plane.status("api@file"), [Status::Healthy, Status::Unhealthy]);
     in_force.passive_recover(0, Instant::now().into_std()).unwrap();
     assert_eq!(plane.status("api@file"), [Status::Healthy, Status::Healthy]);
+}
+
+#[tokio::test]
+async fn silent_servers_hold_no_more_connections_than_probes_may() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let silent = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let highest = Arc::clone(&most);
+    let accepting = tokio::spawn(async move {
+        loop {
+            let (stream, _) = silent.accept().await.unwrap();
+            highest.fetch_max(open.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let open = Arc::clone(&open);
+            tokio::spawn(async move {
+                let mut rest = stream;
+                let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+                open.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    });
+    let urls: Vec<_> = (0..PROBES * 3).map(|n| format!("http://127.0.0.{}:{port}", n + 1)).collect();
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    let check = HealthCheck { timeout: Duration::from_millis(200), ..health_check() };
+    let running = run(plane());
+    running.loads(config("api@file", &urls, Some(check))).await;
+    wait_until(|| running.status("api@file").iter().all(|status| *status == Status::Unhealthy)).await;
+    // One that has just ended may not be seen as closed yet.
+    assert!((PROBES..=PROBES + 1).contains(&most.load(Ordering::Relaxed)), "{most:?}");
+    accepting.abort();
 }

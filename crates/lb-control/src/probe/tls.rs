@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use lb_config::dynamic::ServersTransport;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Makes the client's side of TLS from a transport, with HTTP/2 and HTTP/1.1 on offer or HTTP/1.1 alone as the
@@ -23,6 +24,8 @@ pub type Dial =
 pub struct Client {
     pub tls: Arc<ClientTls>,
     pub dial: Arc<Dial>,
+    /// A permit for each probe that may be under way: descriptors are for clients first.
+    pub probes: Arc<Semaphore>,
 }
 
 /// Settings that become a `ClientConfig` at the first probe that needs one, and at most once:
@@ -45,6 +48,11 @@ pub(crate) struct TlsError(String);
 impl Tls {
     pub(crate) fn new(transport: ServersTransport, client: Client) -> Self {
         Self { transport, client, built: OnceLock::new() }
+    }
+
+    /// Waits for a turn to probe. The semaphore is never closed.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.client.probes.acquire().await.ok()
     }
 
     pub(crate) async fn dial(&self, host: &str, port: u16, by: Instant) -> io::Result<TcpStream> {
