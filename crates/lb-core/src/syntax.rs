@@ -142,7 +142,7 @@ impl<'a> Tokens<'a> {
     pub(crate) fn take(&mut self) -> Result<Token<'a>, SyntaxError> {
         self.taken_to = self.next_span.end;
         let rest = &self.text[self.taken_to..];
-        let start = self.text.len() - rest.trim_start().len();
+        let start = self.text.len() - skip_blanks(rest).len();
         let (token, length) = lex(&self.text[start..], start)?;
         self.next_span = start..start + length;
         Ok(std::mem::replace(&mut self.next, token))
@@ -164,6 +164,25 @@ impl<'a> Tokens<'a> {
     /// The error for a token that is not what had to come.
     pub(crate) fn unexpected(&self, wanted: &str) -> SyntaxError {
         SyntaxError::new(self.at(), format!("expected {wanted}, found {}", self.next.describe()))
+    }
+}
+
+/// What follows blanks and Go's comments.
+fn skip_blanks(mut rest: &str) -> &str {
+    loop {
+        rest = rest.trim_start();
+        let comment = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if let Some(inside) = rest.strip_prefix("/*") {
+            // One without an end is left to be told.
+            inside.find("*/").map_or(0, |at| at + 4)
+        } else {
+            0
+        };
+        if comment == 0 {
+            return rest;
+        }
+        rest = &rest[comment..];
     }
 }
 
@@ -414,6 +433,8 @@ mod tests {
         assert_eq!(tree("a || b && !c"), "(| a (& b -c))");
         assert_eq!(tree("(a || b) && c"), "(& (| a b) c)");
         assert_eq!(tree("a\n && \t b"), "(& a b)");
+        assert_eq!(tree("/* why */ a // one\n && /**/ b // two"), "(& a b)");
+        assert_eq!(tree("a /*/"), "2: `/` has no meaning here");
     }
 
     #[test]

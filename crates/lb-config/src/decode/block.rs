@@ -52,6 +52,11 @@ impl<'a> Block<'a> {
         self.take_unlisted(key)
     }
 
+    /// As [`take`](Self::take) for the words that Traefik takes for absent when they are empty.
+    pub(crate) fn take_word(&self, key: &'static str) -> Option<Field<'a>> {
+        self.take(key).filter(|field| !field.is_empty_text())
+    }
+
     /// As [`take`](Self::take), for a key that no hint should propose.
     pub(crate) fn take_unlisted(&self, key: &'static str) -> Option<Field<'a>> {
         let mut taken = self.taken.borrow_mut();

@@ -122,8 +122,17 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Names to objects; a null object is as good as absent and gets a warning.
+    pub(crate) fn objects(&self) -> Vec<(&'a Entry, Field<'a>)> {
+        self.entries("give it its keys, or remove it")
+    }
+
     /// Names to values; a null value is as good as absent and gets a warning.
     pub(crate) fn map(&self) -> Vec<(&'a Entry, Field<'a>)> {
+        self.entries("write \"\" if it should be empty, or remove it")
+    }
+
+    fn entries(&self, hint: &str) -> Vec<(&'a Entry, Field<'a>)> {
         let entries = match &self.node.value {
             Value::Map(entries) if entries.is_empty() => {
                 self.standalone();
@@ -148,13 +157,18 @@ impl<'a> Field<'a> {
             if entry.value.is_null() {
                 field.warn_at_key(
                     format!("{} has no value and is ignored", quoted(&entry.key)),
-                    Some("write \"\" if it should be empty, or remove it".to_owned()),
+                    Some(hint.to_owned()),
                 );
             } else {
                 fields.push((entry, field));
             }
         }
         fields
+    }
+
+    /// Whether the value is `""`.
+    pub(super) fn is_empty_text(&self) -> bool {
+        matches!(&self.node.value, Value::Scalar(scalar) if scalar.text.is_empty())
     }
 
     /// The single value under `key` of a map, without reading it.

@@ -22,6 +22,8 @@ pub(crate) struct Report<'f> {
     refused: Cell<bool>,
     /// The object being read.
     object: RefCell<Option<(Kind, String)>>,
+    /// It, or what is read outside of any object, has an error of shape.
+    misshapen: Cell<bool>,
     broken: RefCell<Broken>,
     /// Files that were read because the configuration names them: certificates, users.
     read: RefCell<Vec<PathBuf>>,
@@ -46,6 +48,7 @@ impl<'f> Report<'f> {
             more: Cell::new(0),
             refused: Cell::new(refused),
             object: RefCell::new(None),
+            misshapen: Cell::new(false),
             broken: RefCell::new(Broken::new()),
             read: RefCell::new(Vec::new()),
         }
@@ -54,6 +57,7 @@ impl<'f> Report<'f> {
     /// The file does not have the shape of a configuration: it is refused as a whole.
     pub(crate) fn shape(&self, at: Position, key: &str, message: String, hint: Option<String>) {
         self.refused.set(true);
+        self.misshapen.set(true);
         self.push(at, key, message, hint, Severity::Error, Scope::File);
     }
 
@@ -148,7 +152,8 @@ impl<'f> Report<'f> {
 
     /// Whether the object being read has an error already.
     pub(crate) fn is_current_broken(&self) -> bool {
-        self.object.borrow().as_ref().is_some_and(|object| self.broken.borrow().contains_key(object))
+        self.misshapen.get()
+            || self.object.borrow().as_ref().is_some_and(|object| self.broken.borrow().contains_key(object))
     }
 
     pub(crate) fn broken_names(&self) -> Vec<(Kind, String)> {
@@ -162,8 +167,10 @@ impl<'f> Report<'f> {
     /// Problems that `read` finds belong to this object.
     pub(crate) fn within<T>(&self, kind: Kind, name: &str, read: impl FnOnce() -> T) -> T {
         let outer = self.object.replace(Some((kind, name.to_owned())));
+        let misshapen = self.misshapen.replace(false);
         let read = read();
         self.object.replace(outer);
+        self.misshapen.set(misshapen);
         read
     }
 

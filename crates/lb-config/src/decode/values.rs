@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Field, Text};
-use crate::duration::{self, Span};
+use crate::duration::{self, Span, show};
 use crate::suggest;
 
 /// Go's `strconv.ParseBool`.
@@ -109,6 +109,17 @@ impl<'a> Field<'a> {
         span.to_duration()
     }
 
+    /// Where Traefik takes its default for a time that is not longer than 0, and says so.
+    pub(crate) fn duration_or(&self, default: Duration) -> Option<Duration> {
+        let span = self.span()?;
+        if span.is_positive() {
+            return span.to_duration();
+        }
+        let message = format!("must be longer than 0; {} is used", show(default));
+        self.warn(message, Some("remove it for the default".to_owned()));
+        Some(default)
+    }
+
     /// Where 0 says "no limit", which is `Some(None)`.
     pub(crate) fn limit(&self) -> Option<Option<Duration>> {
         self.duration().map(|duration| Some(duration).filter(|d| !d.is_zero()))
@@ -149,6 +160,7 @@ impl<'a> Text<'a> {
             Ok(number) if range.contains(&number) => Some(number),
             Ok(_) => {
                 let hint = match (*range.start(), *range.end()) {
+                    (f64::MIN_POSITIVE, f64::MAX) => "allowed: more than 0".to_owned(),
                     (low, f64::MAX) => format!("allowed: at least {low}"),
                     (low, high) => format!("allowed: from {low} to {high}"),
                 };

@@ -21,7 +21,7 @@ pub(super) fn active(field: &Field<'_>) -> Option<HealthCheck> {
 }
 
 fn read(block: &Block<'_>) -> Option<HealthCheck> {
-    let mode = block.take("mode").map_or(Some(ProbeMode::Http), |field| {
+    let mode = block.take_word("mode").map_or(Some(ProbeMode::Http), |field| {
         field.choice(&[("http", ProbeMode::Http), ("grpc", ProbeMode::Grpc)])
     });
     let path = block.take("path").and_then(|field| path(&field));
@@ -30,11 +30,11 @@ fn read(block: &Block<'_>) -> Option<HealthCheck> {
     let status = block.take("status").and_then(|field| field.u16(0, 599)).filter(|status| *status != 0);
     let port = block.take("port").and_then(|field| field.u16(0, u16::MAX)).filter(|port| *port != 0);
     let interval_field = block.take("interval");
-    let interval = interval_field.as_ref().and_then(|field| or_default(field, INTERVAL)).unwrap_or(INTERVAL);
+    let interval = interval_field.as_ref().and_then(|field| field.duration_or(INTERVAL)).unwrap_or(INTERVAL);
     let unhealthy_interval =
-        block.take("unhealthyInterval").and_then(|field| or_default(&field, INTERVAL)).unwrap_or(interval);
+        block.take("unhealthyInterval").and_then(|field| field.duration_or(INTERVAL)).unwrap_or(interval);
     let timeout_field = block.take("timeout");
-    let timeout = timeout_field.as_ref().and_then(|field| or_default(field, TIMEOUT)).unwrap_or(TIMEOUT);
+    let timeout = timeout_field.as_ref().and_then(|field| field.duration_or(TIMEOUT)).unwrap_or(TIMEOUT);
     if let Some(field) = timeout_field.or(interval_field)
         && timeout > interval
     {
@@ -65,17 +65,6 @@ fn read(block: &Block<'_>) -> Option<HealthCheck> {
         degraded_weight: block.take("degradedWeight").and_then(|field| field.float(0.0..=1.0)).unwrap_or(0.5),
         mode: mode?,
     })
-}
-
-/// Traefik takes its default for a time that is not longer than 0, and says so.
-fn or_default(field: &Field<'_>, default: Duration) -> Option<Duration> {
-    let span = field.span()?;
-    if span.is_positive() {
-        return span.to_duration();
-    }
-    let message = format!("must be longer than 0; {} is used", show(default));
-    field.warn(message, Some("remove it for the default".to_owned()));
-    Some(default)
 }
 
 fn path(field: &Field<'_>) -> Option<String> {

@@ -80,7 +80,7 @@ impl<'a> Draft<'a> {
         place: impl Fn(&mut Config) -> &mut BTreeMap<String, T>,
     ) {
         let Some(field) = block.take(key) else { return };
-        let named = field.map();
+        let named = field.objects();
         self.defined.entry(kind).or_default().reserve(named.len());
         for (entry, field) in named {
             let Some(name) = self.own_name(entry, kind, &field) else { continue };

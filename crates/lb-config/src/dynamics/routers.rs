@@ -60,7 +60,11 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        block.unsupported(&["parentRefs"]);
+        if let Some(parents) = block.take_unlisted("parentRefs")
+            && !parents.texts().is_empty()
+        {
+            parents.error_at_key("`parentRefs` is not supported yet".to_owned(), None);
+        }
         block.finish();
 
         let (rule_text, rule) = rule?;
@@ -105,7 +109,7 @@ impl<'a> Draft<'a> {
                 let reason = format!("entryPoint {:?} doesn't exist", text.value);
                 field.report.disable_current(reason);
             }
-            field.error("no valid entryPoint for this router".to_owned(), None);
+            field.report.disable_current("no valid entryPoint for this router".to_owned());
         }
         known
     }
@@ -230,6 +234,13 @@ mod tests {
         assert_eq!(loaded.problems.len(), 1);
         let loaded = load("{rule: 'Path(`/`)', service: s, entryPoints: [nope]}");
         assert_eq!(disabled(&loaded, Kind::Router), ["r@file"]);
+        assert_eq!(loaded.problems.len(), 1, "told once");
+    }
+
+    #[test]
+    fn no_parents_are_as_good_as_none_named() {
+        let loaded = load("{rule: 'Path(`/`)', service: s, parentRefs: []}");
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
     }
 
     #[test]

@@ -43,14 +43,15 @@ impl<'a> Draft<'a> {
                 Some("declare two services and let one refer to the other".to_owned()),
             );
         }
-        if load_balancer.is_none() && composites == 0 {
+        block.unsupported(&COMPOSITES);
+        block.unsupported(&["middlewares"]);
+        // A key that does not exist is likely to be the kind, misspelt.
+        if load_balancer.is_none() && composites == 0 && block.left_over().is_empty() {
             block.error(
                 "the service has no kind".to_owned(),
                 Some("give it a `loadBalancer` with `servers`".to_owned()),
             );
         }
-        block.unsupported(&COMPOSITES);
-        block.unsupported(&["middlewares"]);
         block.finish();
         let load_balancer = load_balancer?.block()?;
         let service = self.load_balancer(name, &load_balancer);
@@ -65,14 +66,16 @@ impl<'a> Draft<'a> {
         let retry_budget =
             block.take("retryBudget").map(|field| limits::retry_budget(&field)).unwrap_or_default();
         let strategy =
-            block.take("strategy").map_or(Some(Strategy::RoundRobin), |field| field.choice(&STRATEGIES));
+            block.take_word("strategy").map_or(Some(Strategy::RoundRobin), |field| field.choice(&STRATEGIES));
         let sticky = block.take("sticky").and_then(|field| sticky::read(&field, name));
-        if sticky.is_some() && strategy == Some(Strategy::HighestRandomWeight) {
+        let ignores_cookies = strategy == Some(Strategy::HighestRandomWeight);
+        if sticky.is_some() && ignores_cookies {
             block.warn(
-                "the strategy `hrw` takes no notice of the sticky cookie".to_owned(),
+                "the strategy `hrw` takes no notice of the sticky cookie, and sets none".to_owned(),
                 Some("remove `sticky`, or choose another strategy".to_owned()),
             );
         }
+        let sticky = sticky.filter(|_| !ignores_cookies);
         let health_check = block.take("healthCheck").and_then(|field| health::active(&field));
         let passive_health_check = block.take("passiveHealthCheck").and_then(|field| health::passive(&field));
         let slow_start = block.take("slowStart").and_then(|field| outliers::slow_start(&field));
@@ -86,7 +89,7 @@ impl<'a> Draft<'a> {
             forwarding.finish();
         }
         let transport = block
-            .take("serversTransport")
+            .take_word("serversTransport")
             .and_then(|field| self.reference(Kind::Service, name, Kind::ServersTransport, &field));
         let drain_timeout = block.take("drainTimeout").and_then(|field| field.duration_or_none());
         Some(Service {
@@ -132,6 +135,14 @@ fn server(block: &Block<'_>, max_connections: Option<NonZeroU32>) -> Option<Serv
     let url = block.require("url", "write `url: http://192.0.2.7:3000`").and_then(|field| field.text());
     let weight = block.take("weight").map_or(Some(1), |field| weight(&field));
     let preserve_path = block.take("preservePath").and_then(|field| field.boolean()).unwrap_or(false);
+    if let Some(fenced) = block.take_unlisted("fenced")
+        && fenced.boolean() == Some(true)
+    {
+        fenced.error(
+            "fenced servers are not supported yet".to_owned(),
+            Some("drain the server instead".to_owned()),
+        );
+    }
     let own = block.take("maxConnections").and_then(|field| limits::max_connections(&field));
     let url = url?;
     match server_url(url.value) {
@@ -206,6 +217,29 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_word_is_as_good_as_absent() {
+        let service = load_balancer(
+            "{servers: [], strategy: '', serversTransport: '', healthCheck: {path: /, mode: ''}}",
+        );
+        let service = service.unwrap();
+        assert_eq!(
+            (service.strategy, &*service.servers_transport),
+            (Strategy::RoundRobin, "default@internal")
+        );
+        assert!(service.health_check.is_some());
+    }
+
+    #[test]
+    fn what_takes_no_notice_of_cookies_sets_none() {
+        let sticky = |strategy: &str| {
+            load_balancer(&format!("{{servers: [], strategy: {strategy}, sticky: {{cookie: {{}}}}}}"))
+                .unwrap()
+                .sticky
+        };
+        assert!(sticky("hrw").is_none() && sticky("p2c").is_some());
+    }
+
+    #[test]
     fn servers_keep_their_url_as_written() {
         let service = load_balancer(
             "{servers: [{url: 'http://A.test/base', preservePath: true, weight: '3'}, {url: 'h2c://[::1]', weight: -1}]}",
@@ -234,7 +268,11 @@ mod tests {
             ),
             (
                 "{servers: [], strategy: hrw, sticky: {cookie: {}}}",
-                "~loadBalancer: the strategy `hrw` takes no notice of the sticky cookie",
+                "~loadBalancer: the strategy `hrw` takes no notice of the sticky cookie, and sets none",
+            ),
+            (
+                "{servers: [{url: 'http://a', fenced: true}, {url: 'http://b', fenced: false}]}",
+                "servers[0].fenced: fenced servers are not supported yet",
             ),
         ] {
             assert_eq!(load_balancer_problems(balancer), [expected], "{balancer}");
@@ -245,6 +283,7 @@ mod tests {
     fn a_service_has_one_kind() {
         for (service, expected) in [
             ("{}", "http.services.x: the service has no kind"),
+            ("{loadBalancr: 5}", "http.services.x.loadBalancr: there is no key `loadBalancr` here"),
             ("{weighted: {services: []}}", "http.services.x.weighted: `weighted` is not supported yet"),
             (
                 "{loadBalancer: {servers: []}, middlewares: [m]}",

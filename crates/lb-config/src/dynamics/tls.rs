@@ -61,7 +61,7 @@ impl<'a> Draft<'a> {
             }
         }
         if let Some(stores) = block.take("stores") {
-            for (entry, field) in stores.map() {
+            for (entry, field) in stores.objects() {
                 self.store(&entry.key, &field);
             }
         }

@@ -34,7 +34,7 @@ pub(super) fn basic_auth(block: &Block<'_>) -> Option<Middleware> {
             }
         }
     }
-    if users.is_empty() {
+    if users.is_empty() && !block.report.is_current_broken() {
         block.error(
             "there are no users".to_owned(),
             Some("list some under `users`, or name a `usersFile`".to_owned()),
@@ -141,6 +141,14 @@ mod tests {
         for line in ["a", ":b", "a:b:c", ""] {
             assert!(user(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_user_that_cannot_be_read_is_told_once() {
+        let told = crate::testing::middleware_problems("{basicAuth: {users: [':secret']}}");
+        assert_eq!(told, ["basicAuth.users[0]: the user has no name"]);
+        let told = crate::testing::middleware_problems("{basicAuth: {realm: staff}}");
+        assert_eq!(told, ["basicAuth: there are no users"]);
     }
 
     #[test]

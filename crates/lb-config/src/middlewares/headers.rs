@@ -16,6 +16,7 @@ pub(super) fn headers(block: &Block<'_>) -> Option<Middleware> {
     let flag = |key| block.take(key).and_then(|field| field.boolean()).unwrap_or(false);
     let text = |key| block.take(key).and_then(|field| value(&field)).unwrap_or_default();
     let seconds = |key| block.take(key).and_then(|field| field.integer(0..=i64::MAX));
+    let sts_seconds = seconds("stsSeconds");
     let headers = Headers {
         custom_request_headers: map("customRequestHeaders"),
         custom_response_headers: map("customResponseHeaders"),
@@ -33,7 +34,7 @@ pub(super) fn headers(block: &Block<'_>) -> Option<Middleware> {
         allowed_hosts: list("allowedHosts"),
         hosts_proxy_headers: names("hostsProxyHeaders"),
         ssl_proxy_headers: map("sslProxyHeaders"),
-        sts_seconds: seconds("stsSeconds").unwrap_or(0),
+        sts_seconds: sts_seconds.unwrap_or(0),
         sts_include_subdomains: flag("stsIncludeSubdomains"),
         sts_preload: flag("stsPreload"),
         force_sts_header: flag("forceSTSHeader"),
@@ -51,7 +52,10 @@ pub(super) fn headers(block: &Block<'_>) -> Option<Middleware> {
     let dead = WITHOUT_EFFECT.iter().any(|key| block.take_unlisted(key).is_some());
     block.without_effect(&WITHOUT_EFFECT, "Traefik v3 does nothing with it either");
     if headers == Headers::default() && !dead && !block.report.is_current_broken() {
-        block.error("no option is set, so it would do nothing".to_owned(), Some("remove it".to_owned()));
+        let (message, hint) =
+            ("no option is set, so it would do nothing".to_owned(), Some("remove it".to_owned()));
+        // A written 0 is enough for Traefik.
+        if sts_seconds.is_some() { block.warn(message, hint) } else { block.error(message, hint) }
     }
     Some(Middleware::Headers(Box::new(headers)))
 }
@@ -156,6 +160,11 @@ mod tests {
     fn what_cannot_work_is_told() {
         for (text, expected) in [
             ("{headers: {frameDeny: false}}", "headers: no option is set, so it would do nothing"),
+            ("{headers: {stsSeconds: 0}}", "~headers: no option is set, so it would do nothing"),
+            (
+                "{headers: {customRequestHeaders: {X-A: {b: c}}}}",
+                "headers.customRequestHeaders.X-A: expected a single value, found a map",
+            ),
             (
                 "{headers: {sslRedirect: true}}",
                 "~headers.sslRedirect: has no effect: Traefik v3 does nothing with it either",

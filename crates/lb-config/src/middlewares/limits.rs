@@ -25,12 +25,14 @@ pub(super) fn rate_limit(block: &Block<'_>) -> Option<Middleware> {
 }
 
 pub(super) fn in_flight_req(block: &Block<'_>) -> Option<Middleware> {
-    let amount = block.take("amount").and_then(|field| field.u64(0)).unwrap_or(0);
-    if amount == 0 {
+    let field = block.take("amount");
+    let said = field.as_ref().map_or(Some(0), |field| field.u64(0));
+    if said == Some(0) {
         let hint = "write `amount`, the most requests at a time".to_owned();
         block.warn("an `amount` of 0 refuses every request".to_owned(), Some(hint));
     }
     let source = block.take("sourceCriterion").and_then(|field| source(&field));
+    let amount = said.unwrap_or(0);
     Some(Middleware::InFlightReq(InFlightReq { amount, source: source.unwrap_or(SourceCriterion::Host) }))
 }
 
@@ -51,7 +53,8 @@ fn allow_list(block: &Block<'_>, status: Option<u16>) -> Option<Middleware> {
     let range = block.require("sourceRange", "list the networks that may pass");
     let source_range = range.as_ref().map(networks).unwrap_or_default();
     if let Some(range) = range
-        && range.texts().is_empty()
+        && source_range.is_empty()
+        && !block.report.is_current_broken()
     {
         range.error("the list is empty".to_owned(), Some("list the networks that may pass".to_owned()));
     }
@@ -161,6 +164,11 @@ mod tests {
                 "rateLimit.sourceCriterion.ipStrategy.ipv6Subnet: 129 is out of range",
             ),
             ("{inFlightReq: {amount: 0}}", "~inFlightReq: an `amount` of 0 refuses every request"),
+            ("{inFlightReq: {amount: -1}}", "inFlightReq.amount: -1 is out of range"),
+            (
+                "{ipAllowList: {sourceRange: [{a: b}]}}",
+                "ipAllowList.sourceRange[0]: expected a single value, found a map",
+            ),
             ("{ipAllowList: {sourceRange: []}}", "ipAllowList.sourceRange: the list is empty"),
             ("{ipAllowList: {rejectStatusCode: 404}}", "ipAllowList: `sourceRange` is missing"),
             (

@@ -70,6 +70,8 @@ pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> 
     let mut found = kinds.found.into_inner();
     let others = UNSUPPORTED.iter().filter(|kind| block.take_unlisted(kind).is_some()).count();
     match found.len() + others {
+        // A key that does not exist is likely to be the kind, misspelt.
+        0 if !block.left_over().is_empty() => {}
         0 => block.error(
             "the middleware has no kind".to_owned(),
             Some("give it one, such as `headers` or `rateLimit`".to_owned()),
@@ -108,7 +110,7 @@ mod tests {
                 "redirectRegex: `redirectRegex` is not supported yet",
             ),
             ("{headers: {frameDeny: true}, retry: {attempts: 2}}", ": a middleware can be of one kind only"),
-            ("{header: {frameDeny: true}}", ": the middleware has no kind"),
+            ("{header: {frameDeny: true}}", "header: there is no key `header` here"),
             ("{stripPrefix: {}}", "stripPrefix: cannot be a standalone element: `{}` is empty"),
         ] {
             assert_eq!(middleware_problems(text)[0], expected, "{text}");

@@ -42,7 +42,8 @@ pub(super) fn redirect_scheme(block: &Block<'_>) -> Option<Middleware> {
         scheme.error(format!("{} is not a scheme", quoted(scheme.value)), Some("write `https`".to_owned()));
     }
     Some(Middleware::RedirectScheme(RedirectScheme {
-        scheme: scheme.value.to_owned(),
+        // As a URL is written (RFC 3986 section 6.2.2.1); it is compared with the scheme of the request.
+        scheme: scheme.value.to_ascii_lowercase(),
         port: port.map(|text| text.value.to_owned()),
         permanent,
     }))
@@ -67,7 +68,7 @@ mod tests {
                 Middleware::StripPrefix { prefixes: vec!["/a".to_owned(), "/b".to_owned()] },
             ),
             ("{redirectScheme: {scheme: https, port: 8443}}", redirect(Some("8443"), false)),
-            ("{redirectScheme: {scheme: https, permanent: true}}", redirect(None, true)),
+            ("{redirectScheme: {scheme: HTTPS, permanent: true}}", redirect(None, true)),
         ] {
             assert_eq!(middleware(text), Ok(expected), "{text}");
         }

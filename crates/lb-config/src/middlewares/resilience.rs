@@ -26,7 +26,7 @@ pub(super) fn circuit_breaker(block: &Block<'_>) -> Option<Middleware> {
             }
         });
     let duration =
-        |key, default| block.take(key).and_then(|field| field.positive_duration()).unwrap_or(default);
+        |key, default| block.take(key).and_then(|field| field.duration_or(default)).unwrap_or(default);
     let check_period = duration("checkPeriod", CHECK_PERIOD);
     let fallback_duration = duration("fallbackDuration", FALLBACK_DURATION);
     let recovery_duration = duration("recoveryDuration", RECOVERY_DURATION);
@@ -108,7 +108,7 @@ mod tests {
             ("{circuitBreaker: {checkPeriod: 1s}}", "circuitBreaker: `expression` is missing"),
             (
                 "{circuitBreaker: {expression: NetworkErrorRatio() > 0.3, checkPeriod: 0}}",
-                "circuitBreaker.checkPeriod: must be longer than 0",
+                "~circuitBreaker.checkPeriod: must be longer than 0; 100ms is used",
             ),
         ] {
             assert_eq!(middleware_problems(text), [expected], "{text}");

@@ -72,7 +72,7 @@ pub(super) fn read(root: &Block<'_>) -> Vec<EntryPoint> {
     let mut entry_points = Vec::new();
     let mut addresses: HashMap<SocketAddr, String> = HashMap::new();
     let mut redirections = Vec::new();
-    for (entry, field) in field.map() {
+    for (entry, field) in field.objects() {
         let name: &str = &entry.key;
         if name.is_empty() || name.contains('@') {
             field.error_at_key(format!("{} cannot be the name of an entry point", quoted(name)), None);
@@ -265,8 +265,9 @@ fn proxy_protocol(field: &Field<'_>, entry_point: &EntryPoint) -> TrustedPeers {
         }
     };
     if !peers.insecure {
-        let hint = "list them under `trustedIPs`".to_owned();
-        field.error_at_key("nobody is trusted to send a PROXY header".to_owned(), Some(hint));
+        // As with Traefik: such headers are read from nobody.
+        let hint = "list who sends them under `trustedIPs`, or remove it".to_owned();
+        field.warn_at_key("has no effect: nobody is trusted to send a PROXY header".to_owned(), Some(hint));
     }
     peers
 }

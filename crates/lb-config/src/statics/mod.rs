@@ -574,7 +574,7 @@ mod tests {
             ("providers: {precedence: [nginx]}", "providers.precedence[0]: no provider is called `nginx`"),
             (
                 "entryPoints: {web: {address: ':80', proxyProtocol: {}}}",
-                "entryPoints.web.proxyProtocol: nobody is trusted to send a PROXY header",
+                "~entryPoints.web.proxyProtocol: has no effect: nobody is trusted to send a PROXY header",
             ),
             (
                 "entryPoints: {web: {address: ':80', forwardedHeaders: {trustedIPs: [x]}}}",
@@ -618,5 +618,26 @@ mod tests {
         ] {
             assert_eq!(told(text), [expected], "{text}");
         }
+    }
+
+    #[test]
+    fn hints_are_ways_out() {
+        for (text, expected) in [
+            ("metrics: {prometheus: {buckets: [-1]}}", "allowed: more than 0"),
+            ("entryPoints: {web: , alt: {address: ':80'}}", "give it its keys, or remove it"),
+        ] {
+            let (Ok((_, problems)) | Err(Problems(problems))) = parse_static("vigie.yml", text);
+            assert_eq!(problems[0].hint.as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_mode_is_as_good_as_absent() {
+        let log =
+            read("accessLog: {fields: {defaultMode: '', headers: {defaultMode: ''}}}").access_log.unwrap();
+        assert_eq!(
+            (log.fields.default_mode, log.fields.headers_default_mode),
+            (FieldMode::Keep, FieldMode::Drop)
+        );
     }
 }

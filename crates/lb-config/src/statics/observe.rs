@@ -115,7 +115,7 @@ fn read_fields(block: &Block<'_>, fields: &mut AccessLogFields) {
     const HEADERS: [(&str, FieldMode); 3] =
         [("keep", FieldMode::Keep), ("drop", FieldMode::Drop), ("redact", FieldMode::Redact)];
     let mode = |block: &Block<'_>, words: &[(&str, FieldMode)]| {
-        block.take("defaultMode").and_then(|field| field.choice(words))
+        block.take_word("defaultMode").and_then(|field| field.choice(words))
     };
     let names = |block: &Block<'_>, words: &[(&str, FieldMode)]| {
         let named = block.take("names").map(|field| field.map()).unwrap_or_default();

@@ -71,10 +71,13 @@ fn translate(go: &str) -> String {
 }
 
 /// Whether `n}`, `n,}` or `n,m}` follows; otherwise Go takes the brace as a character.
-fn starts_repetition(chars: Peekable<Chars<'_>>) -> bool {
-    let inner: String = chars.take_while(|c| *c != '}' && (c.is_ascii_digit() || *c == ',')).collect();
+fn starts_repetition(mut chars: Peekable<Chars<'_>>) -> bool {
+    let mut inner = String::new();
+    while let Some(c) = chars.next_if(|c| c.is_ascii_digit() || *c == ',') {
+        inner.push(c);
+    }
     let (least, most) = inner.split_once(',').unwrap_or((&inner, ""));
-    !least.is_empty() && !most.contains(',')
+    chars.peek() == Some(&'}') && !least.is_empty() && !most.contains(',')
 }
 
 /// Copies what stands between `\Q` and `\E` as plain characters.
@@ -104,6 +107,14 @@ fn escape(c: char, in_class: bool, chars: &mut Peekable<Chars<'_>>, out: &mut St
         ('S', true) => out.push_str(r"[^\t\n\f\r ]"),
         ('b', false) => out.push_str(r"(?-u:\b)"),
         ('B', false) => out.push_str(r"(?-u:\B)"),
+        ('0'..='7', _) if c == '0' || chars.peek().is_some_and(|next| next.is_digit(8)) => {
+            octal(c, chars, out)
+        }
+        ('p' | 'P', _) if is_negated_property(chars) => {
+            out.extend(['\\', if c == 'p' { 'P' } else { 'p' }, '{']);
+            chars.nth(1);
+            copy_to_brace(chars, out);
+        }
         ('p' | 'P' | 'x', _) => {
             out.extend(['\\', c]);
             braces(chars, out);
@@ -151,14 +162,34 @@ fn class(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
     }
 }
 
+/// Writes the character of up to three octal digits, the first of which is `c`.
+fn octal(c: char, chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    let mut code = c.to_digit(8).unwrap_or(0);
+    for _ in 0..2 {
+        let Some(digit) = chars.next_if(|c| c.is_digit(8)).and_then(|c| c.to_digit(8)) else { break };
+        code = code * 8 + digit;
+    }
+    out.push_str(&format!("\\x{{{code:x}}}"));
+}
+
+/// Whether `{^...` follows, Go's other way to say `\P{...}`.
+fn is_negated_property(chars: &Peekable<Chars<'_>>) -> bool {
+    let mut ahead = chars.clone();
+    ahead.next() == Some('{') && ahead.next() == Some('^')
+}
+
 /// Copies `{...}` after `\p` or `\x`.
 fn braces(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
     if chars.peek() == Some(&'{') {
-        for c in chars.by_ref() {
-            out.push(c);
-            if c == '}' {
-                return;
-            }
+        copy_to_brace(chars, out);
+    }
+}
+
+fn copy_to_brace(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    for c in chars.by_ref() {
+        out.push(c);
+        if c == '}' {
+            return;
         }
     }
 }
@@ -202,6 +233,10 @@ mod tests {
             (r"^/{id}$", "/{id}", "/id"),
             (r"^a{2}$", "aa", "a{2}"),
             (r"^a{,2}$", "a{,2}", "a"),
+            (r"^a{1$", "a{1", "a"),
+            (r"^a{1,2b}$", "a{1,2b}", "ab"),
+            (r"^\101[\060-\071]\0$", "A7\0", "1017"),
+            (r"^\p{^L}\P{^L}[\p{^L}]$", "1a2", "a1b"),
             (r"^\Qa.b\E.$", "a.bx", "axbx"),
             (r"^\<\>\_\/$", "<>_/", "a"),
             (r"(?i)^ABC$", "abc", "abd"),
