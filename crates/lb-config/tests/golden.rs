@@ -157,7 +157,7 @@ shop.yml:3:37: http.routers.a.Rule: `Rule` is the same key as `rule`
   hint: upper and lower case do not matter; keep one, written `rule`
 shop.yml:4:8: http.routers.b: expected a map, found a list
 shop.yml:8:18: http.services.s.loadBalancer.servers: expected a list, found a map
-  hint: put `- ` before the element
+  hint: put `- ` before the element; in TOML its header is `[[...]]`
 shop.yml:9:25: http.services.s.loadBalancer.passHostHeader: expected `true` or `false`, found `yes`
   hint: write `true` or `false`
 shop.yml:10:22: http.services.s.loadBalancer.healthCheck: cannot be a standalone element: `{}` is empty

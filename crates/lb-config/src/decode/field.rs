@@ -61,6 +61,11 @@ impl<'a> Field<'a> {
         self.report.error(self.key_at, &self.path(), message, hint);
     }
 
+    /// An error that spoils nothing but this part of the file.
+    pub(crate) fn lacking(&self, message: String) {
+        self.report.lacking(self.key_at, &self.path(), message);
+    }
+
     pub(crate) fn warn(&self, message: String, hint: Option<String>) {
         self.report.warn(self.at(), &self.path(), message, hint);
     }
@@ -194,7 +199,7 @@ impl<'a> Field<'a> {
             }
             // Traefik takes a map for one empty element, which never works.
             Value::Map(_) => {
-                let hint = "put `- ` before the element".to_owned();
+                let hint = "put `- ` before the element; in TOML its header is `[[...]]`".to_owned();
                 self.shape("expected a list, found a map".to_owned(), Some(hint));
                 Vec::new()
             }

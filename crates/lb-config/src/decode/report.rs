@@ -129,6 +129,12 @@ impl<'f> Report<'f> {
         self.push(at, key, message, hint, Severity::Error, Scope::Object { kind, name });
     }
 
+    /// Part of a file is not loaded, and the rest of it does without.
+    pub(crate) fn lacking(&self, at: Position, key: &str, message: String) {
+        let file = Scope::Object { kind: Kind::File, name: self.files.name(at.file).to_owned() };
+        self.push(at, key, message, None, Severity::Error, file);
+    }
+
     /// Takes an object out without a problem of its own (something it uses has one).
     pub(crate) fn disable(&self, kind: Kind, name: &str, reason: String) {
         let mut broken = self.broken.borrow_mut();

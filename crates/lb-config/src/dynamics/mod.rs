@@ -51,7 +51,7 @@ impl<'a> Draft<'a> {
             self.read_tls(&tls);
             tls.finish();
         }
-        root.unsupported(&["tcp", "udp"]);
+        root.lacking(&["tcp", "udp"]);
         root.finish_root();
     }
 
@@ -135,5 +135,29 @@ impl<'a> Draft<'a> {
     /// `name@provider`; without a provider that of the file.
     pub(crate) fn qualify(&self, name: &str) -> String {
         if name.contains('@') { name.to_owned() } else { format!("{name}@{}", self.provider) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::load;
+
+    #[test]
+    fn what_is_not_there_yet_takes_no_routes_with_it() {
+        for (text, key) in [
+            ("tcp: {routers: {r: {rule: HostSNI(`*`), service: s}}}", "tcp"),
+            ("udp: {services: {s: {loadBalancer: {servers: []}}}}", "udp"),
+            (
+                "tls: {stores: {default: {defaultGeneratedCert: {resolver: le}}}}",
+                "tls.stores.default.defaultGeneratedCert",
+            ),
+        ] {
+            let routes = "http: {routers: {r: {rule: Path(`/`), service: s}}, services: {s: {loadBalancer: {servers: []}}}}";
+            let loaded = load(&format!("{routes}\n{text}"));
+            assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty(), "{text}");
+            let told: Vec<_> =
+                loaded.problems.iter().map(|problem| (&*problem.key, problem.is_error())).collect();
+            assert_eq!(told, [(key, true)], "{text}");
+        }
     }
 }

@@ -132,7 +132,7 @@ impl<'a> Draft<'a> {
                 certificate.warn_at_key("another file defined the default certificate".to_owned(), None);
             }
         }
-        block.unsupported(&["defaultGeneratedCert"]);
+        block.lacking(&["defaultGeneratedCert"]);
         block.finish();
     }
 }
