@@ -69,6 +69,8 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         .thread_name("vigie-control")
         .enable_all()
         .build()?;
+    // From here on: to read many routers takes its time, and a log may be rotated meanwhile.
+    let commands = control_runtime.block_on(async { Commands::catch() })?;
     let admin =
         Arc::new(AdminService::new(Arc::clone(&config), metrics.clone(), control_runtime.handle().clone()));
     let shedding = admin.shedding();
@@ -126,7 +128,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     proxy.start()?;
     // Before the report: whoever reads it may send one at once.
     let (signals, requests) =
-        control_runtime.block_on(async { anyhow::Ok((Signals::catch()?, Requests::listen())) })?;
+        control_runtime.block_on(async { anyhow::Ok((Signals::catch(commands)?, Requests::listen())) })?;
     if let Some(predecessor) = predecessor {
         predecessor.serving()?;
     }
@@ -186,6 +188,11 @@ fn raise_descriptor_limit() -> u64 {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    commands: Commands,
+}
+
+/// Those that end nothing. One that comes too early is obeyed when its time has come.
+struct Commands {
     reopen: Signal,
     reread: Signal,
     upgrade: Signal,
@@ -193,10 +200,16 @@ struct Signals {
 
 impl Signals {
     /// Needs a runtime around it.
+    fn catch(commands: Commands) -> std::io::Result<Self> {
+        let [terminate, interrupt] = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        Ok(Self { terminate, interrupt, commands })
+    }
+}
+
+impl Commands {
+    /// Needs a runtime around it.
     fn catch() -> std::io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
             reopen: signal(SignalKind::user_defined1())?,
             reread: signal(SignalKind::hangup())?,
             upgrade: signal(SignalKind::user_defined2())?,
@@ -218,7 +231,7 @@ async fn wait(
     logs: &Logs<'_>,
     file: Option<&FileProvider>,
 ) {
-    let Signals { terminate, interrupt, reopen, reread, upgrade } = &mut signals;
+    let Signals { terminate, interrupt, commands: Commands { reopen, reread, upgrade } } = &mut signals;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

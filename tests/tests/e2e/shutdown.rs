@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use lb_testkit::{Client, Failure, Gate, H2Client, Load, Origin, PATIENCE, Script, eventually, get};
+use lb_testkit::{
+    Client, Failure, Files, Gate, H2Client, Load, Origin, PATIENCE, Script, VigieProcess, eventually, get,
+};
 use rustix::process::Signal;
 
-use crate::harness::{HOST, Protocol, STATIC, Vigie, app, origin};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, binary, origin};
 
 /// Requests under way are answered; the connection is told that it ends; the exit code says all is well.
 #[tokio::test]
@@ -118,6 +120,36 @@ async fn a_stop_right_after_the_start_is_clean() {
         let status = vigie.ended(Duration::from_secs(5)).await;
         assert!(status.success(), "{status}\n{}", vigie.words());
     }
+}
+
+/// A log that is rotated, or a reload that is asked for, while a large configuration is read: SIGHUP and SIGUSR1 would end
+/// a process that does not catch them.
+#[tokio::test]
+async fn signals_that_end_nothing_do_not_end_a_start() {
+    let files = Files::new();
+    let routers: String =
+        (0..5000).map(|n| format!("    r{n}: {{rule: 'Host(`{n}.test`)', service: app}}\n")).collect();
+    let dynamic =
+        format!("http:\n  routers:\n{routers}  services: {{app: {{loadBalancer: {{servers: []}}}}}}\n");
+    files.write("dynamic.yml", &dynamic);
+    let dir = files.path().display().to_string();
+    let file = files.write("vigie.yml", &STATIC.replace("{dir}", &dir));
+    let mut command = std::process::Command::new(binary());
+    let mut process = VigieProcess::spawn(command.arg(format!("--configFile={}", file.display()))).unwrap();
+    let caught = eventually(PATIENCE, async || {
+        // man 5 proc: the signals that have a handler, signal n as bit n - 1.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+        let mask = status.split_once("SigCgt:").and_then(|(_, rest)| rest.split_whitespace().next());
+        let mask = u64::from_str_radix(mask.unwrap(), 16).unwrap();
+        [Signal::HUP, Signal::USR1].iter().all(|signal| mask & (1 << (signal.as_raw() - 1)) != 0)
+    });
+    assert!(caught.await, "{}", process.stderr());
+    assert!(!process.stderr().contains("workers"), "it still starts: {}", process.stderr());
+    process.signal(Signal::HUP).unwrap();
+    process.signal(Signal::USR1).unwrap();
+    let serves = eventually(PATIENCE, async || process.stderr().contains("workers")).await;
+    assert!(serves, "{}", process.stderr());
+    assert!(process.stop(PATIENCE).await.unwrap().success());
 }
 
 /// A client that was let in before the end is heard, even if its request comes after that.
