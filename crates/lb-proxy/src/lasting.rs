@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::upstream::Endpoint;
-use crate::worker::Worker;
+use crate::worker::{Slot, Worker};
 
 #[derive(Default)]
 pub(crate) struct Lasting {
@@ -52,13 +52,13 @@ enum Place {
     /// Nothing wakes it yet.
     None,
     /// Woken with the connection of this slot.
-    Connection(usize),
+    Connection(Slot),
     Listed(usize),
 }
 
 impl Lease {
     /// `slot`: of the connection, where its task is the one that will wait.
-    pub(crate) fn new(worker: &Rc<Worker>, slot: Option<usize>) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>, slot: Option<Slot>) -> Self {
         Self { worker: Rc::clone(worker), place: slot.map_or(Place::None, Place::Connection) }
     }
 

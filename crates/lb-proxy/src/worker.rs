@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -96,6 +97,10 @@ struct Watcher {
     /// The endpoint whose answer it waits for, or 0: it is also to be woken when a reload removes that.
     endpoint: u64,
 }
+
+/// Where a [`Watcher`] is. Small: every idle connection has one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot(NonZeroU32);
 
 /// The `Date` of answers, formatted once a second.
 struct Date {
@@ -271,8 +276,8 @@ impl Worker {
     }
 
     /// Notes which endpoint the connection of this slot waits for; 0 is none.
-    pub(crate) fn waits_for(&self, slot: usize, endpoint: u64) {
-        if let Some(watcher) = self.watchers.borrow_mut().get_mut(slot) {
+    pub(crate) fn waits_for(&self, Slot(place): Slot, endpoint: u64) {
+        if let Some(watcher) = self.watchers.borrow_mut().get_mut(place.get() as usize - 1) {
             watcher.endpoint = endpoint;
         }
     }
@@ -346,8 +351,8 @@ impl Watch {
         }
     }
 
-    pub(crate) fn slot(&self) -> Option<usize> {
-        self.slot
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        u32::try_from(self.slot?).ok()?.checked_add(1).and_then(NonZeroU32::new).map(Slot)
     }
 }
 

@@ -18,6 +18,7 @@ use lb_observe::metrics::{LabelId, OpenConnection};
 use crate::http::forwarded::{ForwardedSettings, Peer};
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
+use crate::worker::Slot;
 
 /// One entry point as the workers see it.
 pub(crate) struct Entry {
@@ -41,7 +42,7 @@ pub(crate) struct Connection {
     pub(crate) trusted: bool,
     pub(crate) tls: Option<TlsInfo>,
     /// Where its worker finds it, if one task does all that it does: HTTP/1.1.
-    pub(crate) slot: Option<usize>,
+    pub(crate) slot: Option<Slot>,
     /// Counts it as open.
     pub(crate) _open: OpenConnection,
     /// Counts against the limits of the entry point.
