@@ -170,12 +170,16 @@ const SHOWN: usize = 120;
 
 /// `value` with control characters escaped, cut when long.
 pub(crate) fn printable(value: &str) -> String {
-    let mut shown = String::with_capacity(value.len().min(4 * SHOWN));
-    for (count, c) in value.chars().enumerate() {
-        if count == SHOWN {
-            shown.push_str("...");
-            break;
-        }
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => escaped(&value[..end]) + "...",
+        None => escaped(value),
+    }
+}
+
+/// `text` with control characters escaped.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
         // Unicode's direction marks reorder what an operator reads; they are escaped as well.
         if c.is_control()
             || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

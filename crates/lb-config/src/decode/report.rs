@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Files, Position};
-use crate::problem::{Kind, Problem, Scope, Severity};
+use crate::problem::{Kind, Problem, Scope, Severity, escaped, printable};
 
 /// Problems kept of one load; more only count. Chosen: nobody reads further, and a file of
 /// a million typos must not become a million messages.
@@ -200,8 +200,9 @@ impl<'f> Report<'f> {
         scope: Scope,
     ) {
         self.keep(|| {
-            let problem = self.files.problem(at, severity, message, hint);
-            Problem { scope, key: crate::problem::printable(key), ..problem }
+            // Other crates quote values as they are.
+            let problem = self.files.problem(at, severity, escaped(&message), hint.as_deref().map(escaped));
+            Problem { scope, key: printable(key), ..problem }
         });
     }
 

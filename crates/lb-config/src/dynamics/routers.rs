@@ -248,6 +248,10 @@ mod tests {
         for (router, expected) in [
             ("{service: s}", "http.routers.r: `rule` is missing"),
             ("{rule: 'Path(`/`)'}", "http.routers.r: `service` is missing"),
+            (
+                "{rule: \"Path(`\\u001bapi`)\", service: s}",
+                "http.routers.r.rule: the path `\\u{1b}api` does not start with `/`",
+            ),
             ("{rule: 'Path(`/`)', service: ''}", "http.routers.r.service: names no service"),
             ("{rule: 'Path(`/`)', service: s, priority: 9223372036854774808}", "expected a whole number"),
             (
