@@ -116,7 +116,7 @@ pub(crate) fn parse_template(
     env: &dyn Fn(&str) -> Option<String>,
     problems: &mut Vec<Problem>,
 ) -> Option<Node> {
-    let rendered = template::render(text, file, files, env, problems)?;
+    let rendered = template::render(text, format, file, files, env, problems)?;
     match format {
         Format::Yaml => yaml::parse(&rendered.text, &rendered.origin, file, files, problems),
         Format::Toml => toml::parse(&rendered.text, &rendered.origin, file, files, problems),

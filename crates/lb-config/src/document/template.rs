@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::position::{Files, Position};
+use super::source::Format;
 use crate::problem::{Problem, quoted};
 
 pub(crate) struct Rendered<'t> {
@@ -62,6 +63,7 @@ impl Origin {
 /// Replaces every action; `None` when one is not supported (all of them are reported).
 pub(crate) fn render<'t>(
     text: &'t str,
+    format: Format,
     file: u32,
     files: &Files,
     env: &dyn Fn(&str) -> Option<String>,
@@ -70,8 +72,8 @@ pub(crate) fn render<'t>(
     if !text.contains("{{") {
         return Some(Rendered { text: text.into(), origin: Origin::untouched() });
     }
-    let mut rendered = Cursor::default();
-    let mut source = Cursor { line: 1, column: 1, ..Cursor::default() };
+    let mut rendered = Cursor { format, index: 0, line: 0, column: 0 };
+    let mut source = Cursor { format, index: 0, line: 1, column: 1 };
     let mut out = String::with_capacity(text.len());
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -140,8 +142,9 @@ fn env_name(action: &str) -> Option<&str> {
     (!name.is_empty() && name.chars().all(plain)).then_some(name)
 }
 
-#[derive(Default)]
+/// Counts lines as the parser of the format does.
 struct Cursor {
+    format: Format,
     index: usize,
     line: u32,
     column: u32,
@@ -149,9 +152,13 @@ struct Cursor {
 
 impl Cursor {
     fn advance(&mut self, text: &str, first_column: u32) {
-        for c in text.chars() {
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
             self.index += 1;
-            if c == '\n' {
+            // YAML 1.2.2 section 5.4: a carriage return alone ends a line, too.
+            let is_break =
+                c == '\n' || (c == '\r' && self.format == Format::Yaml && chars.peek() != Some(&'\n'));
+            if is_break {
                 self.line += 1;
                 self.column = first_column;
             } else {
@@ -174,11 +181,12 @@ mod tests {
             "TWO" => Some("x\ny".to_owned()),
             _ => None,
         };
-        match render(text, file, &files, &env, &mut problems) {
+        match render(text, Format::Yaml, file, &files, &env, &mut problems) {
             Some(rendered) => {
                 // The place in the file of the character that the rendered text calls `@`.
                 let place = rendered.text.chars().position(|c| c == '@').map(|index| {
                     let before: String = rendered.text.chars().take(index).collect();
+                    let before = before.replace('\r', "\n");
                     let line = before.matches('\n').count() + 1;
                     let column = before.chars().rev().take_while(|c| *c != '\n').count();
                     let at = rendered.origin.locate(file, index, line, column);
@@ -196,6 +204,7 @@ mod tests {
         assert_eq!(run("h: {{ env \"HOST\" }} @"), Ok("h: example.com @ @1:21".to_owned()));
         assert_eq!(run("h: {{env `HOST`}}\nk: @"), Ok("h: example.com\nk: @ @2:4".to_owned()));
         assert_eq!(run("{{ env \"TWO\" }} @"), Ok("x\ny @ @1:17".to_owned()));
+        assert_eq!(run("a:\r{{ env\r\"HOST\" }}\r @"), Ok("a:\rexample.com\r @ @4:2".to_owned()));
         assert_eq!(run("a\n{{ env \"NONE\" }}\n\n @"), Ok("a\n\n\n @ @4:2".to_owned()));
     }
 
