@@ -21,6 +21,7 @@ mod house;
 mod http2_servers;
 mod interop;
 mod middlewares;
+mod monitoring;
 mod observe;
 mod reload;
 mod routing;
