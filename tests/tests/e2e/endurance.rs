@@ -5,23 +5,11 @@ use std::collections::BTreeMap;
 
 use lb_testkit::{Files, Load, Origin, PATIENCE, eventually};
 
-use crate::harness::{Vigie, repository};
+use crate::harness::{Vigie, shipped};
 
 const REQUESTS: usize = 200_000;
 const RELOADS: usize = 50;
 const HOST: &str = "cartae.example.com";
-
-/// A file of config/cartae with every address replaced by one of this test's.
-fn shipped(name: &str, replacements: &[(&str, &str)]) -> String {
-    let path = repository().join("config/cartae").join(name);
-    let mut text =
-        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    for (from, to) in replacements {
-        assert!(text.contains(from), "{name} no longer contains {from:?}");
-        text = text.replace(from, to);
-    }
-    text
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_thousand_requests_survive_reloads_and_a_crash() {
@@ -40,12 +28,12 @@ async fn two_hundred_thousand_requests_survive_reloads_and_a_crash() {
     ];
     // The replicas have a port each, and the test has no ten seconds for a probe.
     let own = [("          port: 3001\n", ""), ("interval: 10s", "interval: 200ms")];
-    let api = shipped("dynamic/api.yml", &[&addresses[..], &own[..]].concat());
+    let api = shipped("config/cartae/dynamic/api.yml", &[&addresses[..], &own[..]].concat());
     let files = Files::new();
     files.write("dynamic/api.yml", &api);
-    files.write("dynamic/strategies.yml", &shipped("dynamic/strategies.yml", &addresses));
-    files.write("dynamic/hardening.yml", &shipped("dynamic/hardening.yml", &[]));
-    files.write("dynamic/tls.yml", &shipped("dynamic/tls.yml", &[]));
+    files.write("dynamic/strategies.yml", &shipped("config/cartae/dynamic/strategies.yml", &addresses));
+    files.write("dynamic/hardening.yml", &shipped("config/cartae/dynamic/hardening.yml", &[]));
+    files.write("dynamic/tls.yml", &shipped("config/cartae/dynamic/tls.yml", &[]));
     let ports = [
         ("127.0.0.1:8000", "127.0.0.1:0"),
         ("127.0.0.1:8443", "127.0.0.1:0"),
@@ -54,7 +42,7 @@ async fn two_hundred_thousand_requests_survive_reloads_and_a_crash() {
         ("config/cartae/dynamic", "{dir}/dynamic"),
         ("accessLog: {}", "accessLog: {filePath: '{dir}/access.log'}\ncore: {workers: 2}"),
     ];
-    let vigie = Vigie::launch(files, &shipped("development.yml", &ports)).await;
+    let vigie = Vigie::launch(files, &shipped("config/cartae/development.yml", &ports)).await;
     let instance = urls[1].as_str();
     for url in &urls {
         vigie.until_metric("instance_health", &[("instance", url)], 1.0).await;

@@ -76,6 +76,18 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").to_owned()
 }
 
+/// A configuration of the repository with every address, say, replaced by one of this test's.
+pub(crate) fn shipped(name: &str, replacements: &[(&str, &str)]) -> String {
+    let path = repository().join(name);
+    let mut text =
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    for (from, to) in replacements {
+        assert!(text.contains(from), "{name} no longer contains {from:?}");
+        text = text.replace(from, to);
+    }
+    text
+}
+
 pub(crate) struct Vigie {
     pub(crate) process: VigieProcess,
     pub(crate) files: Files,

@@ -14,6 +14,7 @@ mod change;
 mod check;
 mod demo;
 mod endurance;
+mod estates;
 mod faults;
 mod health;
 mod hostile;

@@ -7,7 +7,7 @@ use std::process::Command;
 use lb_testkit::{Files, Origin, PATIENCE, Script, VigieProcess, eventually, get, reserve_address};
 use serde_json::Value;
 
-use crate::harness::{Vigie, app_with, repository};
+use crate::harness::{Vigie, app_with, repository, shipped};
 
 /// One worker, TLS for a certificate, and series of routers.
 const ALL_OF_VIGIE: &str = "core: {workers: 1}
@@ -38,14 +38,10 @@ fn prometheus_accepts_the_configuration_and_the_alerts_fire_when_they_must() {
     promtool(&["test", "rules", "tests/vigie.yml"]);
 }
 
-fn shipped(path: &str) -> String {
-    let path = repository().join("deploy").join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 /// The queries of the dashboard, with values in place of its variables.
 fn dashboard() -> Vec<String> {
-    let dashboard: Value = serde_json::from_str(&shipped("grafana/dashboards/vigie.json")).expect("JSON");
+    let dashboard: Value =
+        serde_json::from_str(&shipped("deploy/grafana/dashboards/vigie.json", &[])).expect("JSON");
     let mut ids = BTreeSet::new();
     let mut queries = Vec::new();
     let panels = dashboard["panels"].as_array().expect("panels");
@@ -88,15 +84,19 @@ impl Prometheus {
     /// With the shipped files, but for addresses and the pace.
     async fn start(vigie: SocketAddr, node: SocketAddr, postgres: SocketAddr) -> Self {
         let files = Files::new();
-        let config = shipped("prometheus/prometheus.yml")
-            // The exporter of PostgreSQL takes a second to say that there is none.
-            .replace("interval: 15s", "interval: 2s")
-            .replace("127.0.0.1:8082", &vigie.to_string())
-            .replace("127.0.0.1:9100", &node.to_string())
-            .replace("127.0.0.1:9187", &postgres.to_string());
+        let config = shipped(
+            "deploy/prometheus/prometheus.yml",
+            &[
+                // The exporter of PostgreSQL takes a second to say that there is none.
+                ("interval: 15s", "interval: 2s"),
+                ("127.0.0.1:8082", &vigie.to_string()),
+                ("127.0.0.1:9100", &node.to_string()),
+                ("127.0.0.1:9187", &postgres.to_string()),
+            ],
+        );
         let config = files.write("prometheus.yml", &config);
         std::fs::create_dir(files.path().join("rules")).unwrap();
-        files.write("rules/vigie.yml", &shipped("prometheus/rules/vigie.yml"));
+        files.write("rules/vigie.yml", &shipped("deploy/prometheus/rules/vigie.yml", &[]));
         let address = reserve_address();
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", config.display()));
@@ -174,8 +174,8 @@ async fn every_query_runs_on_what_vigie_and_the_exporters_say() {
     prometheus.until("sum(rate(traefik_service_requests_total{code=~\"5..\"}[10s])) >= 0").await;
 
     // Every metric that an alert or a panel names exists, and every panel's query is understood.
-    let documented = std::fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
-    let rules = shipped("prometheus/rules/vigie.yml");
+    let documented = shipped("docs/metrics.md", &[]);
+    let rules = shipped("deploy/prometheus/rules/vigie.yml", &[]);
     let expressions: String =
         rules.split("expr:").skip(1).filter_map(|rule| rule.split("labels:").next()).collect();
     let dashboard = dashboard();
