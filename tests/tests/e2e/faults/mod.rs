@@ -11,6 +11,7 @@ mod retries;
 mod slow_start;
 mod tls_servers;
 mod vanished;
+mod virtual_address;
 
 use std::collections::BTreeMap;
 
