@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use lb_core::breaker;
-use lb_core::route::Rule;
+use lb_core::rewrite::Rewrite;
+use lb_core::route::{Pattern, Rule};
+
+use crate::static_config::EncodedCharacters;
 
 /// One provider's configuration, or the merge of all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -302,6 +305,12 @@ pub enum Middleware {
     InFlightReq(InFlightReq),
     IpAllowList(IpAllowList),
     BasicAuth(BasicAuth),
+    DigestAuth(DigestAuth),
+    EncodedCharacters(EncodedCharacters),
+    PassTlsClientCert(PassTlsClientCert),
+    RedirectRegex(RedirectRegex),
+    ReplacePathRegex(Rewrite),
+    StripPrefixRegex(StripPrefixRegex),
     CircuitBreaker(CircuitBreaker),
     Retry(Retry),
 }
@@ -396,6 +405,59 @@ pub struct BasicAuth {
     pub remove_header: bool,
 }
 
+#[derive(Clone, PartialEq, Eq)]
+pub struct DigestAuth {
+    /// `user:realm` to MD5 of `user:realm:password`, files already read, later entries of `users` win.
+    pub users: BTreeMap<String, String>,
+    pub realm: String,
+    pub header_field: Option<String>,
+    pub remove_header: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectRegex {
+    pub rewrite: Rewrite,
+    pub permanent: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StripPrefixRegex {
+    pub patterns: Vec<Pattern>,
+    /// The same as written.
+    pub texts: Vec<String>,
+}
+
+/// What servers are told of the client's certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassTlsClientCert {
+    pub pem: bool,
+    pub info: Option<ClientCertInfo>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertInfo {
+    pub not_after: bool,
+    pub not_before: bool,
+    pub sans: bool,
+    pub serial_number: bool,
+    pub subject: Option<DistinguishedName>,
+    pub issuer: Option<DistinguishedName>,
+}
+
+/// Which attributes of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DistinguishedName {
+    pub country: bool,
+    pub province: bool,
+    pub locality: bool,
+    pub organization: bool,
+    /// Of subjects only.
+    pub organizational_unit: bool,
+    pub common_name: bool,
+    pub serial_number: bool,
+    pub domain_component: bool,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
     pub expression: breaker::Expression,
@@ -434,6 +496,15 @@ impl std::fmt::Debug for KeyPair {
 impl std::fmt::Debug for BasicAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BasicAuth")
+            .field("users", &self.users.len())
+            .field("realm", &self.realm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for DigestAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DigestAuth")
             .field("users", &self.users.len())
             .field("realm", &self.realm)
             .finish_non_exhaustive()

@@ -11,6 +11,7 @@ pub mod net;
 pub mod operator;
 pub mod rate_limit;
 pub mod retry;
+pub mod rewrite;
 pub mod route;
 pub mod sticky;
 mod syntax;

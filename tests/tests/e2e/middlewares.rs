@@ -5,7 +5,7 @@ use lb_testkit::{Client, Gate, Origin, PATIENCE, Script, eventually};
 use crate::harness::{HOST, Protocol, STATIC_TLS, Vigie, app, app_with, origin};
 
 /// [`app`] behind these middlewares, given as the lines of `http.middlewares`.
-fn behind(names: &str, middlewares: &str, urls: &[String]) -> String {
+pub(crate) fn behind(names: &str, middlewares: &str, urls: &[String]) -> String {
     let lines: String = middlewares.trim().lines().map(|line| format!("    {line}\n")).collect();
     format!("{}  middlewares:\n{lines}", app_with(&format!("middlewares: [{names}]"), "", urls))
 }

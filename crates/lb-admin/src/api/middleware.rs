@@ -3,7 +3,10 @@
 use std::cmp::Ordering;
 
 use lb_config::Kind;
-use lb_config::dynamic::{Headers, IpStrategy, Middleware, RateLimit, Retry, SourceCriterion};
+use lb_config::dynamic::{
+    ClientCertInfo, DistinguishedName, Headers, IpStrategy, Middleware, RateLimit, Retry, SourceCriterion,
+};
+use lb_core::rewrite::Rewrite;
 use serde_json::Value;
 
 use super::object::Object;
@@ -72,6 +75,12 @@ fn kind(middleware: &Middleware) -> &'static str {
         Middleware::InFlightReq(_) => "inFlightReq",
         Middleware::IpAllowList(_) => "ipAllowList",
         Middleware::BasicAuth(_) => "basicAuth",
+        Middleware::DigestAuth(_) => "digestAuth",
+        Middleware::EncodedCharacters(_) => "encodedCharacters",
+        Middleware::PassTlsClientCert(_) => "passTLSClientCert",
+        Middleware::RedirectRegex(_) => "redirectRegex",
+        Middleware::ReplacePathRegex(_) => "replacePathRegex",
+        Middleware::StripPrefixRegex(_) => "stripPrefixRegex",
         Middleware::CircuitBreaker(_) => "circuitBreaker",
         Middleware::Retry(_) => "retry",
     }
@@ -103,6 +112,27 @@ fn options(middleware: &Middleware) -> Value {
             .text("realm", if auth.realm == "traefik" { "" } else { &auth.realm })
             .text("headerField", auth.header_field.as_deref().unwrap_or_default())
             .flag("removeHeader", auth.remove_header),
+        Middleware::DigestAuth(auth) => options
+            .list("users", &vec![MASK; auth.users.len()])
+            .text("realm", if auth.realm == "traefik" { "" } else { &auth.realm })
+            .text("headerField", auth.header_field.as_deref().unwrap_or_default())
+            .flag("removeHeader", auth.remove_header),
+        Middleware::EncodedCharacters(allowed) => options
+            .flag("allowEncodedSlash", allowed.slash)
+            .flag("allowEncodedBackSlash", allowed.back_slash)
+            .flag("allowEncodedNullCharacter", allowed.null_character)
+            .flag("allowEncodedSemicolon", allowed.semicolon)
+            .flag("allowEncodedPercent", allowed.percent)
+            .flag("allowEncodedQuestionMark", allowed.question_mark)
+            .flag("allowEncodedHash", allowed.hash),
+        Middleware::PassTlsClientCert(pass) => {
+            options.flag("pem", pass.pem).some("info", pass.info.as_ref().map(client_cert_info))
+        }
+        Middleware::RedirectRegex(redirect) => {
+            rewrite(&redirect.rewrite).flag("permanent", redirect.permanent)
+        }
+        Middleware::ReplacePathRegex(replace) => rewrite(replace),
+        Middleware::StripPrefixRegex(strip) => options.list("regex", &strip.texts),
         Middleware::CircuitBreaker(breaker) => options
             .set("expression", breaker.expression_text.as_str())
             .duration("checkPeriod", breaker.check_period)
@@ -112,6 +142,33 @@ fn options(middleware: &Middleware) -> Value {
         Middleware::Retry(retry) => self::retry(retry),
     };
     options.build()
+}
+
+fn rewrite(rewrite: &Rewrite) -> Object {
+    Object::new().text("regex", rewrite.regex()).text("replacement", rewrite.replacement())
+}
+
+fn client_cert_info(info: &ClientCertInfo) -> Value {
+    let name = |name: &DistinguishedName| {
+        Object::new()
+            .flag("country", name.country)
+            .flag("province", name.province)
+            .flag("locality", name.locality)
+            .flag("organization", name.organization)
+            .flag("organizationalUnit", name.organizational_unit)
+            .flag("commonName", name.common_name)
+            .flag("serialNumber", name.serial_number)
+            .flag("domainComponent", name.domain_component)
+            .build()
+    };
+    Object::new()
+        .flag("notAfter", info.not_after)
+        .flag("notBefore", info.not_before)
+        .flag("sans", info.sans)
+        .flag("serialNumber", info.serial_number)
+        .some("subject", info.subject.as_ref().map(name))
+        .some("issuer", info.issuer.as_ref().map(name))
+        .build()
 }
 
 fn rate_limit(limit: &RateLimit) -> Object {

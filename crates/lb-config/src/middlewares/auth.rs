@@ -14,10 +14,12 @@ use crate::problem::quoted;
 
 pub(super) fn basic_auth(block: &Block<'_>) -> Option<Middleware> {
     let mut users = BTreeMap::new();
-    if let Some(text) =
-        block.take("usersFile").and_then(|field| field.text()).filter(|text| !text.value.is_empty())
-    {
-        users_file(&text, &mut users);
+    if let Some(text) = block.take("usersFile").and_then(|field| users_file(&field)) {
+        lines(&text, "write `user:hash`", |line| {
+            let (name, hash) = user(line)?;
+            users.insert(name.to_owned(), hash.to_owned());
+            Ok(never_matches(hash).map(|reason| format!("{} can never log in: {reason}", quoted(name))))
+        });
     }
     let listed = block.take("users");
     for text in listed.iter().flat_map(Field::texts) {
@@ -41,13 +43,7 @@ pub(super) fn basic_auth(block: &Block<'_>) -> Option<Middleware> {
         );
     }
     let realm = block.take("realm").and_then(|field| realm(&field));
-    let header = block.take("headerField");
-    let header_field = header.as_ref().and_then(|field| field.string()).filter(|name| !name.is_empty());
-    if let (Some(field), Some(name)) = (&header, &header_field)
-        && !is_token(name)
-    {
-        field.error(format!("{} is not a header name", quoted(name)), None);
-    }
+    let header_field = block.take("headerField").and_then(|field| header_field(&field));
     let remove_header = block.take("removeHeader").and_then(|field| field.boolean()).unwrap_or(false);
     Some(Middleware::BasicAuth(BasicAuth {
         users,
@@ -57,8 +53,18 @@ pub(super) fn basic_auth(block: &Block<'_>) -> Option<Middleware> {
     }))
 }
 
-/// One user per line; blank lines and those that start with `#` do not count.
-fn users_file(text: &Text<'_>, users: &mut BTreeMap<String, String>) {
+/// A `usersFile` that names a file.
+pub(super) fn users_file<'a>(field: &Field<'a>) -> Option<Text<'a>> {
+    field.text().filter(|text| !text.value.is_empty())
+}
+
+/// Has `read` each line of a file of users: one user per line; blank lines and those that begin with `#` do not count.
+/// It says what to warn about, or why the line is none.
+pub(super) fn lines(
+    text: &Text<'_>,
+    hint: &str,
+    mut read: impl FnMut(&str) -> Result<Option<String>, &'static str>,
+) {
     let path = Path::new(text.value);
     text.field.report.note_read(path);
     let content = match read_text(path) {
@@ -73,17 +79,10 @@ fn users_file(text: &Text<'_>, users: &mut BTreeMap<String, String>) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        match user(line) {
-            Ok((name, hash)) => {
-                if let Some(reason) = never_matches(hash) {
-                    text.warn(format!("line {number}: {} can never log in: {reason}", quoted(name)), None);
-                }
-                users.insert(name.to_owned(), hash.to_owned());
-            }
-            Err(reason) => {
-                text.error(format!("line {number}: {reason}"), Some("write `user:hash`".to_owned()));
-                return;
-            }
+        match read(line) {
+            Ok(None) => {}
+            Ok(Some(warning)) => text.warn(format!("line {number}: {warning}"), None),
+            Err(reason) => return text.error(format!("line {number}: {reason}"), Some(hint.to_owned())),
         }
     }
 }
@@ -118,7 +117,15 @@ fn never_matches(hash: &str) -> Option<&'static str> {
     Some("this is no bcrypt, SHA-1 or MD5 hash")
 }
 
-fn realm(field: &Field<'_>) -> Option<String> {
+pub(super) fn header_field(field: &Field<'_>) -> Option<String> {
+    let name = field.string().filter(|name| !name.is_empty())?;
+    if !is_token(&name) {
+        field.error(format!("{} is not a header name", quoted(&name)), None);
+    }
+    Some(name)
+}
+
+pub(super) fn realm(field: &Field<'_>) -> Option<String> {
     let realm = field.string().filter(|realm| !realm.is_empty())?;
     // It is sent between quotes in every refusal.
     if realm.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) {

@@ -1,10 +1,13 @@
 //! `http.middlewares`: one file per family.
 
 mod auth;
+mod client_cert;
+mod digest;
 mod headers;
 mod limits;
 mod paths;
 mod resilience;
+mod rewrites;
 
 use std::cell::RefCell;
 
@@ -16,21 +19,8 @@ use crate::dynamics::Draft;
 use crate::problem::Kind;
 
 /// What Traefik has beyond that; a middleware of such a kind is a problem, never a pass-through.
-const UNSUPPORTED: [&str; 13] = [
-    "buffering",
-    "compress",
-    "contentType",
-    "digestAuth",
-    "encodedCharacters",
-    "errors",
-    "forwardAuth",
-    "grpcWeb",
-    "passTLSClientCert",
-    "plugin",
-    "redirectRegex",
-    "replacePathRegex",
-    "stripPrefixRegex",
-];
+const UNSUPPORTED: [&str; 7] =
+    ["buffering", "compress", "contentType", "errors", "forwardAuth", "grpcWeb", "plugin"];
 
 /// The kinds of one middleware, read as they are found.
 struct Kinds<'b, 'a> {
@@ -58,15 +48,21 @@ pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> 
     kinds.of("basicAuth", auth::basic_auth);
     kinds.of("chain", |block| chain(draft, name, block));
     kinds.of("circuitBreaker", resilience::circuit_breaker);
+    kinds.of("digestAuth", digest::digest_auth);
+    kinds.of("encodedCharacters", rewrites::encoded_characters);
     kinds.of("headers", headers::headers);
     kinds.of("inFlightReq", limits::in_flight_req);
     kinds.of("ipAllowList", limits::ip_allow_list);
     kinds.of("ipWhiteList", limits::ip_white_list);
+    kinds.of("passTLSClientCert", client_cert::pass_tls_client_cert);
     kinds.of("rateLimit", limits::rate_limit);
+    kinds.of("redirectRegex", rewrites::redirect_regex);
     kinds.of("redirectScheme", paths::redirect_scheme);
     kinds.of("replacePath", paths::replace_path);
+    kinds.of("replacePathRegex", rewrites::replace_path_regex);
     kinds.of("retry", resilience::retry);
     kinds.of("stripPrefix", paths::strip_prefix);
+    kinds.of("stripPrefixRegex", rewrites::strip_prefix_regex);
     let mut found = kinds.found.into_inner();
     let others = UNSUPPORTED.iter().filter(|kind| block.take_unlisted(kind).is_some()).count();
     match found.len() + others {
@@ -104,11 +100,7 @@ mod tests {
     fn a_middleware_has_one_kind() {
         for (text, expected) in [
             ("{}", ": the middleware has no kind"),
-            ("{compress: {}}", "compress: `compress` is not supported yet"),
-            (
-                "{redirectRegex: {regex: a, replacement: b}}",
-                "redirectRegex: `redirectRegex` is not supported yet",
-            ),
+            ("{plugin: {demo: {a: b}}}", "plugin: `plugin` is not supported yet"),
             ("{headers: {frameDeny: true}, retry: {attempts: 2}}", ": a middleware can be of one kind only"),
             ("{header: {frameDeny: true}}", "header: there is no key `header` here"),
             ("{stripPrefix: {}}", "stripPrefix: cannot be a standalone element: `{}` is empty"),

@@ -11,13 +11,14 @@ use std::str::Chars;
 /// Compiled size of one expression. Chosen: everyday expressions take some ten KiB.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 
+/// A compiled expression; clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(regex::Regex);
+pub struct Pattern(regex::Regex);
 
 impl Pattern {
     /// # Errors
     /// What is wrong, in one line.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut builder = regex::RegexBuilder::new(&translate(text));
         builder.size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES);
         builder.build().map(Self).map_err(|error| match error {
@@ -34,6 +35,15 @@ impl Pattern {
     /// Unanchored, as in Go.
     pub(super) fn is_match(&self, text: &str) -> bool {
         self.0.is_match(text)
+    }
+
+    /// The leftmost match.
+    pub fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
+        self.0.find(text).map(|found| found.as_str())
+    }
+
+    pub(crate) fn regex(&self) -> &regex::Regex {
+        &self.0
     }
 }
 

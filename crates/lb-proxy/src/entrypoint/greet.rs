@@ -22,6 +22,7 @@ use crate::http::forwarded::{Peer, is_trusted};
 use crate::http::h1::H1;
 use crate::http::h1_serve::{self, LAME_DUCK};
 use crate::http::h2_serve;
+use crate::middleware::Certificates;
 use crate::stream::{Prefixed, Stream};
 use crate::tls::{UNRECOGNIZED_NAME, config_for_suites};
 use crate::worker::{Watch, Worker};
@@ -51,12 +52,14 @@ pub(crate) fn serve(
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let open = worker.shard.connection(entry.label);
     let greeted = Box::pin(async move {
-        let Greeting { stream, speaks, client, tls, seat } =
+        let Greeting { stream, speaks, client, mut tls, seat } =
             greet(&worker, &entry, tcp, client, &mut watch).await?;
         let slot = if let Speaks::Http1 { .. } = speaks { watch.slot() } else { None };
+        let mut peer = Peer::new(client.ip(), tls.is_some());
+        peer.certificates = tls.as_mut().and_then(|tls| tls.certificates.take());
         let connection = Rc::new(Connection {
             trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
-            peer: Rc::new(Peer::new(client.ip(), tls.is_some())),
+            peer: Rc::new(peer),
             client,
             tls,
             entry,
@@ -304,6 +307,7 @@ async fn handshake(
                 version,
                 cipher,
                 client_subject,
+                certificates: Certificates::new(session.peer_certificates()),
             };
             let stream = Stream::Client(Box::new(stream));
             let speaks = if speaks_h2 {

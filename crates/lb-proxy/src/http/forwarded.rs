@@ -13,6 +13,8 @@ use lb_config::static_config::TrustedPeers;
 use lb_http1::{FieldName, Head};
 use smallvec::SmallVec;
 
+use crate::middleware::Certificates;
+
 const REAL_IP: FieldName = FieldName::new("X-Real-Ip");
 const FORWARDED_FOR: FieldName = FieldName::new("X-Forwarded-For");
 const FORWARDED_HOST: FieldName = FieldName::new("X-Forwarded-Host");
@@ -26,13 +28,15 @@ pub(crate) struct Peer {
     pub(crate) ip_text: Box<str>,
     /// Whether the connection uses TLS.
     pub(crate) secure: bool,
+    /// What the client has shown of itself in the TLS handshake.
+    pub(crate) certificates: Option<Box<Certificates>>,
 }
 
 impl Peer {
     /// An IPv4 address that arrived on an IPv6 socket (`::ffff:192.0.2.1`) counts as the IPv4 address it is.
     pub(crate) fn new(ip: IpAddr, secure: bool) -> Self {
         let ip = ip.to_canonical();
-        Self { ip, ip_text: ip.to_string().into(), secure }
+        Self { ip, ip_text: ip.to_string().into(), secure, certificates: None }
     }
 }
 

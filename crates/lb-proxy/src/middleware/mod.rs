@@ -4,24 +4,32 @@
 mod allow_list;
 mod auth;
 mod circuit_breaker;
+mod client_cert;
+mod digest;
+mod go_url;
 mod headers;
 mod limits;
 mod path;
+mod path_regex;
 mod redirect;
+mod redirect_regex;
 mod source;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_config::dynamic::Middleware as Config;
-use lb_config::dynamic::Retry;
+use lb_config::dynamic::{self as config, Middleware as Config, Retry};
 use lb_config::static_config::EncodedCharacters;
+use lb_core::rewrite::Rewrite;
+use lb_core::route::Pattern;
 use lb_observe::metrics::{LabelId, Metrics};
 
 pub(crate) use allow_list::AllowList;
 pub(crate) use auth::{BasicAuth, Check, Checked};
 pub(crate) use circuit_breaker::{CircuitBreaker, NamedBreaker};
+pub(crate) use client_cert::Certificates;
+pub(crate) use digest::DigestAuth;
 pub(crate) use headers::Headers;
 pub(crate) use limits::{InFlight, RateLimit};
 pub(crate) use redirect::RedirectScheme;
@@ -48,6 +56,13 @@ pub(crate) enum Middleware {
     InFlight(InFlight),
     AllowList(AllowList),
     BasicAuth(Box<BasicAuth>),
+    DigestAuth(Box<DigestAuth>),
+    /// The middleware `encodedCharacters`.
+    EncodedPath(EncodedCharacters),
+    PassTlsClientCert(config::PassTlsClientCert),
+    RedirectRegex(config::RedirectRegex),
+    ReplacePathRegex(Rewrite),
+    StripPrefixRegex(Vec<Pattern>),
     CircuitBreaker(CircuitBreaker),
     /// Carried out by whoever runs the chain: everything behind it may run again.
     Retry(Retry),
@@ -93,6 +108,12 @@ impl Middleware {
             Config::InFlightReq(options) => Self::InFlight(InFlight::new(options, build)),
             Config::IpAllowList(options) => Self::AllowList(AllowList::new(options)),
             Config::BasicAuth(options) => Self::BasicAuth(Box::new(BasicAuth::new(options, build))),
+            Config::DigestAuth(options) => Self::DigestAuth(Box::new(DigestAuth::new(options, build)?)),
+            Config::EncodedCharacters(allowed) => Self::EncodedPath(*allowed),
+            Config::PassTlsClientCert(options) => Self::PassTlsClientCert(options.clone()),
+            Config::RedirectRegex(options) => Self::RedirectRegex(options.clone()),
+            Config::ReplacePathRegex(rewrite) => Self::ReplacePathRegex(rewrite.clone()),
+            Config::StripPrefixRegex(options) => Self::StripPrefixRegex(options.patterns.clone()),
             Config::CircuitBreaker(options) => Self::CircuitBreaker(CircuitBreaker::new(options, build)),
             Config::Retry(options) => Self::Retry(options.clone()),
             Config::Chain { .. } => return Err("a chain has no instance of its own".to_owned()),
@@ -122,6 +143,12 @@ impl Middleware {
             Self::InFlight(limit) => limit.on_request(x),
             Self::AllowList(list) => list.on_request(x),
             Self::BasicAuth(auth) => auth.on_request(x),
+            Self::DigestAuth(auth) => auth.on_request(x),
+            Self::EncodedPath(allowed) => path::check_encoded(x, allowed),
+            Self::PassTlsClientCert(options) => client_cert::on_request(options, x),
+            Self::RedirectRegex(redirect) => redirect_regex::on_request(redirect, x),
+            Self::ReplacePathRegex(rewrite) => path_regex::replace_path(x, rewrite),
+            Self::StripPrefixRegex(patterns) => path_regex::strip_prefix(x, patterns),
             Self::CircuitBreaker(breaker) => breaker.on_request(x),
             Self::Retry(_) => Step::Next,
         }

@@ -15,7 +15,7 @@ pub(super) fn check_encoded(x: &Exchange, allowed: &EncodedCharacters) -> Step {
 }
 
 /// Puts `path` in place of the path; the query stays.
-fn set_path(x: &mut Exchange, path: &str) {
+pub(super) fn set_path(x: &mut Exchange, path: &str) {
     let target = match x.head.target().split_once('?') {
         Some((_, query)) => format!("{path}?{query}"),
         None => path.to_owned(),
@@ -26,11 +26,18 @@ fn set_path(x: &mut Exchange, path: &str) {
 pub(super) fn strip_prefix(x: &mut Exchange, prefixes: &[String]) -> Step {
     let (path, _) = split_target(x.head.target());
     // The prefix is compared with the decoded path, and as many encoded bytes are taken away.
-    let Some((prefix, rest)) =
-        prefixes.iter().find_map(|prefix| Some((prefix, decoded_prefix(path, prefix)?)))
-    else {
-        return Step::Next;
-    };
+    let found = prefixes
+        .iter()
+        .find_map(|prefix| Some((prefix.as_bytes(), decoded_prefix(path, prefix.as_bytes())?.len())));
+    let Some((prefix, left)) = found else { return Step::Next };
+    let cut = path.len() - left;
+    cut_off(x, cut, prefix)
+}
+
+/// Takes so many bytes off the front of the path, which are `prefix` in escaped form, and names it to the server.
+pub(super) fn cut_off(x: &mut Exchange, cut: usize, prefix: &[u8]) -> Step {
+    let (path, _) = split_target(x.head.target());
+    let rest = &path[cut..];
     // With an encoded slash behind the prefix only the decoded path begins as a path has to: it is what goes on, and
     // what must not climb out of anything.
     let stripped = if rest.starts_with("%2F") {
@@ -43,9 +50,8 @@ pub(super) fn strip_prefix(x: &mut Exchange, prefixes: &[String]) -> Step {
     if !is_canonical(stripped.as_deref().unwrap_or(rest)) {
         return Step::Respond(Local::plain(400, "Bad Request"));
     }
-    let cut = path.len() - rest.len();
     // Nothing left stays nothing, for a prefix added behind this; it leaves as `/`.
-    x.head.append("X-Forwarded-Prefix", prefix.as_bytes());
+    x.head.append("X-Forwarded-Prefix", prefix);
     match stripped {
         Some(path) => set_path(x, &path),
         None => x.head.strip_target(cut),
@@ -54,9 +60,9 @@ pub(super) fn strip_prefix(x: &mut Exchange, prefixes: &[String]) -> Step {
 }
 
 /// What is left of the escaped `path` behind `prefix`, which is compared decoded.
-fn decoded_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+pub(super) fn decoded_prefix<'a>(path: &'a str, prefix: &[u8]) -> Option<&'a str> {
     let mut rest = path.as_bytes();
-    for wanted in prefix.bytes() {
+    for &wanted in prefix {
         let (byte, length) = match rest {
             [b'%', high, low, ..] => (hex(*high)? << 4 | hex(*low)?, 3),
             [byte, ..] => (*byte, 1),
@@ -70,12 +76,12 @@ fn decoded_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.get(path.len() - rest.len()..)
 }
 
-fn hex(digit: u8) -> Option<u8> {
+pub(super) fn hex(digit: u8) -> Option<u8> {
     (digit as char).to_digit(16).map(|value| value as u8)
 }
 
 /// Without dot segments and double slashes: what is stripped must not open another path.
-fn is_canonical(path: &str) -> bool {
+pub(super) fn is_canonical(path: &str) -> bool {
     !path.contains("//") && path.split('/').all(|segment| segment != "." && segment != "..")
 }
 
@@ -103,7 +109,7 @@ pub(super) fn replace_path(x: &mut Exchange, path: &str) -> Step {
 
 /// `path`, which may hold escapes, as it goes on the wire: as it stands where it is a valid path, else decoded and
 /// escaped anew, as Go's `URL.EscapedPath` does. An error is the position of an escape that is none.
-fn escaped_path(path: &str) -> Result<Cow<'_, str>, usize> {
+pub(super) fn escaped_path(path: &str) -> Result<Cow<'_, str>, usize> {
     let bytes = path.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut valid = true;
@@ -123,12 +129,12 @@ fn escaped_path(path: &str) -> Result<Cow<'_, str>, usize> {
     Ok(if valid { Cow::Borrowed(path) } else { Cow::Owned(escape(&decoded)) })
 }
 
-fn bad_escape(path: &str, at: usize) -> &str {
+pub(super) fn bad_escape(path: &str, at: usize) -> &str {
     path.get(at..(at + 3).min(path.len())).unwrap_or("%")
 }
 
 /// The bytes of a path whose escapes are sound, which normalising has seen to.
-fn decode(path: &str) -> Vec<u8> {
+pub(super) fn decode(path: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -147,10 +153,15 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~$&+,/:;=@".contains(&byte)
 }
 
-fn escape(path: &[u8]) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for &byte in path {
-        if is_plain(byte) {
+pub(super) fn escape(path: &[u8]) -> String {
+    escape_except(path, b"-._~$&+,/:;=@")
+}
+
+/// Everything but letters, digits and `plain`.
+pub(super) fn escape_except(bytes: &[u8], plain: &[u8]) -> String {
+    let mut escaped = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
             escaped.push(char::from(byte));
         } else {
             escaped.push_str(&format!("%{byte:02X}"));

@@ -34,26 +34,39 @@ impl RedirectScheme {
             ":443" => current == "https",
             _ => false,
         };
-        let mut target = Cow::Borrowed(x.head.target());
-        if let Some(query) = &x.raw_query {
-            let (path, _) = split_target(&target);
-            target = Cow::Owned(format!("{path}?{query}"));
-        }
-        // A prefix may have been stripped down to nothing, which leaves as `/`.
-        let slash = if matches!(target.as_bytes(), [] | [b'?', ..]) { "/" } else { "" };
-        let location = format!("{}://{host}{}{slash}{target}", self.scheme, self.port);
+        let target = asked_for(x);
+        let location = format!("{}://{host}{}{target}", self.scheme, self.port);
         let authority = if implied { host } else { authority };
-        if location == format!("{current}://{authority}{slash}{target}") {
+        if location == format!("{current}://{authority}{target}") {
             return Step::Next;
         }
-        let status = match (self.permanent, x.head.method()) {
-            (false, "GET") => 302,
-            (false, _) => 307,
-            (true, "GET") => 301,
-            (true, _) => 308,
-        };
-        Step::Respond(Local::status_text(status).with("Location", location))
+        redirection(x, self.permanent, location)
     }
+}
+
+/// The path and query to give back to the client: the query as it came.
+pub(super) fn asked_for(x: &Exchange) -> Cow<'_, str> {
+    let target = x.head.target();
+    // A prefix may have been stripped down to nothing, which leaves as `/`.
+    let slash = if matches!(target.as_bytes(), [] | [b'?', ..]) { "/" } else { "" };
+    match &x.raw_query {
+        Some(query) => {
+            let (path, _) = split_target(target);
+            Cow::Owned(format!("{slash}{path}?{query}"))
+        }
+        None if slash.is_empty() => Cow::Borrowed(target),
+        None => Cow::Owned(format!("{slash}{target}")),
+    }
+}
+
+pub(super) fn redirection(x: &Exchange, permanent: bool, location: String) -> Step {
+    let status = match (permanent, x.head.method()) {
+        (false, "GET") => 302,
+        (false, _) => 307,
+        (true, "GET") => 301,
+        (true, _) => 308,
+    };
+    Step::Respond(Local::status_text(status).with("Location", location))
 }
 
 /// What the client used, as far as those before us tell.
