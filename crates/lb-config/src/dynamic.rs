@@ -2,6 +2,8 @@
 //!
 //! Maps are keyed by qualified name (`api@file`), and every reference inside is qualified too.
 
+mod asking;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use lb_core::rewrite::Rewrite;
 use lb_core::route::{Pattern, Rule};
 
 use crate::static_config::EncodedCharacters;
+
+pub use asking::{Errors, ForwardAuth};
 
 /// One provider's configuration, or the merge of all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -312,6 +316,8 @@ pub enum Middleware {
     ReplacePathRegex(Rewrite),
     StripPrefixRegex(StripPrefixRegex),
     CircuitBreaker(CircuitBreaker),
+    Errors(Errors),
+    ForwardAuth(Box<ForwardAuth>),
     Retry(Retry),
 }
 

@@ -71,8 +71,13 @@ pub(crate) fn certificate_list(field: &Field<'_>) -> Vec<Pem> {
 
 /// `certFile` and `keyFile` of a block.
 pub(crate) fn key_pair(block: &Block<'_>) -> Option<KeyPair> {
-    let cert = block.require("certFile", "name a PEM file with the certificate chain");
-    let key = block.require("keyFile", "name a PEM file with the private key");
+    pair(block, "certFile", "keyFile")
+}
+
+/// The same under other keys.
+pub(crate) fn pair(block: &Block<'_>, cert: &'static str, key: &'static str) -> Option<KeyPair> {
+    let cert = block.require(cert, "name a PEM file with the certificate chain");
+    let key = block.require(key, "name a PEM file with the private key");
     let cert = cert.and_then(|field| field.text()).and_then(|text| certificates(&text));
     let key = key.and_then(|field| field.text()).and_then(|text| {
         let (pem, origin) = content(&text)?;

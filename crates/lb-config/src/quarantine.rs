@@ -365,11 +365,13 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
                 .into_iter()
                 .for_each(|s| add(Kind::ServersTransport, &s.servers_transport));
         }
-        Kind::Middleware => {
-            if let Some(Middleware::Chain { middlewares }) = config.middlewares.get(name) {
+        Kind::Middleware => match config.middlewares.get(name) {
+            Some(Middleware::Chain { middlewares }) => {
                 middlewares.iter().for_each(|middleware| add(Kind::Middleware, middleware));
             }
-        }
+            Some(Middleware::Errors(errors)) => add(Kind::Service, &errors.service),
+            _ => {}
+        },
         Kind::ServersTransport | Kind::TlsOptions | Kind::Certificate | Kind::File => {}
     }
     found

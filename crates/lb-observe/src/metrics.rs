@@ -117,6 +117,9 @@ struct Inner {
     ejections: Events,
     ejections_overflow: Events,
     rate_limited: Events,
+    forward_auth: Events,
+    forward_auth_times: Mutex<FxHashMap<LabelId, Probes>>,
+    error_pages: Events,
     breaker_transitions: Events,
     removed_closed: AtomicU64,
     handed_over: AtomicU64,
@@ -156,6 +159,9 @@ impl Metrics {
             ejections: Events::default(),
             ejections_overflow: Events::default(),
             rate_limited: Events::default(),
+            forward_auth: Events::default(),
+            forward_auth_times: Mutex::default(),
+            error_pages: Events::default(),
             breaker_transitions: Events::default(),
             removed_closed: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
@@ -284,6 +290,20 @@ impl Metrics {
     /// One health probe of a server; `check_type` is `http` or `grpc`.
     pub fn probed(&self, check_type: &'static str, server: LabelId, passed: bool, took: Duration) {
         self.inner.probes.lock().entry((check_type, server)).or_default().record(passed, took);
+    }
+
+    /// What an auth server said, or that it was not asked (no time): `allowed`, `denied`, `error`, `too_large`.
+    pub fn forward_auth(&self, middleware: LabelId, outcome: &'static str, took: Option<Duration>) {
+        self.inner.forward_auth.count(middleware, outcome);
+        if let Some(took) = took {
+            let mut times = self.inner.forward_auth_times.lock();
+            times.entry(middleware).or_default().record(outcome != "error", took);
+        }
+    }
+
+    /// An answer was replaced; `outcome` is `served` or `failed`.
+    pub fn error_page(&self, middleware: LabelId, outcome: &'static str) {
+        self.inner.error_pages.count(middleware, outcome);
     }
 
     /// A configuration came into force.

@@ -9,7 +9,7 @@ use lb_http1::Head;
 use smallvec::SmallVec;
 
 use crate::http::forwarded::Peer;
-use crate::middleware::NamedBreaker;
+use crate::middleware::{AuthCookie, NamedBreaker};
 
 /// Pooled by the worker: its heads keep their buffers from one request to the next.
 pub(crate) struct Exchange {
@@ -26,6 +26,8 @@ pub(crate) struct Exchange {
     pub(crate) permits: SmallVec<[Permit; 1]>,
     /// Breakers on the way, with the status that passed each; told when the exchange ends.
     pub(crate) breakers: SmallVec<[(Arc<NamedBreaker>, u16); 1]>,
+    /// What auth servers want the client to keep.
+    pub(crate) auth_cookies: Vec<AuthCookie>,
     /// The client's target, host and `X-Forwarded-For`, kept for the access log because middlewares rewrite the head.
     pub(crate) original_target: String,
     pub(crate) original_host: String,
@@ -52,6 +54,7 @@ impl Exchange {
             user: None,
             permits: SmallVec::new(),
             breakers: SmallVec::new(),
+            auth_cookies: Vec::new(),
             original_target: String::new(),
             original_host: String::new(),
             original_forwarded_for: String::new(),
@@ -73,6 +76,7 @@ impl Exchange {
         self.user = None;
         self.permits.clear();
         self.breakers.clear();
+        self.auth_cookies.clear();
         self.original_target.clear();
         self.original_host.clear();
         self.original_forwarded_for.clear();

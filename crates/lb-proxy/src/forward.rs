@@ -3,11 +3,12 @@
 //! One task does everything: it writes the request on, copies its body while it waits for the
 //! answer, and copies the answer back, in both directions at once where both have something to say.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lb_core::balance::{CookieMatch, Pick, Picked};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::exchange::Exchange;
-use crate::http::body::{Pump, PumpError, Source};
+use crate::http::body::{Fill, Pump, PumpError, Source};
 use crate::http::downstream::Downstream;
 use crate::http::forwarded;
 use crate::http::h1::H1;
@@ -45,6 +46,9 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// share the next one, which may end before it has come to all of them. As Go's client has it.
 const WENT_AWAY: u8 = 6;
 
+/// So much of an answer's body is read only to keep its connection; chosen, beyond it a new one costs less.
+const MOST_DISCARDED: usize = 64 * 1024;
+
 /// An answer whose head has arrived in [`Exchange::response`].
 pub(crate) struct Answer<'a> {
     pub(crate) up: Up,
@@ -69,7 +73,7 @@ pub(crate) enum Called<'a> {
 /// Asks the service's servers until one answers or no further try is safe.
 pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service: &'a Service) -> Called<'a> {
     let worker = p.worker;
-    let mut service = p.renewed.get().map_or(service, |renewed| &**renewed);
+    let mut service = p.renewed.and_then(OnceCell::get).map_or(service, |renewed| &**renewed);
     let upgrade = lb_http1::wants_upgrade(&p.x.head).map(Box::<str>::from);
     let cookie = service.sticky.as_ref().and_then(|cookie| {
         let mut lines = p.x.head.get_all("cookie");
@@ -96,12 +100,14 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
                 (None, None) => return Called::NoServer,
                 // Boxed: rare, and others need not make room for it.
                 (None, Some(queue)) => {
-                    let follows = pick.tried.is_empty() && p.renewed.get().is_none();
+                    let follows = pick.tried.is_empty() && p.renewed.is_some_and(|cell| cell.get().is_none());
                     match Box::pin(room::wait(worker, service, queue, &pick, follows, p.down)).await {
                         Ok((picked, None)) => picked,
                         Ok((picked, Some(newer))) => {
-                            service = &**p.renewed.get_or_init(|| newer);
-                            target = target_to_prefix(service, &p.x.head);
+                            if let Some(renewed) = p.renewed {
+                                service = &**renewed.get_or_init(|| newer);
+                                target = target_to_prefix(service, &p.x.head);
+                            }
                             picked
                         }
                         Err(no_room) => return no_room.called(last),
@@ -245,15 +251,15 @@ fn stick(x: &mut Exchange, service: &Service, endpoint: &Endpoint, matched: Cook
     }
 }
 
-struct Failed {
-    failure: Failure,
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
     /// No byte of the client's body was taken and no interim answer seen: the request can be sent again.
     untouched: bool,
 }
 
-/// One try on one server: connect or reuse, send, wait for the head of the answer.
+/// One try on one server, of `picked`: connect or reuse, send, wait for the head of the answer.
 #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
-fn attempt<'a, D: Downstream>(
+pub(crate) fn attempt<'a, D: Downstream>(
     p: &mut Passage<'_, '_, D>,
     endpoint: &'a Arc<Endpoint>,
     mut picked: Option<Picked>,
@@ -582,6 +588,23 @@ impl Answer<'_> {
                 connection,
                 Instant::from_std(worker.recently()),
             );
+        }
+    }
+
+    /// Lets go of an answer that the client does not get: the connection is kept where the rest of the body has come.
+    pub(crate) fn discard(mut self, worker: &Worker) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut left = MOST_DISCARDED;
+        loop {
+            match self.up.poll_fill(&mut cx) {
+                Poll::Ready(Ok(Fill::End)) => return self.release(worker),
+                Poll::Ready(Ok(Fill::Data)) if self.up.data().len() <= left => {
+                    let count = self.up.data().len();
+                    left -= count;
+                    self.up.consume(count);
+                }
+                _ => return,
+            }
         }
     }
 

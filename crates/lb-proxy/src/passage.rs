@@ -25,7 +25,8 @@ pub(crate) struct Passage<'a, 'r, D> {
     pub(crate) patience: Patience,
     pub(crate) outcome: &'a mut Outcome<'r>,
     /// The router's service as a reload has it that came while the request waited for room.
-    pub(crate) renewed: &'r OnceCell<Arc<Service>>,
+    /// `None`: it keeps to the version it has.
+    pub(crate) renewed: Option<&'r OnceCell<Arc<Service>>>,
 }
 
 /// Limits of the client's side that matter while forwarding.

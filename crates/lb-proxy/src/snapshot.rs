@@ -36,6 +36,8 @@ pub struct Snapshot {
     /// By name: where the next snapshot finds the state to keep.
     routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
+    /// By middleware.
+    auth_servers: HashMap<String, Arc<AuthServer>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     /// Ids of the endpoints in use; pools of others are closed.
     pub(crate) endpoints: HashSet<u64>,
@@ -93,6 +95,12 @@ pub(crate) struct Service {
     pub(crate) retry_after: u64,
 }
 
+/// The one server that a `forwardAuth` asks, with what every server has: pools, a resolver, timeouts.
+pub(crate) struct AuthServer {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) live: LiveService,
+}
+
 /// What may be tried again.
 pub(crate) struct Retries {
     pub(crate) settings: RetryBudget,
@@ -115,10 +123,11 @@ impl Snapshot {
             for route in entry.plain.routes().iter().chain(entry.secure.routes()) {
                 labels.extend([route.value.label, route.value.service]);
                 labels.extend(route.value.middlewares.iter().filter_map(Middleware::label));
-                if let Target::Service(service) = &route.value.target {
-                    labels.extend(service.endpoints.iter().map(|endpoint| endpoint.label));
-                }
             }
+        }
+        for service in self.services.values() {
+            labels.insert(service.label);
+            labels.extend(service.endpoints.iter().map(|endpoint| endpoint.label));
         }
         labels
     }
@@ -142,6 +151,10 @@ impl Snapshot {
             for endpoint in service.endpoints.iter().filter(|known| !next.endpoints.contains(&known.id)) {
                 endpoint.retired.get_or_init(|| patience);
             }
+        }
+        for server in self.auth_servers.values().filter(|known| !next.endpoints.contains(&known.endpoint.id))
+        {
+            server.endpoint.retired.get_or_init(|| None);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use lb_config::Kind;
 use lb_config::dynamic::{
-    ClientCertInfo, DistinguishedName, Headers, IpStrategy, Middleware, RateLimit, Retry, SourceCriterion,
+    ClientCertInfo, DistinguishedName, Errors, ForwardAuth, Headers, IpStrategy, Middleware, RateLimit,
+    Retry, SourceCriterion,
 };
 use lb_core::rewrite::Rewrite;
 use serde_json::Value;
@@ -82,6 +83,8 @@ fn kind(middleware: &Middleware) -> &'static str {
         Middleware::ReplacePathRegex(_) => "replacePathRegex",
         Middleware::StripPrefixRegex(_) => "stripPrefixRegex",
         Middleware::CircuitBreaker(_) => "circuitBreaker",
+        Middleware::Errors(_) => "errors",
+        Middleware::ForwardAuth(_) => "forwardAuth",
         Middleware::Retry(_) => "retry",
     }
 }
@@ -139,6 +142,8 @@ fn options(middleware: &Middleware) -> Value {
             .duration("fallbackDuration", breaker.fallback_duration)
             .duration("recoveryDuration", breaker.recovery_duration)
             .set("responseCode", breaker.response_code),
+        Middleware::Errors(errors) => self::errors(errors),
+        Middleware::ForwardAuth(auth) => forward_auth(auth),
         Middleware::Retry(retry) => self::retry(retry),
     };
     options.build()
@@ -204,8 +209,49 @@ fn texts(values: &[impl ToString]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
 }
 
+fn range((from, to): &(u16, u16)) -> String {
+    if from == to { from.to_string() } else { format!("{from}-{to}") }
+}
+
+fn errors(errors: &Errors) -> Object {
+    let rewrites = errors.status_rewrites.iter();
+    let rewrites = rewrites.fold(Object::new(), |rewrites, (from, to)| rewrites.set(&range(from), *to));
+    let headers = errors.error_request_headers.as_ref();
+    Object::new()
+        .list("status", &errors.status.iter().map(range).collect::<Vec<_>>())
+        .object("statusRewrites", rewrites.build())
+        .set("service", errors.service.as_str())
+        .text("query", &errors.query)
+        .some("errorRequestHeaders", headers.cloned())
+}
+
+fn forward_auth(auth: &ForwardAuth) -> Object {
+    let (body, response) = auth.bounds_written;
+    let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let tls = Object::new()
+        .text("ca", if auth.transport.root_cas.is_empty() { "" } else { MASK })
+        .text("cert", if auth.transport.certificates.is_empty() { "" } else { MASK })
+        .text("key", if auth.transport.certificates.is_empty() { "" } else { MASK })
+        .flag("insecureSkipVerify", auth.transport.insecure_skip_verify);
+    Object::new()
+        .set("address", auth.address.as_str())
+        .object("tls", tls.build())
+        .some("trustForwardHeader", auth.trust_forward_header)
+        .list("authResponseHeaders", &auth.auth_response_headers)
+        .text("authResponseHeadersRegex", auth.auth_response_headers_regex.as_deref().unwrap_or_default())
+        .list("authRequestHeaders", &auth.auth_request_headers)
+        .list("addAuthCookiesToResponse", &auth.add_auth_cookies_to_response)
+        .text("headerField", auth.header_field.as_deref().unwrap_or_default())
+        .flag("forwardBody", auth.forward_body)
+        // Traefik's way to say that nothing is written, which is never without a bound here.
+        .set("maxBodySize", if body { bytes(auth.max_body_bytes) } else { -1 })
+        .some("maxResponseBodySize", response.then(|| bytes(auth.max_response_body_bytes)))
+        .flag("preserveLocationHeader", auth.preserve_location_header)
+        .flag("preserveRequestMethod", auth.preserve_request_method)
+        .text("authSigninURL", auth.auth_signin_url.as_deref().unwrap_or_default())
+}
+
 fn retry(retry: &Retry) -> Object {
-    let range = |(from, to): &(u16, u16)| if from == to { from.to_string() } else { format!("{from}-{to}") };
     let nonzero = |duration: std::time::Duration| Some(duration).filter(|duration| !duration.is_zero());
     Object::new()
         .set("attempts", retry.attempts)

@@ -1,6 +1,6 @@
 //! The `headers` middleware: custom fields, CORS, security.
 
-use crate::decode::{Block, Field};
+use crate::decode::{Block, Field, Text};
 use crate::dynamic::{Headers, Middleware};
 use crate::net::is_token;
 use crate::problem::quoted;
@@ -97,7 +97,7 @@ fn values(field: &Field<'_>) -> Vec<String> {
     values
 }
 
-fn names(field: &Field<'_>) -> Vec<String> {
+pub(super) fn names(field: &Field<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for text in field.texts() {
         if is_token(text.value) {
@@ -110,23 +110,19 @@ fn names(field: &Field<'_>) -> Vec<String> {
 }
 
 fn patterns(field: &Field<'_>) -> Vec<String> {
-    let mut patterns = Vec::new();
-    for text in field.texts() {
-        match regex::Regex::new(text.value) {
-            Ok(_) => patterns.push(text.value.to_owned()),
-            Err(error) => {
-                // The crate draws the place on several lines; the last one is the reason.
-                let drawn = error.to_string();
-                let reason = drawn.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                let hint = "look-around and back-references do not exist here".to_owned();
-                text.error(
-                    format!("{} is not a regular expression: {reason}", quoted(text.value)),
-                    Some(hint),
-                );
-            }
-        }
+    field.texts().iter().filter_map(pattern).collect()
+}
+
+pub(super) fn pattern(text: &Text<'_>) -> Option<String> {
+    if let Err(error) = regex::Regex::new(text.value) {
+        // The crate draws the place on several lines; the last one is the reason.
+        let drawn = error.to_string();
+        let reason = drawn.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let hint = "look-around and back-references do not exist here".to_owned();
+        text.error(format!("{} is not a regular expression: {reason}", quoted(text.value)), Some(hint));
+        return None;
     }
-    patterns
+    Some(text.value.to_owned())
 }
 
 #[cfg(test)]

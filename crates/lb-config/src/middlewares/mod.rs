@@ -1,5 +1,6 @@
 //! `http.middlewares`: one file per family.
 
+mod asking;
 mod auth;
 mod client_cert;
 mod digest;
@@ -19,8 +20,7 @@ use crate::dynamics::Draft;
 use crate::problem::Kind;
 
 /// What Traefik has beyond that; a middleware of such a kind is a problem, never a pass-through.
-const UNSUPPORTED: [&str; 7] =
-    ["buffering", "compress", "contentType", "errors", "forwardAuth", "grpcWeb", "plugin"];
+const UNSUPPORTED: [&str; 5] = ["buffering", "compress", "contentType", "grpcWeb", "plugin"];
 
 /// The kinds of one middleware, read as they are found.
 struct Kinds<'b, 'a> {
@@ -50,6 +50,8 @@ pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> 
     kinds.of("circuitBreaker", resilience::circuit_breaker);
     kinds.of("digestAuth", digest::digest_auth);
     kinds.of("encodedCharacters", rewrites::encoded_characters);
+    kinds.of("errors", |block| asking::errors(draft, name, block));
+    kinds.of("forwardAuth", asking::forward_auth);
     kinds.of("headers", headers::headers);
     kinds.of("inFlightReq", limits::in_flight_req);
     kinds.of("ipAllowList", limits::ip_allow_list);

@@ -177,6 +177,19 @@ fn transports_options_and_chains_are_followed() {
 }
 
 #[test]
+fn pages_that_a_middleware_needs_stay() {
+    let text = "http: {routers: {r: {rule: 'Host(`a`)', service: s, middlewares: e}}, \
+                services: {s: {loadBalancer: {servers: [{url: 'http://a'}]}}, p: {loadBalancer: {servers: [{url: 'http://p'}]}}}, \
+                middlewares: {e: {errors: {status: 404, service: p}}}}";
+    let gone = text.replace(", p: {loadBalancer: {servers: [{url: 'http://p'}]}}", "");
+    assert_ne!(gone, text);
+    let settled = follow(&[text, &gone]);
+    assert_eq!(names(&settled.stale), ["service p", "middleware e"]);
+    let settled = follow(&[&gone]);
+    assert_eq!(names(&settled.disabled), ["router r", "middleware e"]);
+}
+
+#[test]
 fn old_and_new_chains_make_no_circle() {
     let chains = |a: &str, b: &str| {
         format!(

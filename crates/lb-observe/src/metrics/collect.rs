@@ -8,7 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use rustc_hash::FxHashMap;
 
-use super::events::PROBE_BUCKETS;
+use super::events::{PROBE_BUCKETS, Probes};
 use super::family::{Family, single};
 use super::label::{Kind, LabelId, Snapshot};
 use super::names::{self, Definition};
@@ -94,12 +94,15 @@ impl Inner {
             &self.ejections_overflow,
             &self.rate_limited,
             &self.breaker_transitions,
+            &self.forward_auth,
+            &self.error_pages,
         ] {
             events.forget(dead);
         }
         self.queues.lock().retain(|label, waiting| *waiting != 0 || !dead(*label));
         self.breakers.lock().retain(|label, _| !dead(*label));
         self.probes.lock().retain(|(_, label), _| !dead(*label));
+        self.forward_auth_times.lock().retain(|label, _| !dead(*label));
     }
 }
 
@@ -314,6 +317,8 @@ fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         (names::EJECTIONS, &inner.ejections),
         (names::EJECTIONS_OVERFLOW, &inner.ejections_overflow),
         (names::RATE_LIMITED, &inner.rate_limited),
+        (names::FORWARD_AUTH, &inner.forward_auth),
+        (names::ERROR_PAGES, &inner.error_pages),
         (names::BREAKER_TRANSITIONS, &inner.breaker_transitions),
     ] {
         if definition.name == names::SERVICE_RETRIES.name && !inner.settings.services {
@@ -369,14 +374,24 @@ fn probes(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         let texts = [check_type, server];
         total.push(&texts, probes.total as f64);
         failed.push(&texts, probes.failed as f64);
-        let mut sum = 0;
-        let buckets = PROBE_BUCKETS.iter().zip(probes.buckets).map(|(bound, count)| {
-            sum += count;
-            (*bound, sum)
-        });
-        durations.push_histogram(&texts, buckets, probes.total, probes.sum.as_secs_f64());
+        times(&mut durations, &texts, probes);
     }
-    families.extend([total, failed, durations].map(Family::build));
+    let mut auths = Family::histogram(names::FORWARD_AUTH_DURATION);
+    for (middleware, asked) in &*inner.forward_auth_times.lock() {
+        if let Some(middleware) = labels.text(*middleware) {
+            times(&mut auths, &[middleware], asked);
+        }
+    }
+    families.extend([total, failed, durations, auths].map(Family::build));
+}
+
+fn times(family: &mut Family, labels: &[&str], probes: &Probes) {
+    let mut sum = 0;
+    let buckets = PROBE_BUCKETS.iter().zip(probes.buckets).map(|(bound, count)| {
+        sum += count;
+        (*bound, sum)
+    });
+    family.push_histogram(labels, buckets, probes.total, probes.sum.as_secs_f64());
 }
 
 fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {

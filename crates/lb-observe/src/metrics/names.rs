@@ -93,6 +93,12 @@ definitions! {
     PANIC_MODE = "lb_panic_mode" ["service"]
         "Whether too few servers are eligible, so that all are used: 1 or 0.";
     RATE_LIMITED = "lb_rate_limited_total" ["middleware"] "Requests that a rate limit or in-flight limit refused.";
+    FORWARD_AUTH = "lb_forward_auth_requests_total" ["middleware", "outcome"]
+        "Requests that an auth server was asked about: allowed, denied, error (no usable answer), too_large.";
+    FORWARD_AUTH_DURATION = "lb_forward_auth_duration_seconds" ["middleware"]
+        "Time until an auth server had answered, or was given up.";
+    ERROR_PAGES = "lb_error_pages_total" ["middleware", "outcome"]
+        "Answers replaced by a page (served), or by what stands for a page that could not be had (failed).";
     SERVER_ADMIN_STATE = "lb_server_admin_state" ["service", "url"]
         "What the operator wants of a server: 0 ready, 1 drain, 2 maintenance.";
     REMOVED_CLOSED = "lb_removed_server_closed_total" []

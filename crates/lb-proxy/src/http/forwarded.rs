@@ -194,7 +194,7 @@ fn join_forwarded_for(head: &Head) -> SmallVec<[u8; 256]> {
 }
 
 /// Whether an application behind us may take this field for the word of a proxy.
-fn is_spoofable(name: &[u8]) -> bool {
+pub(crate) fn is_spoofable(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-forwarded-";
     name.get(..PREFIX.len()).is_some_and(|start| reads_as(start, PREFIX))
         || [&b"x-real-ip"[..], b"x-scheme", b"forwarded"].iter().any(|canonical| reads_as(name, canonical))
@@ -220,6 +220,11 @@ fn port(host: &[u8]) -> Option<Range<usize>> {
     let start = host.len() - digits;
     let valid = matches!(digits, 1..=5) && start > 0 && host[start - 1] == b':';
     valid.then_some(start..host.len())
+}
+
+/// The port that a client asks by this `Host`.
+pub(crate) fn port_text(host: &[u8], secure: bool) -> &[u8] {
+    port(host).map_or(default_port(secure), |digits| &host[digits])
 }
 
 fn default_port(secure: bool) -> &'static [u8] {

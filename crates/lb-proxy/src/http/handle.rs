@@ -6,7 +6,6 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lb_config::dynamic::Retry;
 use lb_core::route::{self, routing_path};
 use lb_http1::{FieldName, Framing, Head};
 
@@ -14,14 +13,13 @@ use super::downstream::Downstream;
 use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
-use super::replay::Replay;
-use super::{farewell, forwarded, internally, tunnel};
+use super::{around, farewell, forwarded, internally, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Called, Delivered};
 use crate::middleware::{Middleware, Step};
 use crate::passage::{Passage, Patience};
-use crate::snapshot::{Route, Target};
+use crate::snapshot::{Route, Service, Target};
 use crate::upstream::failure::{Cause, Failure};
 use crate::worker::Worker;
 
@@ -31,7 +29,7 @@ pub(super) const SHED_RETRY_AFTER: &str = "5";
 const DATE: FieldName = FieldName::new("Date");
 
 /// What is to be sent to the client; its head is in [`Exchange::response`].
-enum Reply<'a> {
+pub(super) enum Reply<'a> {
     Local(Cow<'static, [u8]>),
     Answer(Answer<'a>),
     /// There is nobody to answer to.
@@ -39,10 +37,10 @@ enum Reply<'a> {
 }
 
 /// How one pass through the chain ended, and how far into it the request got.
-struct Passed<'a> {
-    reply: Reply<'a>,
-    reached: usize,
-    failure: Option<Failure>,
+pub(super) struct Passed<'a> {
+    pub(super) reply: Reply<'a>,
+    pub(super) reached: usize,
+    pub(super) failure: Option<Failure>,
 }
 
 /// Serves one request whose head is in `x.head`. Returns whether the client got a whole answer.
@@ -58,8 +56,16 @@ pub(crate) async fn handle<D: Downstream>(
     let renewed = OnceCell::new();
     let mut outcome = Outcome::new(worker, x);
     let admitted = admit(worker, connection, x);
-    let mut p =
-        Passage { worker, connection, x, down, framing, patience, outcome: &mut outcome, renewed: &renewed };
+    let mut p = Passage {
+        worker,
+        connection,
+        x,
+        down,
+        framing,
+        patience,
+        outcome: &mut outcome,
+        renewed: Some(&renewed),
+    };
     let whole = match &admitted {
         Ok(route) => {
             p.outcome.route = Some(route);
@@ -75,7 +81,7 @@ pub(crate) async fn handle<D: Downstream>(
 }
 
 /// Sends what has come of the request, and keeps the connection to the server for the next one.
-async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Reply<'_>) -> bool {
+pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Reply<'_>) -> bool {
     match reply {
         Reply::Local(body) => send_local(p, body).await,
         Reply::Answer(_) if p.x.response.status() == 101 => Box::pin(switch_protocols(p, reply)).await,
@@ -187,16 +193,11 @@ impl route::Request for Query<'_> {
     }
 }
 
-/// Runs the chain, again from behind a retry middleware as often as that one says, and sends what comes of it.
+/// Runs the chain and sends what comes of it.
 async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) -> bool {
-    let mut chain = route.middlewares.iter().enumerate();
-    let retry = chain.find_map(|(at, middleware)| match middleware {
-        Middleware::Retry(retry) => Some((at, retry)),
-        _ => None,
-    });
-    if let Some(retry) = retry {
+    if let Some(at) = route.middlewares.iter().position(Middleware::wraps) {
         // Boxed: others need not make room for it.
-        return Box::pin(run_with_retry(p, route, retry)).await;
+        return Box::pin(around::run(p, route, at)).await;
     }
     let passed = pass(p, route, 0).await;
     // Moved, so that its place is not kept beside `pass`.
@@ -205,119 +206,12 @@ async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) ->
     send(p, &mut passed.reply).await
 }
 
-async fn run_with_retry<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, D>,
-    route: &'r Route,
-    (at, retry): (usize, &Retry),
-) -> bool {
-    let chain = &route.middlewares;
-    // Up to the retry middleware once, what is behind it as often as needed.
-    if let Some((reached, body)) = ask(p.x, &chain[..at], 0).await {
-        unwind(p.x, &chain[..reached]);
-        return send_local(p, &body).await;
-    }
-    if !p.framing.has_body() || retry.status.is_empty() || !may_repeat(retry, p.x.head.method()) {
-        return attempts(p, route, (at, retry)).await;
-    }
-    // When a status comes the body is gone, so it is kept. Rare enough to have its own allocation.
-    Box::pin(async {
-        if lb_http1::expects_continue(&p.x.head) {
-            let mut head = Head::new();
-            head.set_status(100);
-            let _ = p.down.inform(&head);
-            p.x.head.remove("expect");
-        }
-        let read = Replay::read(p.down, retry.max_request_body_bytes);
-        let read = match p.patience.read_by {
-            Some(by) => tokio::time::timeout_at(by, read).await.unwrap_or(Err(Cause::ClientTimeout)),
-            None => read.await,
-        };
-        match read {
-            Ok(mut replay) => {
-                let Passage { worker, connection, framing, patience, renewed, .. } = *p;
-                let (x, outcome) = (&mut *p.x, &mut *p.outcome);
-                let mut p =
-                    Passage { worker, connection, x, down: &mut replay, framing, patience, outcome, renewed };
-                attempts(&mut p, route, (at, retry)).await
-            }
-            Err(cause) => {
-                let local = Local::status_text(Failure::unsent(cause).status());
-                local.write_head(&mut p.x.response);
-                unwind(p.x, &chain[..at]);
-                let gone = cause == Cause::ClientGone;
-                send(p, &mut if gone { Reply::Gone } else { Reply::Local(local.body) }).await
-            }
-        }
-    })
-    .await
-}
-
-/// The methods for which a status makes a retry.
-fn may_repeat(retry: &Retry, method: &str) -> bool {
-    retry.retry_non_idempotent_method || !matches!(method, "POST" | "PATCH" | "LOCK")
-}
-
-/// What is behind the retry middleware at `at`, until it is answered well or no try is left.
-async fn attempts<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, D>,
-    route: &'r Route,
-    (at, retry): (usize, &Retry),
-) -> bool {
-    let worker = p.worker;
-    let chain = &route.middlewares;
-    let held = (p.x.permits.len(), p.x.breakers.len());
-    let saved = p.x.head.clone();
-    let began = worker.now();
-    let mut tries = 1;
-    loop {
-        let mut passed = pass(p, route, at + 1).await;
-        unwind(p.x, &chain[(at + 1).min(passed.reached)..passed.reached]);
-        let by_error = passed.failure.filter(|failure| {
-            let harmless = failure.unsent || forward::is_idempotent(saved.method());
-            harmless && failure.blames_server() && !retry.disable_retry_on_network_error
-        });
-        // Whoever answered: a server, or Vigie for it.
-        let by_status = !matches!(passed.reply, Reply::Gone)
-            && p.x.response.status() != 101
-            && may_repeat(retry, saved.method())
-            && retry.status.iter().any(|(from, to)| (*from..=*to).contains(&p.x.response.status()));
-        let late = retry.timeout.is_some_and(|most| worker.now().duration_since(began) >= most);
-        let repeatable = match by_error {
-            // Of a body that was not kept nothing is missing only while nothing of it was sent.
-            Some(failure) if failure.unsent && !failure.body_begun => true,
-            _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.keeps_body()),
-        };
-        let allowed = || match (&route.target, by_error) {
-            (Target::Service(service), Some(failure)) => {
-                worker.may_retry(service, p.x.tries, &failure.reason())
-            }
-            (Target::Service(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),
-            (Target::Internal(_), _) => true,
-        };
-        if !repeatable || late || tries >= retry.attempts || !allowed() {
-            unwind(p.x, &chain[..at]);
-            return send(p, &mut passed.reply).await;
-        }
-        if let Reply::Answer(answer) = &passed.reply {
-            p.x.tried_in_vain(answer.picked.index());
-        }
-        drop(passed);
-        // The limits and breakers that are behind the retry count each try for itself.
-        p.x.settle(held, worker.now());
-        let delay =
-            lb_core::backoff::delay(tries - 1, retry.attempts, retry.initial_interval, worker.random());
-        if !delay.is_zero() {
-            Box::pin(tokio::time::sleep(delay)).await;
-        }
-        tries += 1;
-        p.x.head.clone_from(&saved);
-        p.x.response.clear();
-        p.down.rewind();
-    }
-}
-
 /// The chain from `from` on, then the service.
-async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, from: usize) -> Passed<'r> {
+pub(super) async fn pass<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    route: &'r Route,
+    from: usize,
+) -> Passed<'r> {
     let chain = &route.middlewares;
     if let Some((reached, body)) = ask(p.x, chain, from).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
@@ -342,7 +236,18 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
         p.outcome.asked = Some(asked);
         service.retries.budget.deposit(asked);
     }
-    let (reply, failure) = match forward::call(p, service).await {
+    let called = forward::call(p, service).await;
+    let (reply, failure) = answered(p, service, called);
+    Passed { reply, reached: route.middlewares.len(), failure }
+}
+
+/// What the client gets of how a service has answered; its head is in [`Exchange::response`].
+pub(super) fn answered<'r, D>(
+    p: &mut Passage<'_, 'r, D>,
+    service: &Service,
+    called: Called<'r>,
+) -> (Reply<'r>, Option<Failure>) {
+    match called {
         Called::Answer(answer) => {
             p.outcome.endpoint = Some(answer.endpoint);
             p.outcome.origin_status = p.x.response.status();
@@ -383,13 +288,16 @@ async fn pass<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, f
                 if failure.cause == Cause::ClientGone { Reply::Gone } else { Reply::Local(local.body) };
             (reply, Some(failure))
         }
-    };
-    Passed { reply, reached: route.middlewares.len(), failure }
+    }
 }
 
 /// Shows the request to the middlewares in order; the position of the one that ends it and the body of its answer,
 /// whose head is in [`Exchange::response`].
-async fn ask(x: &mut Exchange, chain: &[Middleware], from: usize) -> Option<(usize, Cow<'static, [u8]>)> {
+pub(super) async fn ask(
+    x: &mut Exchange,
+    chain: &[Middleware],
+    from: usize,
+) -> Option<(usize, Cow<'static, [u8]>)> {
     for (at, middleware) in chain.iter().enumerate().skip(from) {
         let mut step = middleware.on_request(x);
         loop {
@@ -414,7 +322,7 @@ async fn ask(x: &mut Exchange, chain: &[Middleware], from: usize) -> Option<(usi
     None
 }
 
-fn unwind(x: &mut Exchange, chain: &[Middleware]) {
+pub(super) fn unwind(x: &mut Exchange, chain: &[Middleware]) {
     for middleware in chain.iter().rev() {
         middleware.on_response(x);
     }

@@ -1,5 +1,8 @@
 //! HTTP towards clients: one request from its head to the record of its end.
 
+mod around;
+mod asking;
+mod authorize;
 pub(crate) mod body;
 pub(crate) mod cookie;
 pub(crate) mod downstream;
@@ -17,6 +20,7 @@ mod internally;
 pub(crate) mod local;
 pub(crate) mod normalise;
 pub(crate) mod pace;
+mod pages;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod tunnel;

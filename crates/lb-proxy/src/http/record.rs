@@ -136,8 +136,10 @@ fn write_line(
 ) {
     let route = outcome.route;
     // As by Traefik, a service that a middleware kept the request from is not named.
+    // The one that was asked last, which may be that of an error page.
+    let last = outcome.endpoint.map(|endpoint| &*endpoint.service);
     let service = route.and_then(|route| match &route.target {
-        Target::Service(service) => outcome.asked.map(|_| &*service.name),
+        Target::Service(service) => last.or(outcome.asked.map(|_| &*service.name)),
         Target::Internal(internal) => Some(internal.name()),
     });
     // As routers saw it; middlewares may have changed the target since.
@@ -145,6 +147,7 @@ fn write_line(
     let sanitized = normalise_target(x.original_target.as_bytes(), policy).ok().flatten();
     let scheme = if connection.tls.is_some() { "https" } else { "http" };
     let address = outcome.endpoint.map(|endpoint| endpoint.address_text.as_str());
+    let has_origin = outcome.asked.is_some() || outcome.endpoint.is_some();
     log.write(&access_log::Entry {
         start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
         duration,
@@ -162,7 +165,7 @@ fn write_line(
         protocol: x.head.version().as_str(),
         scheme,
         request_bytes: outcome.request_bytes,
-        origin: outcome.asked.map(|_| access_log::Origin {
+        origin: has_origin.then_some(access_log::Origin {
             status: outcome.origin_status,
             bytes: outcome.response_bytes,
             duration: service_duration,
@@ -179,7 +182,7 @@ fn write_line(
             .keeps_request_headers()
             .then_some(&|each| received(connection, x).for_each(|(n, v)| each(n, v))),
         // What middlewares answer has no origin.
-        origin_headers: (log.keeps_response_headers() && outcome.asked.is_some())
+        origin_headers: (log.keeps_response_headers() && has_origin)
             .then_some(&|each| x.response.iter().for_each(|(n, v)| each(n, v))),
         downstream_headers: log
             .keeps_response_headers()

@@ -1,4 +1,4 @@
-//! A request's body kept in memory, so that a retry can send it again.
+//! A request's body kept in memory, so that a retry or an auth server can have it as well.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,23 +11,33 @@ use super::downstream::Downstream;
 use super::h1::H1;
 use crate::upstream::failure::{self, Cause};
 
-/// The client, with the beginning of its body read ahead.
+/// The client, with the beginning of its body read ahead where somebody has asked for that.
 pub(crate) struct Replay<'a, D> {
     down: &'a mut D,
     kept: Vec<u8>,
     at: usize,
     /// All of the body is in `kept`.
     whole: bool,
+    /// Trailers go to nobody.
+    mute: bool,
 }
 
 impl<'a, D: Downstream> Replay<'a, D> {
-    /// Reads the body, as far as it fits into `most` bytes.
+    /// Nothing is read yet.
+    pub(crate) fn new(down: &'a mut D) -> Self {
+        Self { down, kept: Vec::new(), at: 0, whole: false, mute: false }
+    }
+
+    /// Reads the body before anybody else does, as far as it fits into `most` bytes.
     ///
     /// # Errors
     /// The client broke its body off.
-    pub(crate) async fn read(down: &'a mut D, most: usize) -> Result<Self, Cause> {
-        let mut kept = Vec::new();
-        let whole = poll_fn(|cx| {
+    pub(crate) async fn keep(&mut self, most: usize) -> Result<(), Cause> {
+        let Self { down, kept, whole, .. } = self;
+        if *whole {
+            return Ok(());
+        }
+        *whole = poll_fn(|cx| {
             loop {
                 let fill =
                     std::task::ready!(down.poll_fill(cx)).map_err(|error| failure::client_body(&error).cause);
@@ -35,7 +45,7 @@ impl<'a, D: Downstream> Replay<'a, D> {
                     Fill::End => return Poll::Ready(Ok(true)),
                     Fill::Data => {
                         let count = down.data().len();
-                        if count > most - kept.len() {
+                        if count > most.saturating_sub(kept.len()) {
                             return Poll::Ready(Ok(false));
                         }
                         kept.extend_from_slice(down.data());
@@ -45,7 +55,21 @@ impl<'a, D: Downstream> Replay<'a, D> {
             }
         })
         .await?;
-        Ok(Self { down, kept, at: 0, whole })
+        Ok(())
+    }
+
+    /// What comes behind the body is dropped: nobody would check it.
+    pub(crate) fn drop_trailers(&mut self) {
+        self.mute = true;
+    }
+
+    /// The body, if all of it is kept; to be [given back](Self::give_back).
+    pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
+        self.whole.then(|| std::mem::take(&mut self.kept))
+    }
+
+    pub(crate) fn give_back(&mut self, body: Vec<u8>) {
+        self.kept = body;
     }
 }
 
@@ -66,7 +90,7 @@ impl<D: Downstream> Source for Replay<'_, D> {
     }
 
     fn trailers(&self) -> Option<&Head> {
-        self.down.trailers()
+        self.down.trailers().filter(|_| !self.mute)
     }
 }
 

@@ -6,6 +6,8 @@ mod auth;
 mod circuit_breaker;
 mod client_cert;
 mod digest;
+mod errors;
+mod forward_auth;
 mod go_url;
 mod headers;
 mod limits;
@@ -30,12 +32,15 @@ pub(crate) use auth::{BasicAuth, Check, Checked};
 pub(crate) use circuit_breaker::{CircuitBreaker, NamedBreaker};
 pub(crate) use client_cert::Certificates;
 pub(crate) use digest::DigestAuth;
+pub(crate) use errors::Errors;
+pub(crate) use forward_auth::{AuthCookie, ForwardAuth};
 pub(crate) use headers::Headers;
 pub(crate) use limits::{InFlight, RateLimit};
 pub(crate) use redirect::RedirectScheme;
 
 use crate::exchange::Exchange;
 use crate::http::local::Local;
+use crate::snapshot::{AuthServer, Service};
 
 /// One compiled middleware of one router.
 pub(crate) enum Middleware {
@@ -64,6 +69,10 @@ pub(crate) enum Middleware {
     ReplacePathRegex(Rewrite),
     StripPrefixRegex(Vec<Pattern>),
     CircuitBreaker(CircuitBreaker),
+    /// Carried out by whoever runs the chain: it takes a while, and perhaps the body.
+    ForwardAuth(Box<ForwardAuth>),
+    /// The same: it replaces what comes back from behind it.
+    Errors(Box<Errors>),
     /// Carried out by whoever runs the chain: everything behind it may run again.
     Retry(Retry),
 }
@@ -90,6 +99,10 @@ pub(crate) struct Build<'a> {
     pub(crate) previous: Option<&'a Middleware>,
     pub(crate) metrics: &'a Metrics,
     pub(crate) now: Instant,
+    /// Whom a `forwardAuth` asks.
+    pub(crate) auth_server: Option<Arc<AuthServer>>,
+    /// The service of an `errors`.
+    pub(crate) pages: Option<Arc<Service>>,
 }
 
 impl Middleware {
@@ -115,6 +128,8 @@ impl Middleware {
             Config::ReplacePathRegex(rewrite) => Self::ReplacePathRegex(rewrite.clone()),
             Config::StripPrefixRegex(options) => Self::StripPrefixRegex(options.patterns.clone()),
             Config::CircuitBreaker(options) => Self::CircuitBreaker(CircuitBreaker::new(options, build)),
+            Config::Errors(options) => Self::Errors(Box::new(Errors::new(options, build)?)),
+            Config::ForwardAuth(options) => Self::ForwardAuth(Box::new(ForwardAuth::new(options, build)?)),
             Config::Retry(options) => Self::Retry(options.clone()),
             Config::Chain { .. } => return Err("a chain has no instance of its own".to_owned()),
         })
@@ -126,6 +141,8 @@ impl Middleware {
             Self::RateLimit(limit) => Some(limit.label),
             Self::InFlight(limit) => Some(limit.label),
             Self::CircuitBreaker(breaker) => Some(breaker.label()),
+            Self::Errors(errors) => Some(errors.label),
+            Self::ForwardAuth(auth) => Some(auth.label),
             _ => None,
         }
     }
@@ -150,7 +167,7 @@ impl Middleware {
             Self::ReplacePathRegex(rewrite) => path_regex::replace_path(x, rewrite),
             Self::StripPrefixRegex(patterns) => path_regex::strip_prefix(x, patterns),
             Self::CircuitBreaker(breaker) => breaker.on_request(x),
-            Self::Retry(_) => Step::Next,
+            Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_) => Step::Next,
         }
     }
 
@@ -159,8 +176,14 @@ impl Middleware {
         match self {
             Self::Headers(headers) => headers.on_response(x),
             Self::CircuitBreaker(breaker) => breaker.on_response(x),
+            Self::ForwardAuth(auth) => auth.on_response(x),
             _ => {}
         }
+    }
+
+    /// Whether it is carried out by whoever runs the chain, around what is behind it.
+    pub(crate) fn wraps(&self) -> bool {
+        matches!(self, Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_))
     }
 
     /// What [`Step::Check`] asked for has been found out.

@@ -1,5 +1,7 @@
 //! From a checked configuration to a snapshot, taking over what lives on.
 
+mod auth_server;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +16,7 @@ use lb_core::route;
 use lb_observe::metrics::{self, Metrics};
 
 use super::internal::{self, Internal, InternalRouter};
-use super::{EntryRoutes, Queue, Retries, Route, Service, Snapshot, Target};
+use super::{AuthServer, EntryRoutes, Queue, Retries, Route, Service, Snapshot, Target};
 use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
@@ -70,6 +72,7 @@ impl Snapshot {
             tls: Arc::new(tls),
             routes: HashMap::new(),
             services: HashMap::new(),
+            auth_servers: HashMap::new(),
             transports: HashMap::new(),
             endpoints: HashSet::new(),
         };
@@ -80,9 +83,9 @@ impl Snapshot {
         for (entry, routers) in fixed.config.entry_points.iter().zip(attached) {
             entry_points.push(builder.entry_point(entry, routers));
         }
-        let Builder { failures, tls, routes, services, transports, endpoints, .. } = builder;
+        let Builder { failures, tls, routes, services, auth_servers, transports, endpoints, .. } = builder;
         let config = Arc::clone(config);
-        (Self { config, entry_points, tls, routes, services, transports, endpoints }, failures)
+        (Self { config, entry_points, tls, routes, services, auth_servers, transports, endpoints }, failures)
     }
 }
 
@@ -96,6 +99,7 @@ struct Builder<'a> {
     tls: Arc<TlsTable>,
     routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
+    auth_servers: HashMap<String, Arc<AuthServer>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     endpoints: HashSet<u64>,
 }
@@ -349,11 +353,21 @@ impl<'a> Builder<'a> {
         middlewares.extend(entry.http.encoded_characters.map(Middleware::EncodedCharacters));
         for (at, middleware) in names.iter().enumerate() {
             let kept = before.as_ref().and_then(|route| route.middleware(at, middleware));
+            let (mut pages, mut auth_server) = (None, None);
+            match &self.config.middlewares[middleware] {
+                dynamic::Middleware::Errors(errors) => pages = Some(self.service(name, &errors.service)?),
+                dynamic::Middleware::ForwardAuth(auth) => {
+                    auth_server = Some(self.auth_server(middleware, auth)?);
+                }
+                _ => {}
+            }
             let build = middleware::Build {
                 name: middleware,
                 previous: kept,
                 metrics: &self.fixed.metrics,
                 now: self.now,
+                auth_server,
+                pages,
             };
             match Middleware::compile(&self.config.middlewares[middleware], &build) {
                 Ok(compiled) => middlewares.push(compiled),

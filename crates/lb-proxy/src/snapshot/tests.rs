@@ -196,3 +196,29 @@ fn the_state_goes_with_a_router_to_another_entry_point() {
     assert_eq!(setup.served(&second), ["b plain: r@file [limit@file other@file]"]);
     assert!(!setup.passes(&second, "b"));
 }
+
+#[test]
+fn an_auth_server_lives_on_while_it_is_reached_the_same_way() {
+    let setup = Setup::new(
+        "entryPoints: {a: {address: ':1'}, b: {address: ':2'}}\nproviders: {file: {filename: d.yml}}",
+    );
+    let with = |auth: &str| {
+        format!(
+            "http: {{routers: {{r: {{rule: 'Path(`/`)', service: s, middlewares: [auth]}}}}, {SERVICE}, \
+             middlewares: {{auth: {{forwardAuth: {{address: 'https://192.0.2.9/{auth}}}}}}}}}"
+        )
+    };
+    let server = |snapshot: &Snapshot| {
+        let endpoint = &snapshot.auth_servers["auth@file"].endpoint;
+        assert!(snapshot.endpoints.contains(&endpoint.id), "its connections are kept");
+        Arc::clone(endpoint)
+    };
+    let (first, failures) = setup.build(&with("', authResponseHeaders: X-A"), None);
+    assert!(failures.is_empty(), "{failures:?}");
+    let (same, _) = setup.build(&with("', authResponseHeaders: X-B"), Some(&first));
+    assert_eq!(server(&same).id, server(&first).id);
+    let (other, _) = setup.build(&with("', tls: {insecureSkipVerify: true}"), Some(&same));
+    assert_ne!(server(&other).id, server(&same).id);
+    same.retire_for(&other);
+    assert!(server(&same).is_retired() && !server(&other).is_retired());
+}

@@ -29,7 +29,9 @@ impl Setup {
             header_field: Some("X-User".to_owned()),
             remove_header: true,
         };
-        let build = Build { name: "auth@file", previous, metrics: &self.metrics, now: self.now };
+        let (auth_server, pages) = (None, None);
+        let build =
+            Build { name: "auth@file", previous, metrics: &self.metrics, now: self.now, auth_server, pages };
         Middleware::DigestAuth(Box::new(DigestAuth::new(&options, &build).unwrap()))
     }
 }

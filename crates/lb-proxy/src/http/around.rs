@@ -1,0 +1,208 @@
+//! Chains with middlewares that have a hand in what is behind them: `retry` runs it again, `errors` replaces its answer,
+//! `forwardAuth` lets nobody get there before somebody else was asked.
+
+use lb_config::dynamic::Retry;
+use lb_http1::{Framing, Head};
+
+use super::authorize::{Refusal, authorize, refuse};
+use super::downstream::Downstream;
+use super::handle::{Passed, Reply, ask, pass, send, unwind};
+use super::local::Local;
+use super::pages;
+use super::replay::Replay;
+use crate::forward;
+use crate::middleware::{ForwardAuth, Middleware};
+use crate::passage::Passage;
+use crate::snapshot::{Route, Target};
+use crate::upstream::failure::{Cause, Failure};
+
+/// Runs a chain whose first such middleware is at `at`, and sends what comes of it.
+pub(super) async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, at: usize) -> bool {
+    let Passage { worker, connection, framing, patience, renewed, .. } = *p;
+    let (x, outcome) = (&mut *p.x, &mut *p.outcome);
+    let mut replay = Replay::new(&mut *p.down);
+    let mut p = Passage { worker, connection, x, down: &mut replay, framing, patience, outcome, renewed };
+    let mut passed = stage(&mut p, route, 0, at).await;
+    unwind(p.x, &route.middlewares[..passed.reached]);
+    send(&mut p, &mut passed.reply).await
+}
+
+/// The chain from `from` on. The middlewares before `at`, where one of those is, have not seen the answer yet.
+async fn stage<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+    route: &'r Route,
+    from: usize,
+    at: usize,
+) -> Passed<'r> {
+    let chain = &route.middlewares;
+    if let Some((reached, body)) = ask(p.x, &chain[..at], from).await {
+        return Passed { reply: Reply::Local(body), reached, failure: None };
+    }
+    let passed = match &chain[at] {
+        Middleware::Retry(retry) => retried(p, route, (at, retry)).await,
+        Middleware::Errors(errors) => {
+            let asked = p.x.head.clone();
+            let passed = behind(p, route, at + 1).await;
+            pages::replace(p, errors, &asked, passed).await
+        }
+        Middleware::ForwardAuth(auth) => match Box::pin(authorized(p, auth)).await {
+            Ok(()) => {
+                let passed = behind(p, route, at + 1).await;
+                chain[at].on_response(p.x);
+                passed
+            }
+            Err(refusal) => refused(at, refusal),
+        },
+        _ => behind(p, route, at + 1).await,
+    };
+    Passed { reached: passed.reached.min(at), ..passed }
+}
+
+/// The chain from `from` on, whose middlewares have seen the answer.
+async fn behind<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+    route: &'r Route,
+    from: usize,
+) -> Passed<'r> {
+    let chain = &route.middlewares;
+    let passed = match chain[from..].iter().position(Middleware::wraps) {
+        None => pass(p, route, from).await,
+        Some(next) => Box::pin(stage(p, route, from, from + next)).await,
+    };
+    unwind(p.x, &chain[from..passed.reached.max(from)]);
+    passed
+}
+
+/// Keeps the body as far as it fits into `most` bytes.
+async fn keep_body<D: Downstream>(p: &mut Passage<'_, '_, Replay<'_, D>>, most: usize) -> Result<(), Cause> {
+    if lb_http1::expects_continue(&p.x.head) {
+        let mut head = Head::new();
+        head.set_status(100);
+        let _ = p.down.inform(&head);
+        p.x.head.remove("expect");
+    }
+    let read = p.down.keep(most);
+    match p.patience.read_by {
+        Some(by) => tokio::time::timeout_at(by, read).await.unwrap_or(Err(Cause::ClientTimeout)),
+        None => read.await,
+    }
+}
+
+/// The answer to a client whose body has not come.
+fn without_body<D>(p: &mut Passage<'_, '_, D>, cause: Cause) -> Refusal {
+    if cause == Cause::ClientGone {
+        return None;
+    }
+    let local = Local::status_text(Failure::unsent(cause).status());
+    local.write_head(&mut p.x.response);
+    Some(local.body)
+}
+
+/// Asks an auth server whether the request may go on.
+async fn authorized<D: Downstream>(
+    p: &mut Passage<'_, '_, Replay<'_, D>>,
+    auth: &ForwardAuth,
+) -> Result<(), Refusal> {
+    // What is behind the body comes too late to be looked at, and may not say what only the auth server can.
+    p.down.drop_trailers();
+    if !(auth.options.forward_body && p.framing.has_body()) {
+        return authorize(p, auth, &[]).await;
+    }
+    let most = auth.options.max_body_bytes;
+    let announced = matches!(p.framing, Framing::Length(length) if length > most as u64);
+    if !announced && let Err(cause) = keep_body(p, most).await {
+        return Err(without_body(p, cause));
+    }
+    let body = if announced { None } else { p.down.take() };
+    let Some(body) = body else { return Err(too_large(p, auth)) };
+    // A retry before may have kept more.
+    let verdict = if body.len() <= most { authorize(p, auth, &body).await } else { Err(too_large(p, auth)) };
+    p.down.give_back(body);
+    verdict
+}
+
+fn too_large<D>(p: &mut Passage<'_, '_, D>, auth: &ForwardAuth) -> Refusal {
+    auth.count("too_large", None);
+    Some(refuse(p.x, 401))
+}
+
+fn refused<'r>(at: usize, refusal: Refusal) -> Passed<'r> {
+    Passed { reply: refusal.map_or(Reply::Gone, Reply::Local), reached: at, failure: None }
+}
+
+async fn retried<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+    route: &'r Route,
+    (at, retry): (usize, &Retry),
+) -> Passed<'r> {
+    // When a status comes the body is gone, so it is kept. Rare enough to have its own allocation.
+    let keeps = p.framing.has_body() && !retry.status.is_empty() && may_repeat(retry, p.x.head.method());
+    if keeps && let Err(cause) = Box::pin(keep_body(p, retry.max_request_body_bytes)).await {
+        return refused(at, without_body(p, cause));
+    }
+    attempts(p, route, (at, retry)).await
+}
+
+/// The methods for which a status makes a retry.
+fn may_repeat(retry: &Retry, method: &str) -> bool {
+    retry.retry_non_idempotent_method || !matches!(method, "POST" | "PATCH" | "LOCK")
+}
+
+/// What is behind the retry middleware at `at`, until it is answered well or no try is left.
+async fn attempts<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+    route: &'r Route,
+    (at, retry): (usize, &Retry),
+) -> Passed<'r> {
+    let worker = p.worker;
+    let held = (p.x.permits.len(), p.x.breakers.len());
+    let saved = p.x.head.clone();
+    let began = worker.now();
+    let mut tries = 1;
+    loop {
+        let passed = behind(p, route, at + 1).await;
+        let by_error = passed.failure.filter(|failure| {
+            let harmless = failure.unsent || forward::is_idempotent(saved.method());
+            harmless && failure.blames_server() && !retry.disable_retry_on_network_error
+        });
+        // Whoever answered: a server, or Vigie for it.
+        let by_status = !matches!(passed.reply, Reply::Gone)
+            && p.x.response.status() != 101
+            && may_repeat(retry, saved.method())
+            && retry.status.iter().any(|(from, to)| (*from..=*to).contains(&p.x.response.status()));
+        let late = retry.timeout.is_some_and(|most| worker.now().duration_since(began) >= most);
+        let repeatable = match by_error {
+            // Of a body that was not kept nothing is missing only while nothing of it was sent.
+            Some(failure) if failure.unsent && !failure.body_begun => true,
+            _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.keeps_body()),
+        };
+        let allowed = || match (&route.target, by_error) {
+            (Target::Service(service), Some(failure)) => {
+                worker.may_retry(service, p.x.tries, &failure.reason())
+            }
+            (Target::Service(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),
+            (Target::Internal(_), _) => true,
+        };
+        if !repeatable || late || tries >= retry.attempts || !allowed() {
+            return passed;
+        }
+        // A page's server is none of those to choose from.
+        if let (Reply::Answer(answer), Target::Service(service)) = (&passed.reply, &route.target)
+            && answer.endpoint.service == service.name
+        {
+            p.x.tried_in_vain(answer.picked.index());
+        }
+        drop(passed);
+        // The limits and breakers that are behind the retry count each try for itself.
+        p.x.settle(held, worker.now());
+        let delay =
+            lb_core::backoff::delay(tries - 1, retry.attempts, retry.initial_interval, worker.random());
+        if !delay.is_zero() {
+            Box::pin(tokio::time::sleep(delay)).await;
+        }
+        tries += 1;
+        p.x.head.clone_from(&saved);
+        p.x.response.clear();
+        p.down.rewind();
+    }
+}

@@ -1,0 +1,90 @@
+//! Replaces an answer by a page of another service, for `errors`.
+
+use std::borrow::Cow;
+use std::mem;
+
+use lb_http1::{Framing, Head};
+
+use super::asking::Asking;
+use super::downstream::Downstream;
+use super::handle::{Passed, Reply, answered};
+use crate::forward;
+use crate::middleware::Errors;
+use crate::passage::Passage;
+
+/// `passed` as the client gets it; `asked` is the request as it was before anything behind the middleware saw it.
+pub(super) async fn replace<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    errors: &'r Errors,
+    asked: &Head,
+    passed: Passed<'r>,
+) -> Passed<'r> {
+    let original = p.x.response.status();
+    let status = errors.replaces(&p.x.response).filter(|_| !matches!(passed.reply, Reply::Gone));
+    let Some(status) = status else { return passed };
+    let Passed { reply, reached, failure } = passed;
+    if let Reply::Answer(answer) = reply {
+        answer.discard(p.worker);
+    }
+    p.x.response.clear();
+    let page = errors.request(asked, p.x.peer.secure, status, original);
+    let reply = Box::pin(show(p, errors, page, status)).await;
+    Passed { reply, reached, failure }
+}
+
+/// Asks for the page, as if the client had, and puts everything back in its place but the answer.
+async fn show<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    errors: &'r Errors,
+    page: Head,
+    status: u16,
+) -> Reply<'r> {
+    let request = mem::replace(&mut p.x.head, page);
+    let kept = (mem::take(&mut p.x.tried), mem::take(&mut p.x.tries), p.x.append_forwarded_for);
+    p.x.append_forwarded_for = false;
+    errors.pages.retries.budget.deposit(p.worker.now());
+    let request_bytes = p.outcome.request_bytes;
+    let called = {
+        let mut down = Asking::new(&mut *p.down, &[]);
+        let Passage { worker, connection, patience, .. } = *p;
+        let (x, outcome) = (&mut *p.x, &mut *p.outcome);
+        let mut p = Passage {
+            worker,
+            connection,
+            x,
+            down: &mut down,
+            framing: Framing::Empty,
+            patience,
+            outcome,
+            renewed: None,
+        };
+        forward::call(&mut p, &errors.pages).await
+    };
+    (p.x.tried, p.x.tries, p.x.append_forwarded_for) = kept;
+    p.x.head = request;
+    p.outcome.request_bytes = request_bytes;
+    let (reply, _) = answered(p, &errors.pages, called);
+    errors.count(if matches!(reply, Reply::Answer(_)) { "served" } else { "failed" });
+    if matches!(reply, Reply::Gone) {
+        return reply;
+    }
+    // The page may have been one without a body, and so may what the client gets: no length is to promise one.
+    let bodyless = matches!(status, 204 | 304);
+    if bodyless || matches!(p.x.response.status(), 204 | 304) {
+        p.x.response.remove("content-length");
+    }
+    p.x.response.set_status(status);
+    match reply {
+        Reply::Answer(answer) if bodyless || p.x.head.method() == "HEAD" => {
+            answer.discard(p.worker);
+            Reply::Local(Cow::Borrowed(b""))
+        }
+        Reply::Local(body) => {
+            if status != 503 {
+                p.x.response.remove("retry-after");
+            }
+            Reply::Local(if bodyless { Cow::Borrowed(b"") } else { body })
+        }
+        reply => reply,
+    }
+}
