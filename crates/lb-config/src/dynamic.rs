@@ -17,6 +17,7 @@ use lb_core::route::{Pattern, Rule};
 use crate::static_config::EncodedCharacters;
 
 pub use asking::{Errors, ForwardAuth};
+use lb_core::encoding::Offer;
 
 /// One provider's configuration, or the merge of all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -319,6 +320,18 @@ pub enum Middleware {
     Errors(Errors),
     ForwardAuth(Box<ForwardAuth>),
     Retry(Retry),
+    Compress(Compress),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compress {
+    pub offer: Offer,
+    /// An answer that says it is shorter is left as it is.
+    pub min_response_body_bytes: u64,
+    /// Media types as written; parameters mean nothing.
+    pub excluded_content_types: Vec<String>,
+    /// At most one of the two lists has something in it.
+    pub included_content_types: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

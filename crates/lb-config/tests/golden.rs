@@ -141,7 +141,7 @@ fn the_shape_of_a_file_is_checked_before_anything_is_loaded() {
         responseForwarding: {flushInterval: soon}
   middlewares:
     m: {rateLimit: {average: many, burst: 1.5}}
-    n: {compress: {}, headers: {frameDeny: true}}
+    n: {plugin: {}, headers: {frameDeny: true}}
 tcp:
   routers: {}
 extra: 1
@@ -168,7 +168,7 @@ shop.yml:13:30: http.middlewares.m.rateLimit.average: expected a whole number, f
 shop.yml:13:43: http.middlewares.m.rateLimit.burst: expected a whole number, found `1.5`
 shop.yml:14:8: http.middlewares.n: a middleware can be of one kind only
   hint: declare one middleware for each kind; a `chain` combines them
-shop.yml:14:9: http.middlewares.n.compress: `compress` is not supported yet
+shop.yml:14:9: http.middlewares.n.plugin: `plugin` is not supported yet
 shop.yml:15:1: tcp: `tcp` is not supported yet
 shop.yml:17:1: warning: extra: the top-level key `extra` is ignored
 shop.yml:18:1: the key `http` is given twice

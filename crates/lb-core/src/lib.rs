@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
+pub mod encoding;
 pub mod health;
 pub mod in_flight;
 pub mod net;

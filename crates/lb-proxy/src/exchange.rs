@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lb_core::encoding::Encoding;
 use lb_core::in_flight::Permit;
 use lb_http1::Head;
 use smallvec::SmallVec;
 
+use crate::http::encode::Encode;
 use crate::http::forwarded::Peer;
 use crate::middleware::{AuthCookie, NamedBreaker};
 
@@ -42,6 +44,12 @@ pub(crate) struct Exchange {
     pub(crate) tried: SmallVec<[usize; 4]>,
     /// Off where the entry point or a middleware says that servers get no `X-Forwarded-For`.
     pub(crate) append_forwarded_for: bool,
+    /// What each `compress` on the way has chosen for the client.
+    pub(crate) encodings: SmallVec<[Option<Encoding>; 1]>,
+    /// How the answer is to be compressed.
+    pub(crate) encode: Option<Encode>,
+    /// Bytes of the answer's body as the server sent it, where the client gets another form.
+    pub(crate) origin_bytes: Option<u64>,
 }
 
 impl Exchange {
@@ -63,6 +71,9 @@ impl Exchange {
             tries: 0,
             tried: SmallVec::new(),
             append_forwarded_for: true,
+            encodings: SmallVec::new(),
+            encode: None,
+            origin_bytes: None,
         }
     }
 
@@ -85,6 +96,9 @@ impl Exchange {
         self.tries = 0;
         self.tried.clear();
         self.append_forwarded_for = true;
+        self.encodings.clear();
+        self.encode = None;
+        self.origin_bytes = None;
     }
 
     /// Remembers the server of a try that failed.

@@ -98,7 +98,7 @@ async fn warnings_do_not_fail_and_gaps_are_named() {
         warned.stderr
     );
 
-    let plugin = format!("{good}  middlewares:\n    press: {{compress: {{}}}}\n");
+    let plugin = format!("{good}  middlewares:\n    press: {{plugin: {{}}}}\n");
     let outcome = check(STATIC, &plugin).await;
     assert_eq!(outcome.code, 1, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("not supported yet"), "{}", outcome.stderr);

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use lb_config::Kind;
 use lb_config::dynamic::{
-    ClientCertInfo, DistinguishedName, Errors, ForwardAuth, Headers, IpStrategy, Middleware, RateLimit,
-    Retry, SourceCriterion,
+    ClientCertInfo, Compress, DistinguishedName, Errors, ForwardAuth, Headers, IpStrategy, Middleware,
+    RateLimit, Retry, SourceCriterion,
 };
 use lb_core::rewrite::Rewrite;
 use serde_json::Value;
@@ -86,6 +86,7 @@ fn kind(middleware: &Middleware) -> &'static str {
         Middleware::Errors(_) => "errors",
         Middleware::ForwardAuth(_) => "forwardAuth",
         Middleware::Retry(_) => "retry",
+        Middleware::Compress(_) => "compress",
     }
 }
 
@@ -145,6 +146,7 @@ fn options(middleware: &Middleware) -> Value {
         Middleware::Errors(errors) => self::errors(errors),
         Middleware::ForwardAuth(auth) => forward_auth(auth),
         Middleware::Retry(retry) => self::retry(retry),
+        Middleware::Compress(compress) => self::compress(compress),
     };
     options.build()
 }
@@ -174,6 +176,16 @@ fn client_cert_info(info: &ClientCertInfo) -> Value {
         .some("subject", info.subject.as_ref().map(name))
         .some("issuer", info.issuer.as_ref().map(name))
         .build()
+}
+
+fn compress(compress: &Compress) -> Object {
+    let names: Vec<_> = compress.offer.encodings.iter().map(|encoding| encoding.name()).collect();
+    Object::new()
+        .list("excludedContentTypes", &compress.excluded_content_types)
+        .list("includedContentTypes", &compress.included_content_types)
+        .some("minResponseBodyBytes", Some(compress.min_response_body_bytes).filter(|min| *min != 1024))
+        .list("encodings", &names)
+        .text("defaultEncoding", compress.offer.default.map(|encoding| encoding.name()).unwrap_or_default())
 }
 
 fn rate_limit(limit: &RateLimit) -> Object {

@@ -3,6 +3,7 @@
 mod asking;
 mod auth;
 mod client_cert;
+mod compress;
 mod digest;
 mod headers;
 mod limits;
@@ -14,13 +15,13 @@ use std::cell::RefCell;
 
 pub(crate) use headers::header_map;
 
-use crate::decode::{Block, Field};
+use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::Middleware;
 use crate::dynamics::Draft;
 use crate::problem::Kind;
 
 /// What Traefik has beyond that; a middleware of such a kind is a problem, never a pass-through.
-const UNSUPPORTED: [&str; 5] = ["buffering", "compress", "contentType", "grpcWeb", "plugin"];
+const UNSUPPORTED: [&str; 4] = ["buffering", "contentType", "grpcWeb", "plugin"];
 
 /// The kinds of one middleware, read as they are found.
 struct Kinds<'b, 'a> {
@@ -39,6 +40,24 @@ impl<'a> Kinds<'_, 'a> {
             self.found.borrow_mut().push(middleware);
         }
     }
+
+    /// As [`of`](Self::of), for a kind that `{}` or `true` switch on.
+    fn switched(&self, key: &'static str, read: impl FnOnce(Option<&Block<'a>>) -> Option<Middleware>) {
+        if let Some(field) = self.block.take(key) {
+            let middleware = match field.enabled() {
+                Enabled::Off if self.block.report.is_current_broken() => None,
+                // As if it were not there.
+                Enabled::Off => return,
+                Enabled::Plain => read(None),
+                Enabled::With(block) => {
+                    let middleware = read(Some(&block));
+                    block.finish();
+                    middleware
+                }
+            };
+            self.found.borrow_mut().push(middleware);
+        }
+    }
 }
 
 pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> Option<Middleware> {
@@ -52,6 +71,7 @@ pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> 
     kinds.of("encodedCharacters", rewrites::encoded_characters);
     kinds.of("errors", |block| asking::errors(draft, name, block));
     kinds.of("forwardAuth", asking::forward_auth);
+    kinds.switched("compress", compress::compress);
     kinds.of("headers", headers::headers);
     kinds.of("inFlightReq", limits::in_flight_req);
     kinds.of("ipAllowList", limits::ip_allow_list);

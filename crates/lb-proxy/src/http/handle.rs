@@ -10,6 +10,7 @@ use lb_core::route::{self, routing_path};
 use lb_http1::{FieldName, Framing, Head};
 
 use super::downstream::Downstream;
+use super::encode::Encoded;
 use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
@@ -82,6 +83,10 @@ pub(crate) async fn handle<D: Downstream>(
 
 /// Sends what has come of the request, and keeps the connection to the server for the next one.
 pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Reply<'_>) -> bool {
+    if p.x.encode.is_some() {
+        // Boxed: others need not make room for it.
+        return Box::pin(send_encoded(p, reply)).await;
+    }
     match reply {
         Reply::Local(body) => send_local(p, body).await,
         Reply::Answer(_) if p.x.response.status() == 101 => Box::pin(switch_protocols(p, reply)).await,
@@ -98,6 +103,40 @@ pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut 
             false
         }
     }
+}
+
+/// Sends it through an encoder, if it turns out to have a body that is worth it.
+async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Reply<'_>) -> bool {
+    let framing = match reply {
+        Reply::Local(body) => Framing::Length(body.len() as u64),
+        Reply::Answer(answer) => answer.framing,
+        Reply::Gone => Framing::Empty,
+    };
+    let Passage { worker, connection, framing: asked, patience, renewed, .. } = *p;
+    let encode = p.x.encode.take().filter(|encode| encode.suits(&p.x.response, framing));
+    let begun = encode.map(|encode| Encoded::begin(p.down, &mut p.x.response, framing, encode.encoding));
+    let mut encoded = match begun {
+        Some(Ok(encoded)) => encoded,
+        None => return Box::pin(send(p, reply)).await,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "an answer cannot be compressed");
+            return Box::pin(send(p, reply)).await;
+        }
+    };
+    let (x, outcome) = (&mut *p.x, &mut *p.outcome);
+    let mut p =
+        Passage { worker, connection, x, down: &mut encoded, framing: asked, patience, outcome, renewed };
+    let whole = match reply {
+        Reply::Local(body) => send_local(&mut p, body).await,
+        Reply::Answer(answer) => send_answer(&mut p, answer).await,
+        Reply::Gone => false,
+    };
+    p.x.origin_bytes = Some(p.outcome.response_bytes);
+    p.outcome.response_bytes = p.down.sent;
+    if whole && let Reply::Answer(answer) = std::mem::replace(reply, Reply::Gone) {
+        answer.release(worker);
+    }
+    whole
 }
 
 /// Normalises the request, refuses what must not be routed, and finds its router.

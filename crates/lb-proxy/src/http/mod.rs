@@ -6,6 +6,7 @@ mod authorize;
 pub(crate) mod body;
 pub(crate) mod cookie;
 pub(crate) mod downstream;
+pub(crate) mod encode;
 mod farewell;
 pub(crate) mod forwarded;
 pub(crate) mod h1;

@@ -167,7 +167,7 @@ fn write_line(
         request_bytes: outcome.request_bytes,
         origin: has_origin.then_some(access_log::Origin {
             status: outcome.origin_status,
-            bytes: outcome.response_bytes,
+            bytes: x.origin_bytes.unwrap_or(outcome.response_bytes),
             duration: service_duration,
         }),
         status: outcome.status,

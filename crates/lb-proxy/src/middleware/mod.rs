@@ -5,6 +5,7 @@ mod allow_list;
 mod auth;
 mod circuit_breaker;
 mod client_cert;
+mod compress;
 mod digest;
 mod errors;
 mod forward_auth;
@@ -31,6 +32,7 @@ pub(crate) use allow_list::AllowList;
 pub(crate) use auth::{BasicAuth, Check, Checked};
 pub(crate) use circuit_breaker::{CircuitBreaker, NamedBreaker};
 pub(crate) use client_cert::Certificates;
+pub(crate) use compress::Compress;
 pub(crate) use digest::DigestAuth;
 pub(crate) use errors::Errors;
 pub(crate) use forward_auth::{AuthCookie, ForwardAuth};
@@ -75,6 +77,7 @@ pub(crate) enum Middleware {
     Errors(Box<Errors>),
     /// Carried out by whoever runs the chain: everything behind it may run again.
     Retry(Retry),
+    Compress(Box<Compress>),
 }
 
 /// What comes after a middleware has seen the request.
@@ -131,6 +134,7 @@ impl Middleware {
             Config::Errors(options) => Self::Errors(Box::new(Errors::new(options, build)?)),
             Config::ForwardAuth(options) => Self::ForwardAuth(Box::new(ForwardAuth::new(options, build)?)),
             Config::Retry(options) => Self::Retry(options.clone()),
+            Config::Compress(options) => Self::Compress(Box::new(Compress::new(options))),
             Config::Chain { .. } => return Err("a chain has no instance of its own".to_owned()),
         })
     }
@@ -168,6 +172,7 @@ impl Middleware {
             Self::StripPrefixRegex(patterns) => path_regex::strip_prefix(x, patterns),
             Self::CircuitBreaker(breaker) => breaker.on_request(x),
             Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_) => Step::Next,
+            Self::Compress(compress) => compress.on_request(x),
         }
     }
 
@@ -177,6 +182,7 @@ impl Middleware {
             Self::Headers(headers) => headers.on_response(x),
             Self::CircuitBreaker(breaker) => breaker.on_response(x),
             Self::ForwardAuth(auth) => auth.on_response(x),
+            Self::Compress(compress) => compress.on_response(x),
             _ => {}
         }
     }
