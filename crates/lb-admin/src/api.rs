@@ -1,5 +1,6 @@
 //! Traefik's API: the same paths, parameters and shapes (reference section 5).
 
+mod composite;
 mod duration;
 mod entry_point;
 mod internal;

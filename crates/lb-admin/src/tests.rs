@@ -245,6 +245,39 @@ fn services_have_traefiks_shape() {
     );
 }
 
+/// As Traefik 3.7.15 shows the same file, but for `childStatus`.
+#[test]
+fn services_of_services_have_traefiks_shape() {
+    let view = crate::testing::view_of(
+        "http: {services: {a: {loadBalancer: {servers: [{url: 'http://a'}], healthCheck: {path: /}}}, \
+         down: {loadBalancer: {servers: [], healthCheck: {path: /}}}, \
+         w: {weighted: {services: [{name: a, weight: 3}, {name: down@file}, {name: v}], sticky: {cookie: {name: c}}, \
+         healthCheck: {}}}, v: {weighted: {services: [{name: down}], healthCheck: {}}}, \
+         h: {highestRandomWeight: {services: [{name: a}]}}}, \
+         routers: {r: {rule: Path(`/`), service: w, entryPoints: [web]}}}",
+    );
+    assert_eq!(
+        api("/api/http/services/w@file", &view),
+        json!({
+            "weighted": {
+                "services": [{"name": "a", "weight": 3}, {"name": "down@file", "weight": 1}, {"name": "v", "weight": 1}],
+                "sticky": {"cookie": {"name": "c", "path": "/"}}, "healthCheck": {},
+            },
+            "status": "enabled", "usedBy": ["r@file"], "name": "w@file", "provider": "file", "type": "weighted",
+            "childStatus": {"a@file": "UP", "down@file": "DOWN", "v@file": "DOWN"},
+        })
+    );
+    assert_eq!(
+        api("/api/http/services/h@file", &view),
+        json!({
+            "highestRandomWeight": {"services": [{"name": "a", "weight": 1}]}, "status": "enabled", "name": "h@file",
+            "provider": "file", "type": "highestrandomweight", "childStatus": {"a@file": "UP"},
+        })
+    );
+    assert_eq!(api("/api/overview", &view).pointer("/http/services/total"), Some(&json!(10)));
+    assert!(api("/api/rawdata", &view).pointer("/services/w@file/weighted").is_some());
+}
+
 #[test]
 fn ejection_slow_start_and_panic_are_shown() {
     let mut view = view();

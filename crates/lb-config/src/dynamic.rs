@@ -24,6 +24,8 @@ use lb_core::encoding::Offer;
 pub struct Config {
     pub routers: BTreeMap<String, Router>,
     pub services: BTreeMap<String, Service>,
+    /// Services made of others; no name is in both maps.
+    pub composites: BTreeMap<String, Composite>,
     pub middlewares: BTreeMap<String, Middleware>,
     pub servers_transports: BTreeMap<String, ServersTransport>,
     pub tls: Tls,
@@ -130,6 +132,7 @@ pub enum Scheme {
     H2c,
 }
 
+pub use crate::composite::{Composite, CompositeKind, ServiceRef, WeightedChild};
 pub use lb_core::balance::{SlowStart, Strategy};
 pub use lb_core::health::OutlierSettings as OutlierDetection;
 pub use lb_core::retry::Settings as RetryBudget;

@@ -7,6 +7,7 @@
 pub mod dynamic;
 pub mod static_config;
 
+mod composite;
 mod decode;
 mod directory;
 mod document;

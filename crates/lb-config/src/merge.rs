@@ -17,6 +17,7 @@ pub(crate) fn merge<'a>(configs: impl IntoIterator<Item = (&'a str, &'a Config)>
         }
         add(&mut merged.routers, &config.routers);
         add(&mut merged.services, &config.services);
+        add(&mut merged.composites, &config.composites);
         add(&mut merged.middlewares, &config.middlewares);
         add(&mut merged.servers_transports, &config.servers_transports);
         add(&mut merged.tls.options, &config.tls.options);

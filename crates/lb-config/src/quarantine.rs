@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::dynamic::{Config, KeyPair, Middleware, Tls};
+use crate::dynamic::{Composite, Config, KeyPair, Middleware, Tls};
 use crate::load::{Context, Loaded};
 use crate::merge::merge;
 use crate::pem::INLINE;
@@ -235,17 +235,19 @@ impl<'a> Settling<'a> {
         }
     }
 
-    /// New and old chains together may run in a circle that neither has alone. Then the new ones go back.
+    /// New and old chains or services together may run in a circle that neither has alone. Then the new ones go back.
     fn uncoil(&mut self) {
-        let middlewares = |stale: &Reasons| stale.keys().any(|(kind, _)| *kind == Kind::Middleware);
-        while middlewares(&self.stale) {
+        let may_coil =
+            |stale: &Reasons| stale.keys().any(|(kind, _)| matches!(kind, Kind::Middleware | Kind::Service));
+        while may_coil(&self.stale) {
             let coiled = coiled(&self.config);
             let new: Vec<_> = coiled.into_iter().filter(|object| !self.is_old(object)).collect();
             if new.is_empty() {
                 return;
             }
             for object in new {
-                self.spoil(&object, vec!["the chain contains itself".to_owned()]);
+                let what = if object.0 == Kind::Middleware { "chain" } else { "service" };
+                self.spoil(&object, vec![format!("the {what} contains itself")]);
             }
             self.complete();
         }
@@ -295,7 +297,7 @@ fn is_internal(name: &str) -> bool {
 fn has(config: &Config, (kind, name): &Object) -> bool {
     match kind {
         Kind::Router => config.routers.contains_key(name),
-        Kind::Service => config.services.contains_key(name),
+        Kind::Service => config.services.contains_key(name) || config.composites.contains_key(name),
         Kind::Middleware => config.middlewares.contains_key(name),
         Kind::ServersTransport => config.servers_transports.contains_key(name),
         Kind::TlsOptions => config.tls.options.contains_key(name),
@@ -306,7 +308,7 @@ fn has(config: &Config, (kind, name): &Object) -> bool {
 fn remove(config: &mut Config, (kind, name): &Object) {
     match kind {
         Kind::Router => drop(config.routers.remove(name)),
-        Kind::Service => drop(config.services.remove(name)),
+        Kind::Service => drop((config.services.remove(name), config.composites.remove(name))),
         Kind::Middleware => drop(config.middlewares.remove(name)),
         Kind::ServersTransport => drop(config.servers_transports.remove(name)),
         Kind::TlsOptions => drop(config.tls.options.remove(name)),
@@ -323,7 +325,9 @@ fn copy(from: &Config, to: &mut Config, (kind, name): &Object) -> bool {
     }
     match kind {
         Kind::Router => put(&from.routers, &mut to.routers, name),
-        Kind::Service => put(&from.services, &mut to.services, name),
+        Kind::Service => {
+            put(&from.services, &mut to.services, name) || put(&from.composites, &mut to.composites, name)
+        }
         Kind::Middleware => put(&from.middlewares, &mut to.middlewares, name),
         Kind::ServersTransport => put(&from.servers_transports, &mut to.servers_transports, name),
         Kind::TlsOptions => put(&from.tls.options, &mut to.tls.options, name),
@@ -337,7 +341,7 @@ fn objects(config: &Config) -> impl Iterator<Item = Object> + '_ {
         objects.keys().map(move |name| (kind, name.clone()))
     }
     // TLS options and servers transports refer to nothing.
-    let services = named(Kind::Service, &config.services);
+    let services = named(Kind::Service, &config.services).chain(named(Kind::Service, &config.composites));
     services.chain(named(Kind::Middleware, &config.middlewares)).chain(named(Kind::Router, &config.routers))
 }
 
@@ -364,6 +368,8 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
                 .get(name)
                 .into_iter()
                 .for_each(|s| add(Kind::ServersTransport, &s.servers_transport));
+            let children = config.composites.get(name).into_iter().flat_map(Composite::children);
+            children.for_each(|child| add(Kind::Service, &child.name));
         }
         Kind::Middleware => match config.middlewares.get(name) {
             Some(Middleware::Chain { middlewares }) => {
@@ -377,34 +383,42 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
     found
 }
 
-/// Chains that contain themselves, and chains that lead to those: what is left when chains whose members are all
+/// Chains and services that contain themselves, and those that lead there: what is left when all whose members are
 /// accounted for are struck out, again and again.
 fn coiled(config: &Config) -> Vec<Object> {
+    type Name<'c> = (Kind, &'c str);
     let chains = config.middlewares.iter().filter_map(|(name, middleware)| match middleware {
-        Middleware::Chain { middlewares } => Some((name.as_str(), middlewares)),
+        Middleware::Chain { middlewares } => {
+            let members: Vec<Name<'_>> = middlewares.iter().map(|m| (Kind::Middleware, m.as_str())).collect();
+            Some(((Kind::Middleware, name.as_str()), members))
+        }
         _ => None,
     });
-    let mut users: HashMap<&str, Vec<&str>> = HashMap::new();
-    let mut open: BTreeMap<&str, usize> = BTreeMap::new();
-    for (name, members) in chains.clone() {
-        let inner =
-            members.iter().filter(|m| matches!(config.middlewares.get(*m), Some(Middleware::Chain { .. })));
-        open.insert(name, inner.clone().count());
-        inner.for_each(|member| users.entry(member).or_default().push(name));
+    let composites = config.composites.iter().map(|(name, composite)| {
+        let children = composite.children().map(|child| (Kind::Service, child.name.as_str()));
+        ((Kind::Service, name.as_str()), children.collect::<Vec<Name<'_>>>())
+    });
+    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).collect();
+    let mut users: HashMap<Name<'_>, Vec<Name<'_>>> = HashMap::new();
+    let mut open: BTreeMap<Name<'_>, usize> = BTreeMap::new();
+    for (name, members) in &all {
+        let inner = members.iter().filter(|member| all.contains_key(member));
+        open.insert(*name, inner.clone().count());
+        inner.for_each(|member| users.entry(*member).or_default().push(*name));
     }
-    let mut done: Vec<&str> = open.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+    let mut done: Vec<_> = open.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
     while let Some(name) = done.pop() {
-        open.remove(name);
-        for user in users.get(name).into_iter().flatten() {
+        open.remove(&name);
+        for user in users.get(&name).into_iter().flatten() {
             if let Some(count) = open.get_mut(user) {
                 *count -= 1;
                 if *count == 0 {
-                    done.push(user);
+                    done.push(*user);
                 }
             }
         }
     }
-    open.into_keys().map(|name| (Kind::Middleware, name.to_owned())).collect()
+    open.into_keys().map(|(kind, name)| (kind, name.to_owned())).collect()
 }
 
 #[cfg(test)]

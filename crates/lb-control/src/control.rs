@@ -280,7 +280,7 @@ impl Control {
             provider,
             generation = state.generation,
             routers = state.config.routers.len(),
-            services = state.config.services.len(),
+            services = state.config.services.len() + state.config.composites.len(),
             middlewares = state.config.middlewares.len(),
             warnings,
             quarantined = settled.stale.len(),

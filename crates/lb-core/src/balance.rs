@@ -8,11 +8,11 @@
 //! Members with the same URL share one server, as in Traefik: their weights add up, and
 //! [`Picked::index`] names the first of them.
 //!
-//! What a member is does not matter here: a weighted service of services is a `Service` whose members
-//! are child names, whose probes are the children's own ups and downs.
+//! Services of services choose among [`Children`] instead, which have no state but their own.
 //!
 //! Probing, timers and retries belong to the callers.
 
+mod children;
 mod cookies;
 mod hrw;
 mod lowest;
@@ -37,6 +37,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::health::{self, AdminState, Memory, OutlierSettings, PassiveSettings, Probe, Status, Transition};
+pub use children::{ChildSpec, Children, Choice, Spread};
 use cookies::Cookies;
 pub use queue::Ticket;
 pub use schedule::MAX_SLOTS;

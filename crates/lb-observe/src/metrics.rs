@@ -204,6 +204,12 @@ impl Metrics {
         self.inner.labels.intern(kind, text)
     }
 
+    /// The label of the service `inner` for requests that routers of the service `outer` lead to it: those count for
+    /// `outer` among routers and for `inner` among services.
+    pub fn via(&self, outer: LabelId, inner: LabelId) -> LabelId {
+        self.inner.labels.via(outer, inner)
+    }
+
     /// Interns a TLS version (`1.3`) and cipher (IANA name). Once per connection.
     pub fn tls(&self, version: &str, cipher: &str) -> LabelId {
         self.inner.labels.intern(Kind::Tls, &format!("{version} {cipher}"))

@@ -9,6 +9,7 @@ use lb_core::in_flight::Permit;
 use lb_http1::Head;
 use smallvec::SmallVec;
 
+use crate::composite::Composed;
 use crate::http::encode::Encode;
 use crate::http::forwarded::Peer;
 use crate::middleware::{AuthCookie, NamedBreaker};
@@ -42,6 +43,8 @@ pub(crate) struct Exchange {
     pub(crate) tries: u32,
     /// Servers asked in vain, by index: another try goes to others while there are any.
     pub(crate) tried: SmallVec<[usize; 4]>,
+    /// What a request for a service of services is about; others have none.
+    pub(crate) composed: Option<Box<Composed>>,
     /// Off where the entry point or a middleware says that servers get no `X-Forwarded-For`.
     pub(crate) append_forwarded_for: bool,
     /// What each `compress` on the way has chosen for the client.
@@ -70,6 +73,7 @@ impl Exchange {
             origin: String::new(),
             tries: 0,
             tried: SmallVec::new(),
+            composed: None,
             append_forwarded_for: true,
             encodings: SmallVec::new(),
             encode: None,
@@ -95,6 +99,7 @@ impl Exchange {
         self.origin.clear();
         self.tries = 0;
         self.tried.clear();
+        self.composed = None;
         self.append_forwarded_for = true;
         self.encodings.clear();
         self.encode = None;

@@ -3,7 +3,6 @@
 //! One task does everything: it writes the request on, copies its body while it waits for the
 //! answer, and copies the answer back, in both directions at once where both have something to say.
 
-use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -73,7 +72,7 @@ pub(crate) enum Called<'a> {
 /// Asks the service's servers until one answers or no further try is safe.
 pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service: &'a Service) -> Called<'a> {
     let worker = p.worker;
-    let mut service = p.renewed.and_then(OnceCell::get).map_or(service, |renewed| &**renewed);
+    let mut service = p.renewed.and_then(|renewed| renewed.get(&service.name)).unwrap_or(service);
     let upgrade = lb_http1::wants_upgrade(&p.x.head).map(Box::<str>::from);
     let cookie = service.sticky.as_ref().and_then(|cookie| {
         let mut lines = p.x.head.get_all("cookie");
@@ -100,12 +99,13 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
                 (None, None) => return Called::NoServer,
                 // Boxed: rare, and others need not make room for it.
                 (None, Some(queue)) => {
-                    let follows = pick.tried.is_empty() && p.renewed.is_some_and(|cell| cell.get().is_none());
+                    let follows = pick.tried.is_empty()
+                        && p.renewed.is_some_and(|renewed| renewed.get(&service.name).is_none());
                     match Box::pin(room::wait(worker, service, queue, &pick, follows, p.down)).await {
                         Ok((picked, None)) => picked,
                         Ok((picked, Some(newer))) => {
                             if let Some(renewed) = p.renewed {
-                                service = &**renewed.get_or_init(|| newer);
+                                service = renewed.put(newer);
                                 target = target_to_prefix(service, &p.x.head);
                             }
                             picked

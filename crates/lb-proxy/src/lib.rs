@@ -5,6 +5,7 @@
 //! compiled by [`Publisher::publish`] and replaced as a whole.
 
 mod buffers;
+mod composite;
 mod deadline;
 mod entrypoint;
 mod exchange;

@@ -24,9 +24,28 @@ pub(crate) struct Passage<'a, 'r, D> {
     pub(crate) framing: Framing,
     pub(crate) patience: Patience,
     pub(crate) outcome: &'a mut Outcome<'r>,
-    /// The router's service as a reload has it that came while the request waited for room.
-    /// `None`: it keeps to the version it has.
-    pub(crate) renewed: Option<&'r OnceCell<Arc<Service>>>,
+    /// `None`: the request keeps to the version of its service that it has.
+    pub(crate) renewed: Option<&'r Renewed>,
+}
+
+/// Services as a reload has them that came while the request waited for their room: one, or more where a retry led to
+/// another one.
+#[derive(Default)]
+pub(crate) struct Renewed(OnceCell<Box<(Arc<Service>, Renewed)>>);
+
+impl Renewed {
+    pub(crate) fn get(&self, name: &str) -> Option<&Service> {
+        let (service, more) = &**self.0.get()?;
+        if *service.name == *name { Some(service) } else { more.get(name) }
+    }
+
+    pub(crate) fn put(&self, newer: Arc<Service>) -> &Service {
+        let (service, more) = match self.0.get() {
+            Some(known) => &**known,
+            None => &**self.0.get_or_init(|| Box::new((Arc::clone(&newer), Self::default()))),
+        };
+        if service.name == newer.name { service } else { more.put(newer) }
+    }
 }
 
 /// Limits of the client's side that matter while forwarding.

@@ -4,6 +4,7 @@
 //! connection pools) sits behind `Arc` or is keyed by identity and lives on in the next snapshot.
 
 mod build;
+mod composites;
 mod free;
 mod internal;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use build::Failure;
 pub(crate) use build::Fixed;
 pub use internal::Internal;
 
+use crate::composite::Composite;
 use crate::middleware::Middleware;
 use crate::report::Report;
 use crate::tls::{TlsProfile, TlsTable};
@@ -38,6 +40,7 @@ pub struct Snapshot {
     services: HashMap<String, Arc<Service>>,
     /// By middleware.
     auth_servers: HashMap<String, Arc<AuthServer>>,
+    composites: HashMap<String, Arc<Composite>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     /// Ids of the endpoints in use; pools of others are closed.
     pub(crate) endpoints: HashSet<u64>,
@@ -74,6 +77,7 @@ pub(crate) struct Route {
 
 pub(crate) enum Target {
     Service(Arc<Service>),
+    Composite(Arc<Composite>),
     Internal(Internal),
 }
 
@@ -123,6 +127,9 @@ impl Snapshot {
             for route in entry.plain.routes().iter().chain(entry.secure.routes()) {
                 labels.extend([route.value.label, route.value.service]);
                 labels.extend(route.value.middlewares.iter().filter_map(Middleware::label));
+                if let Target::Composite(composite) = &route.value.target {
+                    labels.extend(composite.leaves.iter().map(|(_, label)| *label));
+                }
             }
         }
         for service in self.services.values() {
@@ -175,7 +182,8 @@ impl Drop for Snapshot {
         let config = std::mem::take(&mut self.config);
         let entry_points = std::mem::take(&mut self.entry_points);
         let (routes, services) = (std::mem::take(&mut self.routes), std::mem::take(&mut self.services));
-        free::free((config, entry_points, routes, services), size);
+        let composites = std::mem::take(&mut self.composites);
+        free::free((config, entry_points, routes, services, composites), size);
     }
 }
 

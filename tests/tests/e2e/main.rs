@@ -12,6 +12,7 @@ mod admin;
 mod balance;
 mod change;
 mod check;
+mod composites;
 mod compress;
 mod demo;
 mod endurance;

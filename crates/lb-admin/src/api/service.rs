@@ -13,45 +13,71 @@ use lb_core::health::Status;
 use serde_json::{Map, Value};
 
 use super::object::Object;
-use super::{Model, header_map, internal, list, provider};
+use super::{Model, composite, header_map, internal, list, provider};
 use crate::query::Query;
 use crate::{Response, operator};
 
 struct Service<'m> {
     name: &'m str,
-    /// `None`: internal, or left out because it is broken.
-    config: Option<&'m dynamic::Service>,
+    config: Written<'m>,
     status: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Written<'m> {
+    LoadBalancer(&'m dynamic::Service),
+    Composite(&'m dynamic::Composite),
+    /// Internal, or left out because it is broken.
+    Nowhere,
 }
 
 fn services<'m>(model: &'m Model<'_>) -> Vec<Service<'m>> {
     let config = &model.view.config.services;
-    let written = config.iter().map(|(name, service)| Service {
+    let composites = &model.view.config.composites;
+    let load_balancers = config.iter().map(|(name, service)| (name, Written::LoadBalancer(service)));
+    let composed = composites.iter().map(|(name, composite)| (name, Written::Composite(composite)));
+    let written = load_balancers.chain(composed).map(|(name, config)| Service {
         name,
-        config: Some(service),
+        config,
         status: model.status(Kind::Service, name),
     });
     let own = internal::services(&model.view.static_config).into_iter();
-    let own = own.map(|name| Service { name, config: None, status: "enabled" });
-    let left_out = model.left_out(Kind::Service, |name| config.contains_key(name));
-    let left_out = left_out.map(|name| Service { name, config: None, status: "disabled" });
+    let own = own.map(|name| Service { name, config: Written::Nowhere, status: "enabled" });
+    let left_out =
+        model.left_out(Kind::Service, |name| config.contains_key(name) || composites.contains_key(name));
+    let left_out = left_out.map(|name| Service { name, config: Written::Nowhere, status: "disabled" });
     let mut services: Vec<_> = written.chain(own).chain(left_out).collect();
     services.sort_by(|a, b| a.name.cmp(b.name));
     services
 }
 
 impl Service<'_> {
-    fn kind(&self) -> &'static str {
-        if self.config.is_some() { "loadbalancer" } else { "" }
+    fn kind(&self) -> String {
+        self.shape().map_or_else(String::new, |(kind, _)| kind.to_ascii_lowercase())
+    }
+
+    /// The key of its kind, and what is under it.
+    fn shape(&self) -> Option<(&'static str, Value)> {
+        match self.config {
+            Written::LoadBalancer(config) => Some(("loadBalancer", load_balancer(config))),
+            Written::Composite(config) => Some(composite::body(config)),
+            Written::Nowhere => None,
+        }
     }
 
     fn servers(&self) -> usize {
-        self.config.map_or(0, |config| config.servers.len())
+        match self.config {
+            Written::LoadBalancer(config) => config.servers.len(),
+            Written::Composite(_) | Written::Nowhere => 0,
+        }
     }
 
     fn body(&self, model: &Model<'_>, used_by: &[&str]) -> Object {
-        Object::new()
-            .some("loadBalancer", self.config.map(load_balancer))
+        let object = match self.shape() {
+            Some((kind, shape)) => Object::new().set(kind, shape),
+            None => Object::new(),
+        };
+        object
             .list("error", model.errors(Kind::Service, self.name))
             .set("status", self.status)
             .flag("stale", model.is_stale(Kind::Service, self.name))
@@ -79,11 +105,20 @@ impl Service<'_> {
         model.view.services.get(self.name).map(|live| show(live)).unwrap_or_default().into()
     }
 
+    /// Beyond Traefik: which of the services that it is made of are up.
+    fn child_status(&self, model: &Model<'_>) -> Option<Value> {
+        match self.config {
+            Written::Composite(config) => Some(composite::child_status(config, model.view)),
+            Written::LoadBalancer(_) | Written::Nowhere => None,
+        }
+    }
+
     fn full(&self, model: &Model<'_>, used_by: &[&str]) -> Value {
         self.body(model, used_by)
             .set("name", self.name)
             .set("provider", provider(self.name))
-            .text("type", self.kind())
+            .text("type", &self.kind())
+            .some("childStatus", self.child_status(model))
             .some("serverDetails", model.view.services.get(self.name).map(|live| details(model, live)))
             .flag("panic", model.view.services.get(self.name).is_some_and(|live| live.panics()))
             .build()
@@ -193,7 +228,7 @@ fn strategy(strategy: Strategy) -> &'static str {
     }
 }
 
-fn sticky(cookie: &StickyCookie) -> Value {
+pub(super) fn sticky(cookie: &StickyCookie) -> Value {
     let same_site = cookie.same_site.map(|same_site| match same_site {
         SameSite::None => "none",
         SameSite::Lax => "lax",
@@ -259,7 +294,7 @@ pub(super) fn list(model: &Model<'_>, query: &Query) -> Response {
         query,
         |service| service.name,
         |a, b| match by {
-            "type" => a.kind().cmp(b.kind()),
+            "type" => a.kind().cmp(&b.kind()),
             "servers" => a.servers().cmp(&b.servers()),
             "provider" => provider(a.name).cmp(provider(b.name)),
             "status" => a.status.cmp(b.status),

@@ -3,6 +3,7 @@
 //! Every object is read on its own; one that cannot work is left out and remembered as broken. What
 //! refers to what is checked afterwards, when the names of all files are known.
 
+mod composites;
 mod health;
 mod limits;
 mod outliers;

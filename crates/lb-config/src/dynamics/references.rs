@@ -17,6 +17,8 @@ pub(crate) struct Reference<'a> {
     at: Position,
     /// The field that names it.
     field: Field<'a>,
+    /// `to` must have a health check.
+    probed: bool,
 }
 
 /// The provider of what exists without being configured.
@@ -54,6 +56,13 @@ impl<'a> Draft<'a> {
         self.push_reference(kind, from, to, name, field.at(), field);
     }
 
+    /// The service that was referred to last must have a health check.
+    pub(crate) fn needs_health_check(&mut self) {
+        if let Some(last) = self.references.last_mut() {
+            last.probed = true;
+        }
+    }
+
     fn push_reference(
         &mut self,
         kind: Kind,
@@ -64,7 +73,13 @@ impl<'a> Draft<'a> {
         field: Field<'a>,
     ) -> String {
         let name = self.qualify(name);
-        self.references.push(Reference { from: (kind, from.to_owned()), to: (to, name.clone()), at, field });
+        self.references.push(Reference {
+            from: (kind, from.to_owned()),
+            to: (to, name.clone()),
+            at,
+            field,
+            probed: false,
+        });
         name
     }
 }
@@ -75,7 +90,9 @@ impl<'a> Draft<'a> {
 /// What is right in itself comes back: with an older version of what it uses it may still work.
 pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     report_dangling(draft);
-    report_cycles(draft);
+    report_cycles(draft, Kind::Middleware);
+    report_cycles(draft, Kind::Service);
+    report_unprobed(draft);
     let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
     spread(draft);
     check_entry_points(draft);
@@ -85,7 +102,10 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
         let (from, to) = (&mut draft.config, &mut waiting);
         match kind {
             Kind::Router => take(&mut from.routers, name, keep.then_some(&mut to.routers)),
-            Kind::Service => take(&mut from.services, name, keep.then_some(&mut to.services)),
+            Kind::Service => {
+                take(&mut from.composites, name.clone(), keep.then_some(&mut to.composites));
+                take(&mut from.services, name, keep.then_some(&mut to.services));
+            }
             Kind::Middleware => take(&mut from.middlewares, name, keep.then_some(&mut to.middlewares)),
             Kind::ServersTransport => take(&mut from.servers_transports, name, None),
             Kind::TlsOptions => take(&mut from.tls.options, name, None),
@@ -103,7 +123,7 @@ fn take<T>(from: &mut BTreeMap<String, T>, name: String, to: Option<&mut BTreeMa
 
 fn report_dangling(draft: &Draft<'_>) {
     let mut known = Known::default();
-    for Reference { from, to, at, field } in &draft.references {
+    for Reference { from, to, at, field, .. } in &draft.references {
         let (kind, name) = (to.0, to.1.as_str());
         if exists(draft, kind, name) {
             continue;
@@ -193,12 +213,33 @@ fn exists(draft: &Draft<'_>, kind: Kind, name: &str) -> bool {
 /// Chains of a cycle that its message shows; chosen.
 const SHOWN: usize = 8;
 
-/// Chains that contain themselves. The one that closes the circle is broken, so `spread` reaches
+/// Services that mind the health of others which have none to mind.
+fn report_unprobed(draft: &Draft<'_>) {
+    for Reference { from, to, at, field, probed } in &draft.references {
+        let config = &draft.config;
+        let leaf = config.services.get(&to.1).map(|service| service.health_check.is_some());
+        let known = leaf.or_else(|| config.composites.get(&to.1).map(|composite| composite.health_check));
+        if !probed || known != Some(false) {
+            continue;
+        }
+        let written = field.string().unwrap_or_default();
+        let hint = "give it a `healthCheck`, or remove that of this service".to_owned();
+        // As Traefik words it, for services of every kind.
+        let reason = format!(
+            "cannot register {written} as updater for {}: healthCheck not enabled in config for this WRR service",
+            from.1
+        );
+        let message = format!("{} has no health check", quoted(&written));
+        draft.report.error_on(from.0, &from.1, *at, &field.path(), message, Some(hint), Some(reason));
+    }
+}
+
+/// Chains and services that contain themselves. The one that closes the circle is broken, so `spread` reaches
 /// the others.
-fn report_cycles(draft: &Draft<'_>) {
+fn report_cycles(draft: &Draft<'_>, of: Kind) {
     let mut next: HashMap<&str, Vec<&Reference<'_>>> = HashMap::new();
     for reference in &draft.references {
-        if reference.from.0 == Kind::Middleware && reference.to.0 == Kind::Middleware {
+        if reference.from.0 == of && reference.to.0 == of {
             next.entry(&reference.from.1).or_default().push(reference);
         }
     }
@@ -225,12 +266,11 @@ fn report_cycles(draft: &Draft<'_>) {
                 let from = path.iter().position(|(name, _)| *name == target).unwrap_or(0);
                 let mut names: Vec<&str> = path[from..].iter().map(|(name, _)| *name).take(SHOWN).collect();
                 names.push(if path.len() - from > SHOWN { "..." } else { target });
-                let message = format!("the chain contains itself: {}", quoted(&names.join(" > ")));
+                let what = if of == Kind::Middleware { "chain" } else { "service" };
+                let message = format!("the {what} contains itself: {}", quoted(&names.join(" > ")));
                 let (kind, name) = &reference.from;
-                let circle =
-                    names.iter().map(|name| format!("middleware:{name}")).collect::<Vec<_>>().join("->");
-                let reason =
-                    format!("could not instantiate middleware {target}: recursion detected in {circle}");
+                let circle = names.iter().map(|name| format!("{of}:{name}")).collect::<Vec<_>>().join("->");
+                let reason = format!("could not instantiate {of} {target}: recursion detected in {circle}");
                 let key = reference.field.path();
                 draft.report.error_on(*kind, name, reference.at, &key, message, None, Some(reason));
             } else if !done.contains(target) && next.contains_key(target) {

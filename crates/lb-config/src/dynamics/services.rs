@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lb_core::balance::Strategy;
 
+use super::composites::COMPOSITES;
 use super::{Draft, health, limits, outliers, sticky};
 use crate::decode::{Block, Field};
 use crate::dynamic::{Server, Service};
@@ -29,21 +30,24 @@ const STRATEGIES: [(&str, Strategy); 5] = [
     ("leasttime", Strategy::LeastTime),
 ];
 
-/// Kinds of services that only combine others.
-const COMPOSITES: [&str; 4] = ["weighted", "mirroring", "failover", "highestRandomWeight"];
+/// Kinds of services that combine others and are to come.
+const UNSUPPORTED: [&str; 2] = ["mirroring", "failover"];
 
 impl<'a> Draft<'a> {
+    /// A service that combines others takes its own place in the configuration.
     pub(super) fn service(&mut self, name: &str, field: &Field<'a>) -> Option<Service> {
         let block = field.object()?;
         let load_balancer = block.take("loadBalancer");
-        let composites = COMPOSITES.iter().filter(|kind| block.take_unlisted(kind).is_some()).count();
+        let mut kinds = COMPOSITES.map(|kind| (kind, block.take(kind)));
+        let unsupported = UNSUPPORTED.iter().filter(|kind| block.take_unlisted(kind).is_some()).count();
+        let composites = kinds.iter().filter(|(_, field)| field.is_some()).count() + unsupported;
         if usize::from(load_balancer.is_some()) + composites > 1 {
             block.error(
                 "a service can be of one kind only".to_owned(),
                 Some("declare two services and let one refer to the other".to_owned()),
             );
         }
-        block.unsupported(&COMPOSITES);
+        block.unsupported(&UNSUPPORTED);
         block.unsupported(&["middlewares"]);
         // A key that does not exist is likely to be the kind, misspelt.
         if load_balancer.is_none() && composites == 0 && block.left_over().is_empty() {
@@ -53,6 +57,13 @@ impl<'a> Draft<'a> {
             );
         }
         block.finish();
+        if let Some((kind, field)) = kinds.iter_mut().find_map(|(kind, field)| Some((*kind, field.take()?))) {
+            let block = field.block()?;
+            let composite = self.composite(name, kind, &block);
+            block.finish();
+            self.config.composites.extend(composite.map(|composite| (name.to_owned(), composite)));
+            return None;
+        }
         let load_balancer = load_balancer?.block()?;
         let service = self.load_balancer(name, &load_balancer);
         load_balancer.finish();
@@ -169,7 +180,7 @@ fn server(block: &Block<'_>, max_connections: Option<NonZeroU32>) -> Option<Serv
 }
 
 /// 0 and less take a server out (reference 2.5).
-fn weight(field: &Field<'_>) -> Option<u32> {
+pub(super) fn weight(field: &Field<'_>) -> Option<u32> {
     let weight = field.integer(i64::MIN..=MAX_WEIGHT)?;
     if weight < 0 {
         field.warn("a negative weight means 0".to_owned(), Some("write 0".to_owned()));
@@ -284,7 +295,7 @@ mod tests {
         for (service, expected) in [
             ("{}", "http.services.x: the service has no kind"),
             ("{loadBalancr: 5}", "http.services.x.loadBalancr: there is no key `loadBalancr` here"),
-            ("{weighted: {services: []}}", "http.services.x.weighted: `weighted` is not supported yet"),
+            ("{mirroring: {service: a}}", "http.services.x.mirroring: `mirroring` is not supported yet"),
             (
                 "{loadBalancer: {servers: []}, middlewares: [m]}",
                 "http.services.x.middlewares: `middlewares` is not supported yet",

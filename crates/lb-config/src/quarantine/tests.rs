@@ -190,6 +190,40 @@ fn pages_that_a_middleware_needs_stay() {
 }
 
 #[test]
+fn services_of_services_are_kept_whole() {
+    let leaf = |url: &str| format!("{{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}");
+    let weighted = |child: &str| format!("{{weighted: {{services: [{{name: {child}}}]}}}}");
+    let text = |services: &[(&str, String)]| {
+        let services: Vec<_> = services.iter().map(|(name, service)| format!("{name}: {service}")).collect();
+        let router = "routers: {r: {rule: 'Path(`/`)', service: a}}";
+        format!("http: {{{router}, services: {{{}}}}}", services.join(", "))
+    };
+    let old = text(&[("a", weighted("b")), ("b", leaf("http://old"))]);
+    // A broken child keeps its version, a child that is gone stays for a parent that cannot move on.
+    for (new, stale) in [
+        (text(&[("a", weighted("b")), ("b", leaf("ftp://new"))]), vec!["service b"]),
+        (text(&[("a", weighted("c")), ("b", leaf("http://old"))]), vec!["service a"]),
+        (text(&[("a", weighted("c"))]), vec!["service a", "service b"]),
+        (text(&[("a", leaf("ftp://new"))]), vec!["service a", "service b"]),
+    ] {
+        let settled = follow(&[&old, &new]);
+        assert_eq!(names(&settled.stale), stale, "{new}");
+        assert!(settled.disabled.is_empty(), "{:?}", settled.disabled);
+        assert_eq!(server(&settled, "b"), "http://old");
+        assert!(settled.config.composites.contains_key("a@file") && settled.config.services.len() == 1);
+    }
+    // From one kind to the other, and back.
+    let settled = follow(&[&old, &text(&[("a", leaf("http://new")), ("b", weighted("a"))]), &old]);
+    assert_eq!((settled.config.services.len(), settled.config.composites.len()), (1, 1));
+    // `b` keeps its old version, which leads to `a`, whose new one leads to `b`.
+    let first = text(&[("a", leaf("http://old")), ("b", weighted("a"))]);
+    let second = text(&[("a", weighted("b")), ("b", weighted("nope"))]);
+    let settled = follow(&[&first, &second]);
+    assert_eq!(names(&settled.stale), ["service a", "service b"]);
+    assert_eq!(server(&settled, "a"), "http://old");
+}
+
+#[test]
 fn old_and_new_chains_make_no_circle() {
     let chains = |a: &str, b: &str| {
         format!(

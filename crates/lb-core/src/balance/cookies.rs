@@ -16,13 +16,17 @@ struct Entry {
 
 impl Cookies {
     pub(super) fn new(members: &[Member]) -> Self {
-        let mut entries: Vec<Entry> = Vec::with_capacity(4 * members.len());
-        for member in members.iter().filter(|member| member.weight > 0) {
-            let mut add = |value: &str, found| {
-                entries.push(Entry { value: value.into(), index: member.first, found });
-            };
-            add(member.server.cookie_value(), CookieMatch::Current);
-            for value in sticky::legacy_values(member.server.url()) {
+        let members = members.iter().filter(|member| member.weight > 0);
+        Self::of_names(members.map(|member| (member.server.url(), member.first)))
+    }
+
+    /// Of what cookies are made of, with the index that it leads to.
+    pub(super) fn of_names<'a>(names: impl Iterator<Item = (&'a str, usize)>) -> Self {
+        let mut entries: Vec<Entry> = Vec::new();
+        for (name, index) in names {
+            let mut add = |value: &str, found| entries.push(Entry { value: value.into(), index, found });
+            add(&sticky::cookie_value(name), CookieMatch::Current);
+            for value in sticky::legacy_values(name) {
                 add(&value, CookieMatch::Legacy);
             }
         }

@@ -67,6 +67,17 @@ pub(super) fn choose<'a>(candidates: &Candidates<'a>, client: IpAddr) -> &'a Can
     best.unwrap_or_else(|| candidates.at(0))
 }
 
+/// The same among anything that has a name and a weight above 0.
+pub(super) fn highest_named<'a, T: Copy>(
+    mut named: impl Iterator<Item = (&'a str, u64, T)>,
+    client: IpAddr,
+) -> Option<T> {
+    let seed = Fnv1a(0xcbf2_9ce4_8422_2325).with_client(client);
+    let scored = |(name, weight, item): (&str, u64, T)| (score(seed.with(name.as_bytes()).0, weight), item);
+    let first = scored(named.next()?);
+    Some(named.map(scored).fold(first, |best, next| if next.0 > best.0 { next } else { best }).1)
+}
+
 fn score(hash: u64, weight: u64) -> f64 {
     let unit = hash as f64 / 2_f64.powi(64);
     weight as f64 * (1.0 / -unit.ln())

@@ -260,7 +260,7 @@ fn panicking(members: &[Member], settings: &Settings) -> Option<[Vec<Candidate>;
 /// any run of turns as long as the cycle has each server exactly its weight times.
 ///
 /// Deadlines alone would be exact as well, but have weights 5, 1, 1 go a, a, a, a, a, b, c.
-fn turns(weights: &[u64]) -> Box<[u32]> {
+pub(super) fn turns(weights: &[u64]) -> Box<[u32]> {
     let total: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
     let cap = MAX_SLOTS as u128;
     let slots = |weight: u64| {
@@ -297,7 +297,7 @@ fn common_prefix<'a>(mut texts: impl Iterator<Item = &'a [u8]>) -> usize {
     })
 }
 
-fn gcd(a: u64, b: u64) -> u64 {
+pub(super) fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

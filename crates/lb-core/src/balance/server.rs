@@ -86,12 +86,19 @@ pub(super) struct Lineage {
 /// Written by every pick: on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Turn(AtomicU64);
+pub(super) struct Turn(AtomicU64);
+
+impl Turn {
+    /// Relaxed: only that no two picks get the same number matters.
+    pub(super) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
 
 impl Lineage {
     /// Number of this pick in the life of the service, across workers and reloads.
     pub(super) fn next_turn(&self) -> u64 {
-        self.turn.0.fetch_add(1, Ordering::Relaxed)
+        self.turn.next()
     }
 
     pub(super) fn generation(&self) -> u64 {

@@ -154,11 +154,11 @@ fn traefik(inner: &Inner, requests: &Table<Key>, labels: &Snapshot, families: &m
         level(&ENTRY_POINTS, requests, owner, buckets, labels, families);
     }
     if settings.routers {
-        let owner = |key: Key| Some((key.router?, Some(key.service?)));
+        let owner = |key: Key| Some((key.router?, Some(labels.asked(key.service?))));
         level(&ROUTERS, requests, owner, buckets, labels, families);
     }
     if settings.services {
-        let owner = |key: Key| Some((key.service.filter(|_| key.reached_service)?, None));
+        let owner = |key: Key| Some((labels.answering(key.service.filter(|_| key.reached_service)?), None));
         level(&SERVICES, requests, owner, buckets, labels, families);
     }
 }

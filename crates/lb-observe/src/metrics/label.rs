@@ -46,6 +46,8 @@ pub(super) struct Labels(RwLock<Interner>);
 struct Interner {
     ids: [FxHashMap<Arc<str>, LabelId>; KINDS],
     texts: FxHashMap<LabelId, (Kind, Arc<str>)>,
+    /// See [`Labels::via`].
+    vias: FxHashMap<(LabelId, LabelId), LabelId>,
     /// Unused by the newest configuration; forgotten by the next one unless looked up meanwhile.
     dying: FxHashSet<LabelId>,
     issued: u32,
@@ -66,23 +68,35 @@ impl Labels {
             interner.dying.remove(&id);
             return id;
         }
-        interner.issued = interner.issued.saturating_add(1);
-        let id = LabelId(NonZeroU32::new(interner.issued).unwrap_or(NonZeroU32::MAX));
+        let id = interner.issue();
         let text: Arc<str> = text.into();
         interner.ids[kind as usize].insert(Arc::clone(&text), id);
         interner.texts.insert(id, (kind, text));
         id
     }
 
+    /// The service `inner` as a part of the service `outer`: what is counted under it counts for `outer` where the
+    /// service of a router is named, and for `inner` where services are. Lives as long as `inner`.
+    pub(super) fn via(&self, outer: LabelId, inner: LabelId) -> LabelId {
+        let mut interner = self.0.write();
+        if let Some(&id) = interner.vias.get(&(outer, inner)) {
+            return id;
+        }
+        let id = interner.issue();
+        interner.vias.insert((outer, inner), id);
+        id
+    }
+
     /// Marks what `live` does not name as dying and forgets what was dying before.
     pub(super) fn retain(&self, live: &HashSet<LabelId>) {
         let mut interner = self.0.write();
-        let Interner { ids, texts, dying, .. } = &mut *interner;
+        let Interner { ids, texts, dying, vias, .. } = &mut *interner;
         for id in dying.drain().filter(|id| !live.contains(id)) {
             if let Some((kind, text)) = texts.remove(&id) {
                 ids[kind as usize].remove(&text);
             }
         }
+        vias.retain(|(_, inner), _| texts.contains_key(inner));
         dying.extend(
             texts
                 .iter()
@@ -94,7 +108,15 @@ impl Labels {
     /// The labels of this moment, so that a scrape holds no lock while it writes.
     pub(super) fn snapshot(&self) -> Snapshot {
         let interner = self.0.read();
-        Snapshot { texts: interner.texts.clone(), dying: interner.dying.clone() }
+        let vias = interner.vias.iter().map(|(parts, id)| (*id, *parts)).collect();
+        Snapshot { texts: interner.texts.clone(), dying: interner.dying.clone(), vias }
+    }
+}
+
+impl Interner {
+    fn issue(&mut self) -> LabelId {
+        self.issued = self.issued.saturating_add(1);
+        LabelId(NonZeroU32::new(self.issued).unwrap_or(NonZeroU32::MAX))
     }
 }
 
@@ -102,9 +124,20 @@ impl Labels {
 pub(super) struct Snapshot {
     texts: FxHashMap<LabelId, (Kind, Arc<str>)>,
     dying: FxHashSet<LabelId>,
+    vias: FxHashMap<LabelId, (LabelId, LabelId)>,
 }
 
 impl Snapshot {
+    /// The service that a router led to.
+    pub(super) fn asked(&self, service: LabelId) -> LabelId {
+        self.vias.get(&service).map_or(service, |(outer, _)| *outer)
+    }
+
+    /// The service whose servers were asked.
+    pub(super) fn answering(&self, service: LabelId) -> LabelId {
+        self.vias.get(&service).map_or(service, |(_, inner)| *inner)
+    }
+
     pub(super) fn text(&self, id: LabelId) -> Option<&str> {
         self.texts.get(&id).map(|(_, text)| &**text)
     }
@@ -115,6 +148,7 @@ impl Snapshot {
 
     /// Whether the configuration no longer names it: its series are shown this time and not again.
     pub(super) fn is_dead(&self, id: LabelId) -> bool {
+        let id = self.answering(id);
         self.dying.contains(&id) || !self.texts.contains_key(&id)
     }
 }
@@ -130,6 +164,22 @@ mod tests {
         assert_eq!(labels.intern(Kind::Router, "app@file"), router);
         assert_ne!(labels.intern(Kind::Service, "app@file"), router);
         assert_eq!(labels.snapshot().text(router), Some("app@file"));
+    }
+
+    #[test]
+    fn a_part_of_a_service_lives_as_long_as_it_is_one_itself() {
+        let labels = Labels::default();
+        let [outer, inner] = ["all@file", "one@file"].map(|name| labels.intern(Kind::Service, name));
+        let via = labels.via(outer, inner);
+        assert_eq!(labels.via(outer, inner), via);
+        labels.retain(&HashSet::from([inner]));
+        let snapshot = labels.snapshot();
+        assert_eq!((snapshot.asked(via), snapshot.answering(via)), (outer, inner));
+        assert!(snapshot.is_dead(outer) && !snapshot.is_dead(via));
+        labels.retain(&HashSet::new());
+        assert!(labels.snapshot().is_dead(via));
+        labels.retain(&HashSet::new());
+        assert_ne!(labels.via(outer, inner), via, "forgotten");
     }
 
     #[test]

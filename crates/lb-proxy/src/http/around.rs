@@ -176,18 +176,21 @@ async fn attempts<'r, D: Downstream>(
             Some(failure) if failure.unsent && !failure.body_begun => true,
             _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.keeps_body()),
         };
-        let allowed = || match (&route.target, by_error) {
-            (Target::Service(service), Some(failure)) => {
-                worker.may_retry(service, p.x.tries, &failure.reason())
-            }
-            (Target::Service(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),
-            (Target::Internal(_), _) => true,
+        let asked = match &route.target {
+            Target::Service(service) => Some(service),
+            Target::Composite(_) => p.x.composed.as_ref().and_then(|composed| composed.service()),
+            Target::Internal(_) => None,
+        };
+        let allowed = || match (asked, by_error) {
+            (Some(service), Some(failure)) => worker.may_retry(service, p.x.tries, &failure.reason()),
+            (Some(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),
+            (None, _) => true,
         };
         if !repeatable || late || tries >= retry.attempts || !allowed() {
             return passed;
         }
         // A page's server is none of those to choose from.
-        if let (Reply::Answer(answer), Target::Service(service)) = (&passed.reply, &route.target)
+        if let (Reply::Answer(answer), Some(service)) = (&passed.reply, asked)
             && answer.endpoint.service == service.name
         {
             p.x.tried_in_vain(answer.picked.index());

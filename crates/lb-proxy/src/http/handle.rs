@@ -2,7 +2,6 @@
 //! and the same way back.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,12 +13,12 @@ use super::encode::Encoded;
 use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
-use super::{around, farewell, forwarded, internally, tunnel};
+use super::{around, compose, farewell, forwarded, internally, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Called, Delivered};
 use crate::middleware::{Middleware, Step};
-use crate::passage::{Passage, Patience};
+use crate::passage::{Passage, Patience, Renewed};
 use crate::snapshot::{Route, Service, Target};
 use crate::upstream::failure::{Cause, Failure};
 use crate::worker::Worker;
@@ -54,7 +53,7 @@ pub(crate) async fn handle<D: Downstream>(
 ) -> bool {
     x.started = worker.now();
     let patience = Patience::new(&connection.entry, x.started);
-    let renewed = OnceCell::new();
+    let renewed = Renewed::default();
     let mut outcome = Outcome::new(worker, x);
     let admitted = admit(worker, connection, x);
     let mut p = Passage {
@@ -267,6 +266,8 @@ pub(super) async fn pass<'r, D: Downstream>(
             local.write_head(&mut p.x.response);
             return Passed { reply: Reply::Local(local.body), reached: chain.len(), failure: None };
         }
+        // Boxed: others need not make room for it.
+        Target::Composite(composite) => return Box::pin(compose::pass(p, route, composite)).await,
         Target::Service(service) => service,
     };
     // Without middlewares nothing has happened since.
@@ -305,11 +306,8 @@ pub(super) fn answered<'r, D>(
             (Reply::Answer(answer), None)
         }
         Called::NoServer => {
-            let local =
-                Local::plain(503, "no available server").with("Retry-After", service.retry_after.to_string());
-            local.write_head(&mut p.x.response);
             p.outcome.origin_status = 503;
-            (Reply::Local(local.body), None)
+            (Reply::Local(unavailable(&mut p.x.response, service.retry_after)), None)
         }
         Called::Busy => {
             let wait = service.queue.as_ref().map_or(1, |queue| whole_seconds(queue.settings.timeout));
@@ -328,6 +326,13 @@ pub(super) fn answered<'r, D>(
             (reply, Some(failure))
         }
     }
+}
+
+/// The answer where there is nobody to ask, for now: its head into `response`, its body returned.
+pub(super) fn unavailable(response: &mut Head, retry_after: u64) -> Cow<'static, [u8]> {
+    let local = Local::plain(503, "no available server").with("Retry-After", retry_after.to_string());
+    local.write_head(response);
+    local.body
 }
 
 /// Shows the request to the middlewares in order; the position of the one that ends it and the body of its answer,

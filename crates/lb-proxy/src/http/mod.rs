@@ -4,6 +4,7 @@ mod around;
 mod asking;
 mod authorize;
 pub(crate) mod body;
+mod compose;
 pub(crate) mod cookie;
 pub(crate) mod downstream;
 pub(crate) mod encode;

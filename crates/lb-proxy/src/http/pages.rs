@@ -7,10 +7,12 @@ use lb_http1::{Framing, Head};
 
 use super::asking::Asking;
 use super::downstream::Downstream;
-use super::handle::{Passed, Reply, answered};
-use crate::forward;
+use super::handle::{Passed, Reply, answered, unavailable};
+use crate::composite::Node;
+use crate::forward::{self, Called};
 use crate::middleware::Errors;
 use crate::passage::Passage;
+use crate::snapshot::Service;
 
 /// `passed` as the client gets it; `asked` is the request as it was before anything behind the middleware saw it.
 pub(super) async fn replace<'r, D: Downstream>(
@@ -42,28 +44,27 @@ async fn show<'r, D: Downstream>(
     let request = mem::replace(&mut p.x.head, page);
     let kept = (mem::take(&mut p.x.tried), mem::take(&mut p.x.tries), p.x.append_forwarded_for);
     p.x.append_forwarded_for = false;
-    errors.pages.retries.budget.deposit(p.worker.now());
+    let composed = mem::take(&mut p.x.composed);
     let request_bytes = p.outcome.request_bytes;
-    let called = {
-        let mut down = Asking::new(&mut *p.down, &[]);
-        let Passage { worker, connection, patience, .. } = *p;
-        let (x, outcome) = (&mut *p.x, &mut *p.outcome);
-        let mut p = Passage {
-            worker,
-            connection,
-            x,
-            down: &mut down,
-            framing: Framing::Empty,
-            patience,
-            outcome,
-            renewed: None,
-        };
-        forward::call(&mut p, &errors.pages).await
+    let worker = p.worker;
+    let (pages, retry_after) = match &errors.pages {
+        Node::Service(service) => (Some(service), service.retry_after),
+        Node::Composite(composite) => (composite.resolve(p.x, || worker.random()), composite.retry_after),
     };
+    let reply = match pages {
+        Some(pages) => {
+            let called = call(p, pages).await;
+            answered(p, pages, called).0
+        }
+        None => {
+            p.outcome.origin_status = 503;
+            Reply::Local(unavailable(&mut p.x.response, retry_after))
+        }
+    };
+    p.x.composed = composed;
     (p.x.tried, p.x.tries, p.x.append_forwarded_for) = kept;
     p.x.head = request;
     p.outcome.request_bytes = request_bytes;
-    let (reply, _) = answered(p, &errors.pages, called);
     errors.count(if matches!(reply, Reply::Answer(_)) { "served" } else { "failed" });
     if matches!(reply, Reply::Gone) {
         return reply;
@@ -87,4 +88,15 @@ async fn show<'r, D: Downstream>(
         }
         reply => reply,
     }
+}
+
+/// Sends the request for the page, which has no body.
+async fn call<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, pages: &'r Service) -> Called<'r> {
+    pages.retries.budget.deposit(p.worker.now());
+    let mut down = Asking::new(&mut *p.down, &[]);
+    let Passage { worker, connection, patience, .. } = *p;
+    let (x, outcome) = (&mut *p.x, &mut *p.outcome);
+    let framing = Framing::Empty;
+    let mut p = Passage { worker, connection, x, down: &mut down, framing, patience, outcome, renewed: None };
+    forward::call(&mut p, pages).await
 }

@@ -105,7 +105,12 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
         worker.shard.record(&Sample {
             entry_point: connection.entry.label,
             router: route.map(|route| route.label),
-            service: route.map(|route| route.service),
+            service: match &x.composed {
+                None => route.map(|route| route.service),
+                Some(composed) => {
+                    composed.leaf.as_ref().map(|(_, label)| *label).or(route.map(|route| route.service))
+                }
+            },
             reached_service: outcome.asked.is_some(),
             server: outcome.endpoint.map(|endpoint| endpoint.label),
             method: outcome.method,
@@ -140,6 +145,9 @@ fn write_line(
     let last = outcome.endpoint.map(|endpoint| &*endpoint.service);
     let service = route.and_then(|route| match &route.target {
         Target::Service(service) => last.or(outcome.asked.map(|_| &*service.name)),
+        Target::Composite(_) => {
+            last.or_else(|| x.composed.as_ref().and_then(|composed| composed.service()).map(|s| &*s.name))
+        }
         Target::Internal(internal) => Some(internal.name()),
     });
     // As routers saw it; middlewares may have changed the target since.

@@ -1,14 +1,13 @@
 //! `errors`: which answers get another page, and how it is asked for. Who gets it is [`pages`](crate::http::pages).
 
 use std::fmt::Write;
-use std::sync::Arc;
 
 use lb_config::dynamic as config;
 use lb_http1::Head;
 use lb_observe::metrics::{Kind, LabelId, Metrics};
 
 use super::Build;
-use crate::snapshot::Service;
+use crate::composite::Node;
 
 /// Fields about the request's own body, and those that ask for less than a whole page: the page replaces something else.
 const NOT_OF_THE_PAGE: [&str; 9] = [
@@ -25,7 +24,7 @@ const NOT_OF_THE_PAGE: [&str; 9] = [
 
 pub(crate) struct Errors {
     options: config::Errors,
-    pub(crate) pages: Arc<Service>,
+    pub(crate) pages: Node,
     pub(super) label: LabelId,
     metrics: Metrics,
 }

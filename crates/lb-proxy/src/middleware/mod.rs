@@ -40,9 +40,10 @@ pub(crate) use headers::Headers;
 pub(crate) use limits::{InFlight, RateLimit};
 pub(crate) use redirect::RedirectScheme;
 
+use crate::composite::Node;
 use crate::exchange::Exchange;
 use crate::http::local::Local;
-use crate::snapshot::{AuthServer, Service};
+use crate::snapshot::AuthServer;
 
 /// One compiled middleware of one router.
 pub(crate) enum Middleware {
@@ -105,7 +106,7 @@ pub(crate) struct Build<'a> {
     /// Whom a `forwardAuth` asks.
     pub(crate) auth_server: Option<Arc<AuthServer>>,
     /// The service of an `errors`.
-    pub(crate) pages: Option<Arc<Service>>,
+    pub(crate) pages: Option<Node>,
 }
 
 impl Middleware {

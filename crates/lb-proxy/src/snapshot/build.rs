@@ -17,6 +17,7 @@ use lb_observe::metrics::{self, Metrics};
 
 use super::internal::{self, Internal, InternalRouter};
 use super::{AuthServer, EntryRoutes, Queue, Retries, Route, Service, Snapshot, Target};
+use crate::composite::{Composite, Node};
 use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
@@ -73,6 +74,7 @@ impl Snapshot {
             routes: HashMap::new(),
             services: HashMap::new(),
             auth_servers: HashMap::new(),
+            composites: HashMap::new(),
             transports: HashMap::new(),
             endpoints: HashSet::new(),
         };
@@ -83,23 +85,37 @@ impl Snapshot {
         for (entry, routers) in fixed.config.entry_points.iter().zip(attached) {
             entry_points.push(builder.entry_point(entry, routers));
         }
-        let Builder { failures, tls, routes, services, auth_servers, transports, endpoints, .. } = builder;
+        let Builder {
+            failures, tls, routes, services, auth_servers, composites, transports, endpoints, ..
+        } = builder;
         let config = Arc::clone(config);
-        (Self { config, entry_points, tls, routes, services, auth_servers, transports, endpoints }, failures)
+        let snapshot = Self {
+            config,
+            entry_points,
+            tls,
+            routes,
+            services,
+            auth_servers,
+            composites,
+            transports,
+            endpoints,
+        };
+        (snapshot, failures)
     }
 }
 
-struct Builder<'a> {
-    fixed: &'a Fixed,
-    config: &'a Config,
+pub(super) struct Builder<'a> {
+    pub(super) fixed: &'a Fixed,
+    pub(super) config: &'a Config,
     live: &'a HashMap<String, Arc<LiveService>>,
-    previous: Option<&'a Snapshot>,
+    pub(super) previous: Option<&'a Snapshot>,
     now: Instant,
     failures: Vec<Failure>,
     tls: Arc<TlsTable>,
     routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
     auth_servers: HashMap<String, Arc<AuthServer>>,
+    pub(super) composites: HashMap<String, Arc<Composite>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     endpoints: HashSet<u64>,
 }
@@ -115,7 +131,7 @@ struct Attached<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn fail(&mut self, kind: Kind, name: &str, message: impl Into<String>) {
+    pub(super) fn fail(&mut self, kind: Kind, name: &str, message: impl Into<String>) {
         let failure = Failure { kind, name: name.to_owned(), message: message.into() };
         if !self.failures.contains(&failure) {
             self.failures.push(failure);
@@ -329,7 +345,10 @@ impl<'a> Builder<'a> {
         let own = internal.map(|own| own.target);
         let target = match own.or_else(|| Internal::find(&router.service, &self.fixed.config)) {
             Some(internal) => Target::Internal(internal),
-            None => Target::Service(self.service(name, &router.service)?),
+            None => match self.node((Kind::Router, name), &router.service)? {
+                Node::Service(service) => Target::Service(service),
+                Node::Composite(composite) => Target::Composite(composite),
+            },
         };
         let apart = elsewhere && entry.shapes_routers();
         let shown = if apart { format!("{}-{name}", entry.name) } else { name.to_owned() };
@@ -355,7 +374,9 @@ impl<'a> Builder<'a> {
             let kept = before.as_ref().and_then(|route| route.middleware(at, middleware));
             let (mut pages, mut auth_server) = (None, None);
             match &self.config.middlewares[middleware] {
-                dynamic::Middleware::Errors(errors) => pages = Some(self.service(name, &errors.service)?),
+                dynamic::Middleware::Errors(errors) => {
+                    pages = Some(self.node((Kind::Router, name), &errors.service)?)
+                }
                 dynamic::Middleware::ForwardAuth(auth) => {
                     auth_server = Some(self.auth_server(middleware, auth)?);
                 }
@@ -380,13 +401,14 @@ impl<'a> Builder<'a> {
         let redirect = internal.and_then(|own| own.redirect.as_ref());
         middlewares.extend(redirect.map(|options| Middleware::RedirectScheme(RedirectScheme::new(options))));
         // Redirections are the users' traffic, unlike the other internal routers': logged and counted.
-        let users = redirect.is_some() || matches!(target, Target::Service(_));
+        let users = redirect.is_some() || !matches!(target, Target::Internal(_));
         let (own, default) = (router.observability, entry.observability.unwrap_or_default());
         Some(Arc::new(Route {
             name: shown.as_str().into(),
             label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
             service: match &target {
                 Target::Service(service) => service.label,
+                Target::Composite(composite) => composite.label,
                 Target::Internal(own) => self.fixed.metrics.label(metrics::Kind::Service, own.name()),
             },
             middlewares: middlewares.into(),
@@ -425,12 +447,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn service(&mut self, router: &str, name: &str) -> Option<Arc<Service>> {
+    /// `user` names it.
+    pub(super) fn service(&mut self, user: (Kind, &str), name: &str) -> Option<Arc<Service>> {
         if let Some(service) = self.services.get(name) {
             return Some(Arc::clone(service));
         }
         let (Some(config), Some(live)) = (self.config.services.get(name), self.live.get(name)) else {
-            self.fail(Kind::Router, router, format!("the service {name:?} does not exist"));
+            self.fail(user.0, user.1, format!("the service {name:?} does not exist"));
             return None;
         };
         let Some((_, transport)) = self.transports.get(&config.servers_transport) else {

@@ -1,0 +1,137 @@
+//! Services made of others, compiled.
+
+use std::sync::Arc;
+
+use lb_config::Kind;
+use lb_config::dynamic::{self, CompositeKind, ServiceRef, WeightedChild};
+use lb_core::balance::{ChildSpec, Children, Spread};
+use lb_core::sticky;
+use lb_observe::metrics;
+
+use super::Service;
+use super::build::Builder;
+use crate::composite::{self, Child, Composite, Node};
+
+/// Services inside each other at most, and ways from one down to load balancers; chosen, nobody needs as many, and what
+/// runs for each request is bounded by them.
+const DEEPEST: usize = 32;
+const MOST_WAYS: usize = 10_000;
+
+impl Builder<'_> {
+    /// The service of this name, for whoever names it.
+    pub(super) fn node(&mut self, user: (Kind, &str), name: &str) -> Option<Node> {
+        self.node_at(user, name, 0)
+    }
+
+    fn node_at(&mut self, user: (Kind, &str), name: &str, depth: usize) -> Option<Node> {
+        let Some(config) = self.config.composites.get(name) else {
+            return self.service(user, name).map(Node::Service);
+        };
+        if let Some(built) = self.composites.get(name) {
+            return Some(Node::Composite(Arc::clone(built)));
+        }
+        if depth > DEEPEST {
+            self.fail(Kind::Service, name, format!("more than {DEEPEST} services inside each other"));
+            return None;
+        }
+        let built = Arc::new(self.composite(name, config, depth)?);
+        self.composites.insert(name.to_owned(), Arc::clone(&built));
+        Some(Node::Composite(built))
+    }
+
+    fn composite(&mut self, name: &str, config: &dynamic::Composite, depth: usize) -> Option<Composite> {
+        let mut child = |service: &ServiceRef, probed: bool| {
+            let node = self.node_at((Kind::Service, name), &service.name, depth + 1)?;
+            if probed && !self.is_probed(&service.name) {
+                // Only where it comes from elsewhere, or from before: otherwise the file was refused.
+                self.fail(Kind::Service, name, format!("the service {:?} has no health check", service.name));
+                return None;
+            }
+            Some(node)
+        };
+        let health_check = config.health_check;
+        let mut spread = |services: &[WeightedChild], spread: Spread| {
+            let children: Option<Box<[Child]>> = services
+                .iter()
+                .map(|WeightedChild { service, weight }| {
+                    let node = child(service, health_check)?;
+                    Some(Child { node, weight: *weight, cookie: sticky::cookie_value(&service.written) })
+                })
+                .collect();
+            Some((children?, spread))
+        };
+        let (children, how) = match &config.kind {
+            CompositeKind::Weighted { services, .. } => spread(services, Spread::Turns)?,
+            CompositeKind::HighestRandomWeight { services } => spread(services, Spread::Hash)?,
+        };
+        let (CompositeKind::Weighted { services, .. } | CompositeKind::HighestRandomWeight { services }) =
+            &config.kind;
+        let sticky = match &config.kind {
+            CompositeKind::Weighted { sticky, .. } => sticky.clone(),
+            CompositeKind::HighestRandomWeight { .. } => None,
+        };
+        let specs: Vec<_> = services
+            .iter()
+            .map(|child| ChildSpec { name: child.service.written.clone(), weight: child.weight })
+            .collect();
+        let before = self.previous.and_then(|snapshot| snapshot.composites.get(name));
+        let before = before.map(|composite| match &composite.kind {
+            composite::Kind::Spread { choice, .. } => choice,
+        });
+        let choice = Children::new(how, &specs, before);
+        let nodes: Vec<Node> = children.iter().map(|child| child.node.clone()).collect();
+        self.whole(name, config, composite::Kind::Spread { children, choice, sticky }, &nodes)
+    }
+
+    /// A composite, when the load balancers below are known.
+    fn whole(
+        &mut self,
+        name: &str,
+        config: &dynamic::Composite,
+        kind: composite::Kind,
+        nodes: &[Node],
+    ) -> Option<Composite> {
+        let label = self.fixed.metrics.label(metrics::Kind::Service, name);
+        let mut ways = 0_usize;
+        let mut leaves: Vec<Arc<Service>> = Vec::new();
+        let mut add = |service: &Arc<Service>| {
+            if !leaves.iter().any(|known| Arc::ptr_eq(known, service)) {
+                leaves.push(Arc::clone(service));
+            }
+        };
+        for node in nodes {
+            match node {
+                Node::Service(service) => {
+                    ways += 1;
+                    add(service);
+                }
+                Node::Composite(inner) => {
+                    ways = ways.saturating_add(inner.ways);
+                    inner.leaves.iter().for_each(|(service, _)| add(service));
+                }
+            }
+        }
+        if ways > MOST_WAYS {
+            self.fail(Kind::Service, name, format!("leads to load balancers in more than {MOST_WAYS} ways"));
+            return None;
+        }
+        let retry_after = leaves.iter().map(|service| service.retry_after).min().unwrap_or(1);
+        let leaves = leaves.into_iter().map(|service| {
+            let via = self.fixed.metrics.via(label, service.label);
+            (service, via)
+        });
+        Some(Composite {
+            label,
+            kind,
+            health_check: config.health_check,
+            leaves: leaves.collect(),
+            ways,
+            retry_after,
+        })
+    }
+
+    fn is_probed(&self, name: &str) -> bool {
+        let leaf = self.config.services.get(name).map(|service| service.health_check.is_some());
+        leaf.or_else(|| self.config.composites.get(name).map(|inner| inner.health_check)).unwrap_or(false)
+    }
+}
