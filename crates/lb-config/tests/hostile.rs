@@ -56,6 +56,120 @@ fn bombs_are_refused() {
 }
 
 #[test]
+fn template_bombs_are_refused() {
+    let nested =
+        |open: &str, close: &str, count: usize| format!("{}x{}", open.repeat(count), close.repeat(count));
+    let double = |text: &str| {
+        format!("{{{{ $s := `{text}` }}}}{{{{ range 64 }}}}{{{{ $s = print $s $s }}}}{{{{ end }}}}")
+    };
+    let many_faults = "{{ nope }}{{ if }}".repeat(100_000);
+    let mut chain = "{{ $l0 := list 1 }}".to_owned();
+    for level in 1..60 {
+        let below = level - 1;
+        write!(chain, "{{{{ $l{level} := list $l{below} $l{below} }}}}").unwrap();
+    }
+    for (bomb, expected) in [
+        ("{{ range 1000000 }}{{ range 1000000 }}{{ end }}{{ end }}".to_owned(), "more than 5000000 steps"),
+        ("{{ range 1000000 }}{{ range 1000000 }}xx{{ end }}{{ end }}".to_owned(), "more than 5000000 steps"),
+        (
+            "{{ range 1000000 }}0123456789012345678901234567890123456789{{ end }}".to_owned(),
+            "writes more than 16 MiB",
+        ),
+        ("{{ until 1000000000000 }}".to_owned(), "makes more than 256 MiB of values"),
+        ("{{ untilStep -9223372036854775807 9223372036854775807 1 }}".to_owned(), "makes more than 256 MiB"),
+        ("{{ seq 1 9223372036854775807 }}".to_owned(), "makes more than 256 MiB"),
+        ("{{ repeat 100000000 `abc` }}".to_owned(), "a text of more than 16 MiB"),
+        ("{{ repeat 9223372036854775807 `abc` }}".to_owned(), "a text of more than 16 MiB"),
+        ("{{ indent 100000000 `a` }}".to_owned(), "a text of more than 16 MiB"),
+        ("{{ printf `%9999999d%9999999d%9999999d` 1 2 3 }}".to_owned(), "a text of more than 16 MiB"),
+        (
+            "{{ $a := repeat 9999 `a` }}{{ replace `a` (repeat 99999 `b`) $a }}".to_owned(),
+            "a text of more than 16 MiB",
+        ),
+        (
+            "{{ $a := repeat 9999 `a` }}{{ regexReplaceAll `.*` $a (repeat 9999 `$0`) }}".to_owned(),
+            "a text of more than 16 MiB",
+        ),
+        (
+            "{{ $a := repeat 16000000 `a` }}{{ range 1000000 }}{{ contains `b` $a }}{{ end }}".to_owned(),
+            "steps",
+        ),
+        (
+            "{{ $a := repeat 1000000 `a` }}{{ range 1000 }}{{ regexMatch `(x+x+)+y` $a }}{{ end }}"
+                .to_owned(),
+            "steps",
+        ),
+        ("{{ $l := until 100000 }}{{ uniq $l }}".to_owned(), "more than 5000000 steps"),
+        (
+            "{{ $l := list }}{{ range 100000 }}{{ $l = append $l . }}{{ end }}".to_owned(),
+            "makes more than 256 MiB",
+        ),
+        (
+            "{{ $l := list }}{{ range 100000 }}{{ $l = list $l }}{{ end }}".to_owned(),
+            "nested deeper than 64 levels",
+        ),
+        ("{{ $d := dict }}{{ $_ := set $d `a` $d }}{{ $d }}".to_owned(), "nested deeper than 64 levels"),
+        (
+            "{{ $d := dict }}{{ $_ := set $d `a` $d }}{{ toJson $d }}".to_owned(),
+            "nested deeper than 64 levels",
+        ),
+        (
+            "{{ $d := dict }}{{ $_ := set $d `a` $d }}{{ deepCopy $d }}".to_owned(),
+            "nested deeper than 64 levels",
+        ),
+        (
+            "{{ $d := dict }}{{ range 5000000 }}{{ $d = dict . $d }}{{ end }}".to_owned(),
+            "makes more than 256 MiB",
+        ),
+        (
+            "{{ define `r` }}{{ template `r` . }}{{ end }}{{ template `r` }}".to_owned(),
+            "nested deeper than 200 levels",
+        ),
+        (
+            "{{ define `r` }}{{ range 9 }}{{ template `r` . }}{{ end }}{{ end }}{{ template `r` }}"
+                .to_owned(),
+            "nested deeper than 200 levels",
+        ),
+        (nested("{{ if true }}", "{{ end }}", 100_000), "nested deeper than 64 levels"),
+        (nested("{{ (", ") }}", 1), "no template function `x`"),
+        (format!("{{{{ {} }}}}", nested("(", ")", 9_000)), "more than 64 parentheses within each other"),
+        (format!("{{{{ {} }}}}", "1 ".repeat(100_000)), "an action of more than 20000 words"),
+        ("{{ fromJson `".to_owned() + &"[".repeat(100_000) + "` }}{{ fail `read` }}", "`fail`: read"),
+        (
+            "{{ mustFromJson `".to_owned() + &"[".repeat(100) + &"]".repeat(100) + "` }}",
+            "nested deeper than 64 levels",
+        ),
+        (double("x"), "a text of more than 16 MiB"),
+        (chain + "{{ $l59 }}", "more than 5000000 steps"),
+        (many_faults, "there is no template function `nope`"),
+        ("{{ $x := 1 }}".repeat(2_000), "more than 1000 variables"),
+        ("{{.}}".repeat(600_000), "more than 500000 texts and actions"),
+        ("{{".repeat(500_000), "an action of more than 20000 words"),
+        ("{{/*".repeat(500_000), "this comment has no `*/`"),
+        ("{{ \"a\n".repeat(500_000), "has no second"),
+    ] {
+        for name in ["bomb.yml", "bomb.toml"] {
+            let refusal = refusal(name, &bomb);
+            assert!(refusal.contains(expected), "{refusal}\nfor {}", &bomb[..bomb.len().min(90)]);
+        }
+    }
+}
+
+/// The deepest that is allowed fits onto the stack of a thread.
+#[test]
+fn what_is_nested_as_deep_as_it_may_be_is_run() {
+    let parentheses = format!("{}len `aa`{}", "(".repeat(64), ")".repeat(64));
+    let inner = format!("{}{{{{ {parentheses} }}}}{}", "{{ if true }}".repeat(60), "{{ end }}".repeat(60));
+    let text = format!(
+        "{{{{ define `r` }}}}{{{{ if lt . 67 }}}}{{{{ with . }}}}{{{{ template `r` (int (add1 .)) }}}}{{{{ end }}}}{{{{ else }}}}\
+         {inner}{{{{ end }}}}{{{{ end }}}}\
+         http: {{middlewares: {{a: {{addPrefix: {{prefix: /{{{{ template `r` 23 }}}}}}}}}}}}"
+    );
+    let loaded = parse_dynamic("deep.yml", &text, "file", &Context::default());
+    assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+}
+
+#[test]
 fn a_million_problems_are_counted_not_printed() {
     let mut text = "http: {routers: {r: {\n".to_owned();
     for key in 0..200_000 {
@@ -245,6 +359,112 @@ fn pieces() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
 }
 
+/// Words of templates, in any order.
+fn actions() -> impl Strategy<Value = String> {
+    let words = [
+        "{{",
+        "}}",
+        "{{-",
+        "-}}",
+        " ",
+        "\n",
+        "\r",
+        "-",
+        "if",
+        "else",
+        "end",
+        "range",
+        "with",
+        "define",
+        "template",
+        "block",
+        "break",
+        "continue",
+        "nil",
+        "true",
+        "$",
+        "$x",
+        ":=",
+        "=",
+        ",",
+        "|",
+        "(",
+        ")",
+        ".",
+        ".a",
+        "1",
+        "2.5",
+        "0x1f",
+        "'a'",
+        "\"t\"",
+        "`r`",
+        "\"",
+        "`",
+        "'",
+        "\\",
+        "/*",
+        "*/",
+        "http:",
+        "é",
+        "list",
+        "dict",
+        "until",
+        "printf",
+        "\"%5d%v%\"",
+        "index",
+        "set",
+        "splitList",
+        "add",
+        "len",
+        "toJson",
+        "fromJson",
+        "regexSplit",
+        "substr",
+        "slice",
+        "merge",
+        "env",
+    ];
+    proptest::collection::vec(proptest::sample::select(words.to_vec()), 0..40)
+        .prop_map(|words| words.concat())
+}
+
+/// What may stand between the words of an action that is well formed.
+fn expressions() -> impl Strategy<Value = String> {
+    let words = [
+        "$x",
+        ".",
+        "1",
+        "-1",
+        "\"é\"",
+        "\"a,b\"",
+        "`$0`",
+        "3.5",
+        "true",
+        "(list 1 \"é\" 3)",
+        "(dict \"a\" 1)",
+        "(until 3)",
+        "nil",
+        "(add 1 2)",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "\"%s%[2]*.3d\"",
+        "\"[[1],{\\\"a\\\":2}]\"",
+        "| len",
+        "| print",
+    ];
+    let functions = include_str!("../../../docs/configuration.md");
+    let (_, functions) = functions.split_once("## Templates").unwrap();
+    let functions: Vec<String> = functions.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let word = proptest::sample::select(words.to_vec());
+    let call = (proptest::sample::select(functions), proptest::collection::vec(word, 0..5));
+    let call = call.prop_map(|(function, words)| format!("{function} {}", words.join(" ")));
+    proptest::collection::vec(call, 1..6).prop_map(|calls| {
+        let calls: String =
+            calls.iter().map(|call| format!("{{{{ $y = {call} }}}}{{{{ print $y }}}}\n")).collect();
+        format!("{{{{ $x := list 1 \"a\" }}}}{{{{ $y := 1 }}}}# {calls}")
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -257,6 +477,19 @@ proptest! {
             }
             if let Err(problems) = parse_static(name, &text) {
                 prop_assert!(problems.errors() > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn templates_never_panic(text in prop_oneof![actions(), expressions()]) {
+        for name in ["a.yml", "a.toml"] {
+            if let Err(problems) = parse_dynamic(name, &text, "file", &Context::default()) {
+                prop_assert!(problems.errors() > 0);
+                let lines = text.split(['\n', '\r']).count();
+                for problem in problems.iter() {
+                    prop_assert!(usize::try_from(problem.line).unwrap() <= lines, "{problem}");
+                }
             }
         }
     }

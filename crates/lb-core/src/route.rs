@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub use self::explain::{Considered, Verdict};
 pub use self::index::RouteIndex;
 pub use self::path::routing_path;
-pub use self::pattern::Pattern;
+pub use self::pattern::{Pattern, go_regex};
 pub use self::rule::Rule;
 pub use crate::syntax::SyntaxError as RuleError;
 

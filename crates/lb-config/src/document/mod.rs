@@ -107,7 +107,7 @@ pub(crate) fn parse(
     }
 }
 
-/// Like [`parse`], after `{{ env "NAME" }}` was replaced.
+/// Like [`parse`], after the template was run.
 pub(crate) fn parse_template(
     text: &str,
     format: Format,

@@ -11,6 +11,24 @@ use std::str::Chars;
 /// Compiled size of one expression. Chosen: everyday expressions take some ten KiB.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 
+/// An expression in the syntax of Go.
+///
+/// # Errors
+/// What is wrong, in one line.
+pub fn go_regex(text: &str) -> Result<regex::Regex, String> {
+    let mut builder = regex::RegexBuilder::new(&translate(text));
+    builder.size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES);
+    builder.build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => "the regular expression is too large".into(),
+        error => {
+            // The text of the crate spans several lines and quotes our translation.
+            let text = error.to_string();
+            let cause = text.lines().last().unwrap_or_default();
+            format!("invalid regular expression: {}", cause.strip_prefix("error: ").unwrap_or(cause))
+        }
+    })
+}
+
 /// A compiled expression; clones share it.
 #[derive(Clone, Debug)]
 pub struct Pattern(regex::Regex);
@@ -19,17 +37,7 @@ impl Pattern {
     /// # Errors
     /// What is wrong, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut builder = regex::RegexBuilder::new(&translate(text));
-        builder.size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES);
-        builder.build().map(Self).map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "the regular expression is too large".into(),
-            error => {
-                // The text of the crate spans several lines and quotes our translation.
-                let text = error.to_string();
-                let cause = text.lines().last().unwrap_or_default();
-                format!("invalid regular expression: {}", cause.strip_prefix("error: ").unwrap_or(cause))
-            }
-        })
+        go_regex(text).map(Self)
     }
 
     /// Unanchored, as in Go.
