@@ -34,4 +34,5 @@ mod rewrites;
 mod routing;
 mod shutdown;
 mod streams;
+mod templates;
 mod tls;
