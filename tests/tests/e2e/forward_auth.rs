@@ -203,6 +203,38 @@ async fn bodies_go_to_both_whole_or_to_none() {
     vigie.until_metric("lb_forward_auth_requests_total", &label, 3.0).await;
 }
 
+/// What the client sends meanwhile waits: nothing of it is lost, and nobody is told to send who would not have been.
+#[tokio::test]
+async fn a_body_waits_until_the_auth_server_has_spoken() {
+    let (server, gate) = (Origin::start("api").await, Gate::closed());
+    let held = gate.clone();
+    let auth = Origin::with("auth", move |_| Script::text("").gated(&held)).await;
+    let vigie = Vigie::start(&guarded(&auth.url(), "", &server)).await;
+    let body: Vec<u8> = (0..1024 * 1024).map(|n: u32| b'a' + (n % 23) as u8).collect();
+    for protocol in Protocol::BOTH {
+        let (web, sent, asked) = (vigie.web(), body.clone(), auth.requests());
+        let request = tokio::spawn(async move {
+            protocol.connect(web).await.request("PUT", "/", &[], Some(&sent)).await.status
+        });
+        assert!(eventually(PATIENCE, async || auth.requests() > asked).await);
+        gate.let_one_pass();
+        assert_eq!(request.await.unwrap(), 200, "{protocol:?}");
+        assert!(server.last().body == body, "{protocol:?}");
+    }
+    let head = format!("PUT / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    client.send(&head).await.unwrap();
+    gate.let_one_pass();
+    assert_eq!(client.any_head().await.unwrap().status, 100);
+    client.send("ok").await.unwrap();
+    assert_eq!(client.response("PUT").await.unwrap().status, 200);
+    assert_eq!((server.last().get("expect"), auth.last().get("expect")), (Some("100-continue"), None));
+    auth.on("/", Script::status(403));
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    client.send(&head).await.unwrap();
+    assert_eq!(client.any_head().await.unwrap().status, 403);
+}
+
 #[tokio::test]
 async fn cookies_of_the_auth_server_reach_the_client() {
     let (server, auth) = (Origin::start("api").await, Origin::start("auth").await);

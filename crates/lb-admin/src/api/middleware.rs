@@ -49,7 +49,7 @@ impl Entry<'_> {
             .flag("stale", model.is_stale(Kind::Middleware, self.name))
             .list("usedBy", used_by);
         match self.config {
-            Some(config) => object.set(kind(config), options(config)),
+            Some(config) => object.set(kind(config), options(config, provider(self.name))),
             None => object,
         }
     }
@@ -90,7 +90,8 @@ fn kind(middleware: &Middleware) -> &'static str {
     }
 }
 
-fn options(middleware: &Middleware) -> Value {
+/// `of` is the middleware's provider, which names of services there go without, as they are written.
+fn options(middleware: &Middleware, of: &str) -> Value {
     let options = Object::new();
     let options = match middleware {
         Middleware::RedirectScheme(redirect) => options
@@ -143,7 +144,7 @@ fn options(middleware: &Middleware) -> Value {
             .duration("fallbackDuration", breaker.fallback_duration)
             .duration("recoveryDuration", breaker.recovery_duration)
             .set("responseCode", breaker.response_code),
-        Middleware::Errors(errors) => self::errors(errors),
+        Middleware::Errors(errors) => self::errors(errors, of),
         Middleware::ForwardAuth(auth) => forward_auth(auth),
         Middleware::Retry(retry) => self::retry(retry),
         Middleware::Compress(compress) => self::compress(compress),
@@ -225,14 +226,15 @@ fn range((from, to): &(u16, u16)) -> String {
     if from == to { from.to_string() } else { format!("{from}-{to}") }
 }
 
-fn errors(errors: &Errors) -> Object {
+fn errors(errors: &Errors, of: &str) -> Object {
     let rewrites = errors.status_rewrites.iter();
     let rewrites = rewrites.fold(Object::new(), |rewrites, (from, to)| rewrites.set(&range(from), *to));
     let headers = errors.error_request_headers.as_ref();
+    let bare = errors.service.rsplit_once('@').filter(|(_, provider)| *provider == of);
     Object::new()
         .list("status", &errors.status.iter().map(range).collect::<Vec<_>>())
         .object("statusRewrites", rewrites.build())
-        .set("service", errors.service.as_str())
+        .set("service", bare.map_or(&*errors.service, |(name, _)| name))
         .text("query", &errors.query)
         .some("errorRequestHeaders", headers.cloned())
 }
@@ -340,4 +342,35 @@ pub(super) fn all<'m>(model: &'m Model<'_>) -> Vec<(&'m str, Object)> {
 
 pub(super) fn statuses(model: &Model<'_>) -> Vec<&'static str> {
     entries(model).iter().map(|entry| entry.status).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_is_asked_is_shown_as_by_traefik() {
+        let text = "http: {services: {p: {loadBalancer: {servers: []}}}, middlewares: {\
+                    e: {errors: {status: ['404', 500-599], service: p, statusRewrites: {500-502: 418}}}, \
+                    a: {forwardAuth: {address: 'http://a/v?x', authResponseHeaders: [X-A], headerField: X-A}}, \
+                    b: {forwardAuth: {address: 'http://b', trustForwardHeader: false, forwardBody: true, maxBodySize: 9, \
+                    maxResponseBodySize: 8, authSigninURL: 'http://in', tls: {insecureSkipVerify: true}}}}}";
+        let loaded = lb_config::parse_dynamic("d.yml", text, "file", &lb_config::Context::default()).unwrap();
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        let shown = |name: &str| options(&loaded.config.middlewares[name], "file");
+        let errors =
+            json!({"status": ["404", "500-599"], "statusRewrites": {"500-502": 418}, "service": "p"});
+        assert_eq!(shown("e@file"), errors);
+        assert_eq!(
+            shown("a@file"),
+            json!({"address": "http://a/v?x", "authResponseHeaders": ["X-A"], "headerField": "X-A", "maxBodySize": -1})
+        );
+        assert_eq!(
+            shown("b@file"),
+            json!({"address": "http://b", "tls": {"insecureSkipVerify": true}, "trustForwardHeader": false,
+                   "forwardBody": true, "maxBodySize": 9, "maxResponseBodySize": 8, "authSigninURL": "http://in"})
+        );
+    }
 }

@@ -101,7 +101,7 @@ async fn ask<D: Downstream>(
     };
     let endpoint = &auth.server.endpoint;
     let mut is_first = true;
-    let answer = loop {
+    let mut answer = loop {
         let picked = auth.server.live.pick(&pick);
         let answer = forward::attempt(&mut question, endpoint, picked, false).await;
         // What was sent of the body belongs to no server of the service.
@@ -121,7 +121,6 @@ async fn ask<D: Downstream>(
             Err(failed) => return Heard::Failed(failed.failure.reason()),
         }
     };
-    let mut answer = answer;
     let most = auth.options.max_response_body_bytes;
     let mut kept = Vec::new();
     let read = poll_fn(|cx| {
