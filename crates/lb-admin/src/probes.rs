@@ -117,6 +117,7 @@ fn trouble(view: &View) -> Vec<String> {
     let without =
         view.services.iter().filter(|(_, service)| service.servers().len() > 0 && !service.is_available());
     reasons.extend(without.map(|(name, _)| format!("service {name}: no server is available")));
+    reasons.extend(view.certificates.iter().cloned());
     // Services come out of a hash map.
     reasons.sort_unstable();
     reasons

@@ -76,6 +76,7 @@ pub(crate) fn view_of(dynamic: &str) -> View {
         stale: Vec::new(),
         draining: false,
         shedding: false,
+        certificates: Vec::new(),
         now: started() + Duration::from_secs(61),
     }
 }

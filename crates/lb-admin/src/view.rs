@@ -29,6 +29,8 @@ pub struct View {
     pub draining: bool,
     /// Memory is short; new requests are refused.
     pub shedding: bool,
+    /// Certificates that cannot be had from an authority: what is wrong, and when it is tried again.
+    pub certificates: Vec<String>,
     pub now: SystemTime,
 }
 

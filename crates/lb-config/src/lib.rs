@@ -4,6 +4,7 @@
 //! the tree is read the way Traefik's decoder reads it (`decode`), and what was read is checked against
 //! what Vigie can do (`statics`, `dynamics`, `middlewares`). Nothing stops at the first problem.
 
+pub mod acme;
 pub mod dynamic;
 pub mod static_config;
 

@@ -29,6 +29,8 @@ pub struct Context {
     pub static_file: String,
     /// Those whose objects others may name: no other provider has any.
     pub providers: BTreeSet<String>,
+    /// Names of the certificate resolvers; `None` accepts every name.
+    pub cert_resolvers: Option<BTreeSet<String>>,
     /// Services of the provider `internal`, without `@internal`.
     pub internal_services: BTreeSet<String>,
 }
@@ -36,13 +38,14 @@ pub struct Context {
 impl Default for Context {
     /// Everything that might exist.
     fn default() -> Self {
-        let names = ["api", "dashboard", "noop", "ping", "prometheus"];
+        let names = ["acme-http", "api", "dashboard", "noop", "ping", "prometheus"];
         Self {
             entry_points: None,
             default_entry_points: BTreeSet::new(),
             entry_point_middlewares: BTreeMap::new(),
             static_file: String::new(),
             providers: [FILE.to_owned()].into(),
+            cert_resolvers: None,
             internal_services: names.map(str::to_owned).into(),
         }
     }
@@ -52,6 +55,7 @@ impl From<&StaticConfig> for Context {
     fn from(config: &StaticConfig) -> Self {
         let dashboard = config.api.as_ref().is_some_and(|api| api.dashboard);
         let internal = [
+            ("acme-http", config.http_challenges().next().is_some()),
             ("api", config.api.is_some()),
             ("dashboard", dashboard),
             ("noop", true),
@@ -73,6 +77,7 @@ impl From<&StaticConfig> for Context {
                 .collect(),
             static_file: config.file.clone(),
             providers: [FILE.to_owned()].into(),
+            cert_resolvers: Some(config.certificates_resolvers.keys().cloned().collect()),
             internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
         }
     }
@@ -142,8 +147,8 @@ pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems
 pub fn find_dynamic(path: &Path) -> Option<(FileSource, Context)> {
     let text = read_text(path).ok()?;
     let config = try_static(&path.display().to_string(), &text, Format::of(path)?).0?;
-    let Context { entry_points, internal_services, .. } = Context::default();
-    let context = Context { entry_points, internal_services, ..Context::from(&config) };
+    let Context { entry_points, internal_services, cert_resolvers, .. } = Context::default();
+    let context = Context { entry_points, internal_services, cert_resolvers, ..Context::from(&config) };
     Some((config.providers.file?.source, context))
 }
 

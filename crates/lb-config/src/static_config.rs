@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::acme::{Challenge, Resolver};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
 
 /// Everything the static file says, with Traefik's defaults filled in.
@@ -22,9 +23,23 @@ pub struct StaticConfig {
     pub log: Log,
     pub access_log: Option<AccessLog>,
     pub metrics: Option<Metrics>,
+    /// Authorities that certificates are ordered from, by name.
+    pub certificates_resolvers: BTreeMap<String, Resolver>,
     /// `default@internal`: the transport of every service that names none.
     pub servers_transport: ServersTransport,
     pub core: Core,
+}
+
+impl StaticConfig {
+    /// The entry points at which challenges of ACME over HTTP are answered, in their order.
+    pub fn http_challenges(&self) -> impl Iterator<Item = &EntryPoint> {
+        let answers = |entry: &&EntryPoint| {
+            self.certificates_resolvers.values().any(|resolver| {
+                matches!(&resolver.challenge, Challenge::Http { entry_point, .. } if *entry_point == entry.name)
+            })
+        };
+        self.entry_points.iter().filter(answers)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +71,8 @@ pub struct EntryPoint {
     pub address_text: String,
     pub as_default: bool,
     pub reuse_port: bool,
+    /// Challenges of ACME go to users' routers first.
+    pub allow_acme_by_pass: bool,
     pub request_accept_grace_timeout: Duration,
     pub grace_timeout: Duration,
     /// `None` is "no limit" in each of the timeouts (Traefik writes 0).

@@ -106,7 +106,7 @@ htpp: {}
 vigie.yml:9:5: entryPoints.websecure: `address` is missing
   hint: write `address: :80`
 vigie.yml:9:5: entryPoints.websecure.adress: there is no key `adress` here
-  hint: did you mean `address`? known keys: address, asDefault, reusePort, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, observability
+  hint: did you mean `address`? known keys: address, asDefault, reusePort, allowACMEByPass, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, observability
 vigie.yml:10:5: entryPoints.websecure.http3: `http3` is not supported yet
   hint: remove it
 vigie.yml:12:14: entryPoints.dns.address: UDP entry points are not supported yet

@@ -15,7 +15,7 @@ mod sample;
 mod shard;
 mod table;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -138,6 +138,7 @@ struct Inner {
     /// Unix seconds, 0 before the first.
     last_success: AtomicU64,
     last_failure: AtomicU64,
+    acme_orders: Mutex<BTreeMap<(String, &'static str), u64>>,
     upgrades: AtomicU64,
     upgrade_failures: AtomicU64,
 }
@@ -177,6 +178,7 @@ impl Metrics {
             disabled: Mutex::default(),
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
+            acme_orders: Mutex::default(),
             upgrades: AtomicU64::new(0),
             upgrade_failures: AtomicU64::new(0),
             last_success: AtomicU64::new(0),
@@ -332,6 +334,11 @@ impl Metrics {
     /// How many objects of each kind are left out because they are broken and never were good.
     pub fn set_disabled(&self, counts: Vec<(&'static str, usize)>) {
         *self.inner.disabled.lock() = counts;
+    }
+
+    /// An order for a certificate had this outcome.
+    pub fn acme_order(&self, resolver: &str, outcome: &'static str) {
+        *self.inner.acme_orders.lock().entry((resolver.to_owned(), outcome)).or_insert(0) += 1;
     }
 
     /// This process follows another, which counted so many upgrades and failed ones.

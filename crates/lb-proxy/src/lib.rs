@@ -23,6 +23,7 @@ mod tls;
 mod upstream;
 mod worker;
 
+pub use entrypoint::Validations;
 pub use entrypoint::inherit::Inherited;
 pub use proxy::{BindError, Compiled, Proxy, Publisher, Settings, check};
 pub use snapshot::{Failure, Internal, Snapshot};

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::entrypoint::balancer::{Arrival, Balancer};
 use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::seats::Seats;
-use crate::entrypoint::{Entry, listen};
+use crate::entrypoint::{Entry, Validations, listen};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
@@ -43,6 +43,8 @@ pub struct Settings {
     pub workers: usize,
     /// Name of this machine, for `X-Forwarded-Server`.
     pub host_name: String,
+    /// Handshakes of ACME authorities; `None`: no name is ever validated over TLS.
+    pub validations: Option<Arc<Validations>>,
     /// Set while memory is short: new requests are refused.
     pub shedding: Arc<AtomicBool>,
 }
@@ -181,6 +183,7 @@ impl Proxy {
                 ),
                 seats: Seats::new(&config.limits),
                 least: Least::new(&config.limits),
+                validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
                 config: config.clone(),
             }));
         }

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use lb_acme::Acme;
 use lb_admin::{Admin, Demand, Fault, LoadError, Response, Standing, Verdict, View};
 use lb_config::StaticConfig;
 use lb_control::{Operators, StateWatch};
 use lb_observe::metrics::Metrics;
 use lb_proxy::{Internal, InternalRequest, InternalResponse, Internals};
 use tokio::runtime::Handle;
+
+use crate::acme;
 
 /// Gathers the view of each request and answers it away from the data plane.
 pub(crate) struct AdminService {
@@ -23,14 +26,20 @@ pub(crate) struct AdminService {
     draining: AtomicBool,
     shedding: Arc<AtomicBool>,
     control: Handle,
+    acme: Arc<Acme>,
 }
 
 impl AdminService {
-    pub(crate) fn new(static_config: Arc<StaticConfig>, metrics: Metrics, control: Handle) -> Self {
+    pub(crate) fn new(
+        static_config: Arc<StaticConfig>,
+        metrics: Metrics,
+        control: Handle,
+        acme: Arc<Acme>,
+    ) -> Self {
         let started_at = SystemTime::now();
         let admin = Arc::new(Admin::new(metrics, crate::VERSION, started_at));
         let (draining, shedding) = (AtomicBool::new(false), Arc::default());
-        Self { admin, static_config, state: OnceLock::new(), started_at, draining, shedding, control }
+        Self { admin, static_config, state: OnceLock::new(), started_at, draining, shedding, control, acme }
     }
 
     /// Where the state is read from; said once, when the control plane exists.
@@ -62,7 +71,9 @@ impl AdminService {
         let faults = Fault::of_load(&state.disabled, &state.quarantined, problems);
         // Without any provider there is nothing to wait for.
         let alone = self.static_config.providers.file.is_none();
-        let loaded_at = state.loaded_at.or_else(|| alone.then_some(self.started_at));
+        let sources = state.providers.iter().filter(|(name, _)| !acme::is_resolver(name));
+        let loaded_at = sources.filter_map(|(_, provider)| provider.loaded_at).max();
+        let loaded_at = loaded_at.or_else(|| alone.then_some(self.started_at));
         let stale = state.stale().map(|(provider, refusal)| LoadError {
             provider: provider.to_owned(),
             at: refusal.at,
@@ -78,6 +89,7 @@ impl AdminService {
             stale: stale.collect(),
             draining: self.draining.load(Ordering::Relaxed),
             shedding: self.shedding.load(Ordering::Relaxed),
+            certificates: acme::failing(&self.acme),
             now: SystemTime::now(),
         }
     }
@@ -91,7 +103,8 @@ impl AdminService {
             Internal::Dashboard => lb_admin::Internal::Dashboard,
             Internal::Ping => lb_admin::Internal::Ping,
             Internal::Prometheus => lb_admin::Internal::Prometheus,
-            Internal::Noop => lb_admin::Internal::Noop,
+            // Challenges are answered before it comes to this.
+            Internal::AcmeHttp | Internal::Noop => lb_admin::Internal::Noop,
         };
         let view = self.view();
         let demand = Demand {
@@ -127,6 +140,10 @@ pub(crate) struct Answers(pub(crate) Arc<AdminService>);
 
 impl Internals for Answers {
     fn respond(&self, request: InternalRequest) -> Pin<Box<dyn Future<Output = InternalResponse> + Send>> {
+        if request.service == Internal::AcmeHttp {
+            let answer = acme::answer(&self.0.acme.answers(), &request.path);
+            return Box::pin(std::future::ready(answer));
+        }
         let service = Arc::clone(&self.0);
         let control = service.control.clone();
         Box::pin(async move {

@@ -47,6 +47,7 @@ fn findings(path: &Path) -> Findings {
         Ok((config, warnings)) => (Some(config), warnings),
         Err(Problems(problems)) => (None, problems),
     };
+    problems.extend(config.iter().flat_map(crate::acme::problems));
     let mut read = vec![path.display().to_string()];
     let found = match &config {
         Some(config) => {

@@ -1,5 +1,6 @@
 //! Vigie, a Layer-7 high-availability load balancer: the wiring of its crates, and the command line.
 
+mod acme;
 mod activation;
 mod admin;
 mod api_client;

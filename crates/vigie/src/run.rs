@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lb_acme::Acme;
 use lb_config::{Context, StaticConfig};
 use lb_control::Control;
 use lb_observe::access_log::AccessLog;
@@ -18,7 +19,7 @@ use crate::admin::{AdminService, Answers};
 use crate::print::complain;
 use crate::publish::publish;
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
-use crate::{activation, check, memory, notify, observe};
+use crate::{acme, activation, check, memory, notify, observe};
 
 /// How long the last lines may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -71,8 +72,14 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         .build()?;
     // From here on: to read many routers takes its time, and a log may be rotated meanwhile.
     let commands = control_runtime.block_on(async { Commands::catch() })?;
-    let admin =
-        Arc::new(AdminService::new(Arc::clone(&config), metrics.clone(), control_runtime.handle().clone()));
+    let (acme, resolvers) = Acme::open(&config, &metrics);
+    let acme = Arc::new(acme);
+    let admin = Arc::new(AdminService::new(
+        Arc::clone(&config),
+        metrics.clone(),
+        control_runtime.handle().clone(),
+        Arc::clone(&acme),
+    ));
     let shedding = admin.shedding();
     if let Some(limit) = memory::limit(config.core.memory_limit) {
         metrics.set_memory(limit, Arc::clone(&shedding));
@@ -85,16 +92,22 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         internals: Arc::new(Answers(Arc::clone(&admin))),
         workers,
         host_name: host_name(),
+        validations: acme::validations(&acme, &config),
         shedding,
     };
     let mut proxy = Proxy::bind(settings, inherited)?;
     let publisher = proxy.publisher();
+    let wanting = Arc::clone(&acme);
     let mut control =
         Control::new((&*config).into(), metrics.clone(), client(descriptors), move |candidate| {
-            publish(&publisher, candidate)
+            publish(&publisher, candidate)?;
+            wanting.follow(&candidate.config);
+            Ok(())
         })
         .complaining(complain);
     admin.follow(control.state(), control.operators());
+    // First, so that routers find their certificates.
+    acme::attach(&mut control, resolvers);
     let file = match &config.providers.file {
         Some(file) => {
             let started = FileProvider::start(file.source.clone(), file.watch, Context::from(&*config))
@@ -132,6 +145,9 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     if let Some(predecessor) = predecessor {
         predecessor.serving()?;
     }
+    // The process before this one orders nothing any more.
+    acme.spawn(control_runtime.handle());
+    acme.start();
     report(&proxy, &config, workers);
     started(&proxy);
     notify::ready("serving");
@@ -144,11 +160,13 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         state,
         operators,
         admin: Arc::clone(&admin),
+        acme: Arc::clone(&acme),
         timeout,
         ongoing: None,
     };
     let logs = Logs { access_log: access_log.as_deref(), diagnostics: &log };
     control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, file.as_ref()));
+    acme.stop();
     proxy.drain();
     control.abort();
     drop(file);

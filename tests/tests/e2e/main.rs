@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod acme;
 mod admin;
 mod balance;
 mod change;

@@ -28,6 +28,7 @@ fn body(entry_point: &EntryPoint) -> Value {
         .set("address", entry_point.address_text.as_str())
         .flag("asDefault", entry_point.as_default)
         .flag("reusePort", entry_point.reuse_port)
+        .flag("allowACMEByPass", entry_point.allow_acme_by_pass)
         .set("transport", transport(entry_point))
         .object("proxyProtocol", proxy_protocol.build())
         .set(

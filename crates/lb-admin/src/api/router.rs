@@ -35,12 +35,13 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
     let view = model.view;
     let written = view.config.routers.iter().flat_map(|(name, router)| configured(model, name, router));
     let own = internal::routers(&view.static_config).into_iter().map(|router| {
-        let entry_point = view.static_config.entry_points.iter().find(|ep| ep.name == router.entry_point);
+        let entry_point =
+            view.static_config.entry_points.iter().find(|ep| router.entry_points.first() == Some(&ep.name));
         let before = Before::new(entry_point, &router.name);
         let lack = before.lack(model);
         Router {
             name: router.name.into(),
-            entry_points: vec![router.entry_point.into()],
+            entry_points: router.entry_points.into_iter().map(Cow::from).collect(),
             service: router.service,
             rule: router.rule.into(),
             priority: router.priority,

@@ -30,26 +30,18 @@ impl<'a> Draft<'a> {
             .unwrap_or_default();
         let priority = block.take("priority").and_then(|field| field.integer(i64::MIN..=MAX_PRIORITY));
         let tls = block.take("tls").and_then(|field| router_tls(&field));
-        if let Some((tls, Some(options))) = &tls
+        if let Some((tls, TlsFields { options: Some(options), .. })) = &tls
             && tls.options != "default"
         {
             self.refer(Kind::Router, name, Kind::TlsOptions, &tls.options, options.clone());
+        }
+        if let Some((tls, TlsFields { cert_resolver: Some(resolver), .. })) = &tls {
+            self.resolver(resolver, tls);
         }
         let tls = tls.map(|(tls, _)| RouterTls {
             options: if tls.options == "default" { tls.options } else { self.qualify(&tls.options) },
             ..tls
         });
-        if let Some(resolver) = tls.as_ref().and_then(|tls| tls.cert_resolver.as_deref()) {
-            let message =
-                format!("certificate resolvers are not supported yet, {} included", quoted(resolver));
-            let hint = "the router serves the certificates under `tls.certificates`".to_owned();
-            block.report.tolerated(
-                block.at,
-                &format!("{}.tls.certResolver", block.path),
-                message,
-                Some(hint),
-            );
-        }
         let observability = block.take("observability").and_then(|field| observability(&field));
         if let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) {
             match syntax.value {
@@ -82,6 +74,25 @@ impl<'a> Draft<'a> {
             tls,
             observability: observability.unwrap_or_default(),
         })
+    }
+
+    /// Without its resolver a router serves the certificates that are there, as Traefik does.
+    fn resolver(&self, field: &Field<'a>, tls: &RouterTls) {
+        let name = tls.cert_resolver.as_deref().unwrap_or_default();
+        let tolerated = |message, hint| field.report.tolerated(field.at(), &field.path(), message, hint);
+        if let Some(known) = &self.context.cert_resolvers
+            && !known.contains(name)
+        {
+            let hint = suggest::hint(name, "resolvers", known.iter().map(String::as_str));
+            tolerated(format!("no certificate resolver is called {}", quoted(name)), Some(hint));
+        }
+        let names = tls.domains.iter().flat_map(|domain| std::iter::once(&domain.main).chain(&domain.sans));
+        for name in names.filter(|name| name.starts_with("*.")) {
+            let message =
+                format!("no certificate is ordered for {}: a wildcard needs `dnsChallenge`", quoted(name));
+            let hint = "`dnsChallenge` is not supported yet; list the names themselves".to_owned();
+            tolerated(message, Some(hint));
+        }
     }
 
     /// Those that exist; a router left with none cannot be loaded.
@@ -133,22 +144,29 @@ fn read_rule(field: &Field<'_>) -> Option<(String, Rule)> {
     }
 }
 
-/// A router's or an entry point's `tls`, and where its `options` stand; `None` when switched off.
-pub(crate) fn router_tls<'a>(field: &Field<'a>) -> Option<(RouterTls, Option<Field<'a>>)> {
+/// Where a `tls` names things that must exist.
+#[derive(Default)]
+pub(crate) struct TlsFields<'a> {
+    pub(crate) options: Option<Field<'a>>,
+    pub(crate) cert_resolver: Option<Field<'a>>,
+}
+
+/// A router's or an entry point's `tls`; `None` when switched off.
+pub(crate) fn router_tls<'a>(field: &Field<'a>) -> Option<(RouterTls, TlsFields<'a>)> {
     let plain = RouterTls { options: "default".to_owned(), ..RouterTls::default() };
     let block = match field.enabled() {
         Enabled::Off => return None,
-        Enabled::Plain => return Some((plain, None)),
+        Enabled::Plain => return Some((plain, TlsFields::default())),
         Enabled::With(block) => block,
     };
     let options = block.take("options");
     let name = options.as_ref().and_then(|field| field.string()).filter(|name| !name.is_empty());
-    let cert_resolver =
-        block.take("certResolver").and_then(|field| field.string()).filter(|name| !name.is_empty());
+    let resolver = block.take_word("certResolver");
+    let cert_resolver = resolver.as_ref().and_then(|field| field.string());
     let domains = block.take("domains").map(|field| domains(&field)).unwrap_or_default();
     block.finish();
-    let options = options.filter(|_| name.is_some());
-    Some((RouterTls { options: name.unwrap_or(plain.options), cert_resolver, domains }, options))
+    let fields = TlsFields { options: options.filter(|_| name.is_some()), cert_resolver: resolver };
+    Some((RouterTls { options: name.unwrap_or(plain.options), cert_resolver, domains }, fields))
 }
 
 fn domains(field: &Field<'_>) -> Vec<Domain> {
@@ -185,7 +203,11 @@ mod tests {
     }
 
     fn load(router: &str) -> Loaded {
-        let context = Context { entry_points: Some(["web".to_owned()].into()), ..Context::default() };
+        let context = Context {
+            entry_points: Some(["web".to_owned()].into()),
+            cert_resolvers: Some(["le".to_owned()].into()),
+            ..Context::default()
+        };
         parse_dynamic("a.yml", &with(router), "file", &context).unwrap()
     }
 
@@ -238,6 +260,25 @@ mod tests {
     }
 
     #[test]
+    fn a_resolver_must_exist_and_costs_nothing_but_the_certificate() {
+        for (tls, expected) in [
+            ("{certResolver: le}", None),
+            ("{certResolver: le, domains: [{main: a.test, sans: [b.test]}]}", None),
+            ("{certResolver: ''}", None),
+            ("{certResolver: lee}", Some("no certificate resolver is called `lee`")),
+            ("{certResolver: le, domains: [{main: a.test, sans: ['*.a.test']}]}", Some("for `*.a.test`")),
+        ] {
+            let loaded = load(&format!("{{rule: 'Host(`a`)', service: s, tls: {tls}}}"));
+            assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty());
+            let told: Vec<_> = loaded.problems.iter().map(|problem| problem.message.as_str()).collect();
+            match expected {
+                None => assert!(told.is_empty(), "{told:?}"),
+                Some(expected) => assert!(told[0].contains(expected), "{told:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn no_parents_are_as_good_as_none_named() {
         let loaded = load("{rule: 'Path(`/`)', service: s, parentRefs: []}");
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
@@ -259,10 +300,6 @@ mod tests {
                 "v2 is not supported yet",
             ),
             ("{rule: 'Path(`/`)', service: s, parentRefs: [a]}", "`parentRefs` is not supported yet"),
-            (
-                "{rule: 'Path(`/`)', service: s, tls: {certResolver: le}}",
-                "certificate resolvers are not supported yet",
-            ),
         ] {
             let found = problems(&with(router)).join("\n");
             assert!(found.contains(expected) || found.contains("out of range"), "{router}: {found}");

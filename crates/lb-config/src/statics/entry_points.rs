@@ -1,9 +1,10 @@
 //! `entryPoints`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::acme::Resolver;
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::{Observability, RouterTls};
 use crate::dynamics::router_tls;
@@ -34,6 +35,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
         address_text: address.to_owned(),
         as_default: false,
         reuse_port: false,
+        allow_acme_by_pass: false,
         request_accept_grace_timeout: Duration::ZERO,
         grace_timeout: GRACE_TIMEOUT,
         read_timeout: Some(READ_TIMEOUT),
@@ -67,8 +69,12 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
     }
 }
 
-pub(super) fn read(root: &Block<'_>) -> Vec<EntryPoint> {
-    let Some(field) = root.take("entryPoints") else { return vec![default_entry_point("http", ":80")] };
+/// The entry points, and where they name certificate resolvers.
+pub(super) fn read<'a>(root: &Block<'a>) -> (Vec<EntryPoint>, Vec<Field<'a>>) {
+    let Some(field) = root.take("entryPoints") else {
+        return (vec![default_entry_point("http", ":80")], Vec::new());
+    };
+    let mut resolvers = Vec::new();
     let mut entry_points = Vec::new();
     let mut addresses: HashMap<SocketAddr, String> = HashMap::new();
     let mut redirections = Vec::new();
@@ -95,23 +101,35 @@ pub(super) fn read(root: &Block<'_>) -> Vec<EntryPoint> {
                 Err((message, hint)) => text.error(message, hint),
             }
         }
-        options(&block, &mut entry_point, &mut redirections);
+        options(&block, &mut entry_point, (&mut redirections, &mut resolvers));
         block.finish();
         entry_points.push(entry_point);
     }
     check_redirections(&entry_points, &redirections);
-    entry_points
+    (entry_points, resolvers)
 }
 
-fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, redirections: &mut Vec<Field<'a>>) {
+/// Resolvers that entry points name must exist.
+pub(super) fn check_resolvers(named: &[Field<'_>], resolvers: &BTreeMap<String, Resolver>) {
+    for text in named.iter().filter_map(Field::text).filter(|text| !resolvers.contains_key(text.value)) {
+        let hint = suggest::hint(text.value, "resolvers", resolvers.keys().map(String::as_str));
+        text.error(format!("no certificate resolver is called {}", quoted(text.value)), Some(hint));
+    }
+}
+
+/// What names things that are known later: where redirections lead, and resolvers.
+type Named<'n, 'a> = (&'n mut Vec<Field<'a>>, &'n mut Vec<Field<'a>>);
+
+fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_, 'a>) {
     if let Some(as_default) = block.take("asDefault").and_then(|field| field.boolean()) {
         entry_point.as_default = as_default;
     }
     if let Some(reuse_port) = block.take("reusePort").and_then(|field| field.boolean()) {
         entry_point.reuse_port = reuse_port;
     }
-    // There are no ACME handlers to pass by yet.
-    block.harmless(&["allowACMEByPass"]);
+    if let Some(by_pass) = block.take("allowACMEByPass").and_then(|field| field.boolean()) {
+        entry_point.allow_acme_by_pass = by_pass;
+    }
     if let Some(transport) = block.take("transport").and_then(|field| field.block()) {
         read_transport(&transport, entry_point);
         transport.finish();
@@ -131,7 +149,7 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, redirections: &m
         forwarded.finish();
     }
     if let Some(http) = block.take("http").and_then(|field| field.block()) {
-        read_http(&http, &mut entry_point.http, redirections);
+        read_http(&http, &mut entry_point.http, named);
         http.finish();
     }
     if let Some(http2) = block.take("http2").and_then(|field| field.block()) {
@@ -294,7 +312,8 @@ fn max_streams(field: &Field<'_>) -> u32 {
     }
 }
 
-fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, redirections: &mut Vec<Field<'a>>) {
+fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, named: Named<'_, 'a>) {
+    let (redirections, resolvers) = named;
     if let Some(outer) = block.take("redirections").and_then(|field| field.block()) {
         http.redirection = outer.take("entryPoint").and_then(|field| redirection(&field, redirections));
         outer.finish();
@@ -305,7 +324,7 @@ fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, redirections: &mu
             http.middleware_places.push(text.place());
         }
     }
-    http.tls = block.take("tls").and_then(|field| entry_point_tls(&field));
+    http.tls = block.take("tls").and_then(|field| entry_point_tls(&field, resolvers));
     if let Some(encode) = block.take("encodeQuerySemicolons").and_then(|field| field.boolean()) {
         http.encode_query_semicolons = encode;
     }
@@ -380,11 +399,8 @@ fn check_redirections(entry_points: &[EntryPoint], redirections: &[Field<'_>]) {
     }
 }
 
-fn entry_point_tls(field: &Field<'_>) -> Option<RouterTls> {
-    let (tls, _) = router_tls(field)?;
-    if tls.cert_resolver.is_some() {
-        let hint = "list the certificates under `tls.certificates` of a dynamic file".to_owned();
-        field.error_at_key("certificate resolvers are not supported yet".to_owned(), Some(hint));
-    }
+fn entry_point_tls<'a>(field: &Field<'a>, resolvers: &mut Vec<Field<'a>>) -> Option<RouterTls> {
+    let (tls, fields) = router_tls(field)?;
+    resolvers.extend(fields.cert_resolver);
     Some(tls)
 }

@@ -3,6 +3,7 @@
 mod entry_points;
 mod observe;
 mod providers;
+mod resolvers;
 mod token;
 
 pub(crate) use providers::PROVIDERS;
@@ -39,7 +40,7 @@ pub(crate) const TRAEFIK: &str = "traefik";
 /// Reads the static file called `name`; what it returns may only be used if the report refuses nothing.
 pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<StaticConfig> {
     let root = Block::root(report, root)?;
-    let mut entry_points = entry_points::read(&root);
+    let (mut entry_points, resolvers_at) = entry_points::read(&root);
     let (api, insecure_at) = root.take("api").as_ref().and_then(api).unzip();
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
     let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
@@ -69,6 +70,8 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         require_entry_point(at, &metrics.entry_point, &names);
     }
 
+    let certificates_resolvers = resolvers::read(&root, &names);
+    entry_points::check_resolvers(&resolvers_at, &certificates_resolvers);
     let config = StaticConfig {
         file: name.to_owned(),
         providers: providers::read(root.take("providers").as_ref()),
@@ -80,6 +83,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         api,
         ping,
         metrics,
+        certificates_resolvers,
     };
     rest(&root);
     root.finish_root();
@@ -114,7 +118,7 @@ fn rest(root: &Block<'_>) {
         experimental.finish();
     }
     root.without_effect(&["tcpServersTransport"], "there are no TCP services yet");
-    root.unsupported(&["certificatesResolvers", "ocsp", "spiffe", "tracing"]);
+    root.unsupported(&["ocsp", "spiffe", "tracing"]);
     if let Some(field) = root.take_unlisted("pilot") {
         field.error_at_key("Traefik v3 has no `pilot` any more".to_owned(), Some("remove it".to_owned()));
     }
@@ -456,10 +460,7 @@ mod tests {
     fn what_is_not_built_is_never_ignored_in_silence() {
         for (text, expected) in [
             ("providers: {docker: {}}", "providers.docker: `docker` is not supported yet"),
-            (
-                "certificatesResolvers: {le: {}}",
-                "certificatesResolvers: `certificatesResolvers` is not supported yet",
-            ),
+            ("ocsp: {}", "ocsp: `ocsp` is not supported yet"),
             ("tracing: {}", "tracing: `tracing` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
             ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),

@@ -422,6 +422,11 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         }
         families.push(broken.build());
     }
+    let mut orders = Family::counter(names::ACME_ORDERS);
+    for ((resolver, outcome), count) in &*inner.acme_orders.lock() {
+        orders.push(&[resolver, outcome], *count as f64);
+    }
+    families.push(orders.build());
     let mut build = Family::gauge(names::BUILD_INFO);
     build.push(&[inner.settings.version], 1.0);
     let mut certificates = Family::gauge(names::TLS_CERTS_NOT_AFTER);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use rustls::server::Acceptor;
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use super::proxy_protocol::{self, Header};
 use super::seats::{Full, Seat, Told};
-use super::{Connection, Entry, TlsInfo};
+use super::{Connection, Entry, TlsInfo, Validations};
 use crate::deadline::Deadline;
 use crate::http::forwarded::{Peer, is_trusted};
 use crate::http::h1::H1;
@@ -256,6 +257,16 @@ async fn read(stream: &mut Stream, buffer: &mut [u8], deadline: &mut Deadline) -
     .await
 }
 
+/// The configuration for an authority that validates the name: its hello offers nothing but `acme-tls/1`.
+fn validation(
+    hello: &ClientHello<'_>,
+    name: Option<&str>,
+    validations: &Validations,
+) -> Option<Arc<ServerConfig>> {
+    let mut offered = hello.alpn()?;
+    (offered.next() == Some(b"acme-tls/1") && offered.next().is_none()).then(|| validations(name?))?
+}
+
 async fn handshake(
     worker: &Worker,
     entry: &Arc<Entry>,
@@ -269,6 +280,13 @@ async fn handshake(
         let snapshot = worker.snapshot();
         let routes = &snapshot.entry_points[entry.index];
         let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        if let Some(validations) = &entry.validations
+            && let Some(expected) = validation(&start.client_hello(), name.as_deref(), &**validations)
+        {
+            // The handshake is all that the authority looks at.
+            Box::pin(async { start.into_stream(expected).await?.shutdown().await }).await?;
+            return Ok(None);
+        }
         let profile = routes.profile(name.as_deref()).map(Arc::clone);
         // The snapshot is not kept alive by a slow handshake.
         drop(snapshot);
@@ -282,7 +300,7 @@ async fn handshake(
         };
         let config = config_for_suites(config, start.client_hello().cipher_suites());
         match start.into_stream(config).await {
-            Ok(stream) => Ok((stream, profile)),
+            Ok(stream) => Ok(Some((stream, profile))),
             Err(error) => {
                 profile.report(&error, &entry.config.name, client, Instant::now().into_std());
                 Err(error)
@@ -290,7 +308,8 @@ async fn handshake(
         }
     };
     match tokio::time::timeout(GREETING_TIMEOUT, shake).await {
-        Ok(Ok((stream, profile))) => {
+        Ok(Ok(None)) => None,
+        Ok(Ok(Some((stream, profile)))) => {
             let session = stream.get_ref().1;
             let version = match session.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",

@@ -31,7 +31,12 @@ pub(crate) struct Entry {
     pub(crate) forwarded: ForwardedSettings,
     pub(crate) seats: seats::Seats,
     pub(crate) least: Least,
+    /// `None`: no names are validated over TLS here.
+    pub(crate) validations: Option<Arc<Validations>>,
 }
+
+/// The handshake that an ACME authority expects when it validates the name, if that is under way (RFC 8737).
+pub type Validations = dyn Fn(&str) -> Option<Arc<rustls::ServerConfig>> + Send + Sync;
 
 /// One client connection, for as long as it lasts.
 pub(crate) struct Connection {

@@ -9,6 +9,8 @@ use lb_core::route::Rule;
 /// A service answered by Vigie itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Internal {
+    /// Answers to challenges of ACME over HTTP.
+    AcmeHttp,
     Api,
     /// The API where each request has to show the token.
     ApiByToken,
@@ -17,6 +19,9 @@ pub enum Internal {
     Prometheus,
     Noop,
 }
+
+/// RFC 8555 section 8.3.
+const CHALLENGES: &str = "PathPrefix(`/.well-known/acme-challenge/`)";
 
 /// Above every router a user can write.
 const TOP: i64 = i64::MAX;
@@ -35,6 +40,7 @@ impl Internal {
     pub(super) fn find(name: &str, fixed: &StaticConfig) -> Option<Self> {
         match name {
             "noop@internal" => Some(Self::Noop),
+            "acme-http@internal" if fixed.http_challenges().next().is_some() => Some(Self::AcmeHttp),
             "api@internal" if fixed.api.is_some() => Some(Self::Api),
             "dashboard@internal" if fixed.api.as_ref().is_some_and(|api| api.dashboard) => {
                 Some(Self::Dashboard)
@@ -47,6 +53,7 @@ impl Internal {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::AcmeHttp => "acme-http@internal",
             Self::Api | Self::ApiByToken => "api@internal",
             Self::Dashboard => "dashboard@internal",
             Self::Ping => "ping@internal",
@@ -80,6 +87,21 @@ pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
             add("dashboard@internal", "traefik", "PathPrefix(`/`)", TOP - 2, Internal::Dashboard);
         }
     }
+    let (passed, first): (Vec<_>, Vec<_>) =
+        fixed.http_challenges().partition(|entry| entry.allow_acme_by_pass);
+    let length = i64::try_from(CHALLENGES.len()).unwrap_or_default();
+    for (name, priority, at) in
+        [("acme-http@internal", TOP, first), ("acme-http-bypass@internal", length, passed)]
+    {
+        if at.is_empty() {
+            continue;
+        }
+        let own = router(name, "", CHALLENGES, priority, Internal::AcmeHttp);
+        routers.extend(own.map(|mut own| {
+            own.router.entry_points = at.iter().map(|entry| entry.name.clone()).collect();
+            own
+        }));
+    }
     for entry in &fixed.entry_points {
         routers.extend(entry.http.redirection.as_ref().and_then(|to| redirection(fixed, entry, to)));
     }
@@ -100,13 +122,16 @@ fn redirection(
         }
     };
     let name = format!("{}-to-{}@internal", entry.name, redirection.to.trim_start_matches(':'));
-    let everything = "HostRegexp(`^.+$`)";
+    let everything = match entry.allow_acme_by_pass {
+        true => format!("HostRegexp(`^.+$`) && !{CHALLENGES}"),
+        false => "HostRegexp(`^.+$`)".to_owned(),
+    };
     let redirect = RedirectScheme {
         scheme: redirection.scheme.clone(),
         port: Some(port),
         permanent: redirection.permanent,
     };
-    let router = router(&name, &entry.name, everything, redirection.priority, Internal::Noop)?;
+    let router = router(&name, &entry.name, &everything, redirection.priority, Internal::Noop)?;
     Some(InternalRouter { redirect: Some(redirect), ..router })
 }
 

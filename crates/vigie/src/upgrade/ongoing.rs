@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lb_acme::Acme;
 use lb_control::{Operators, StateWatch};
 use lb_observe::metrics::Metrics;
 use lb_proxy::Proxy;
@@ -25,6 +26,7 @@ pub(crate) struct Upgrades<'a> {
     pub(crate) state: StateWatch,
     pub(crate) operators: Operators,
     pub(crate) admin: Arc<AdminService>,
+    pub(crate) acme: Arc<Acme>,
     /// `core.upgradeTimeout`.
     pub(crate) timeout: Duration,
     pub(crate) ongoing: Option<Ongoing>,
@@ -57,12 +59,15 @@ impl Upgrades<'_> {
         let launch = self.launch.clone().ok_or("this command cannot be upgraded")?;
         let (upgrades, upgrade_failures) = self.metrics.upgrades();
         let (state, operators) = (self.state.clone(), self.operators.clone());
+        let acme = Arc::clone(&self.acme);
         let estate = Estate {
             sockets: self.proxy.sockets().map_err(|error| error.to_string())?,
             spoilt: self.admin.spoilt(),
             upgrades,
             upgrade_failures,
             live: Box::new(move || {
+                // The new process owns the files of certificates as soon as it serves.
+                acme.stop();
                 let orders = operators.all().into_iter().map(|(told, _)| told);
                 let now = Instant::now().into_std();
                 LiveState::record(&state.load().services, orders, lb_proxy::ticket_keys(), now)
@@ -114,6 +119,7 @@ impl Upgrades<'_> {
     }
 
     fn failed(&self, reason: String, reply: Option<Reply>) {
+        self.acme.start();
         self.metrics.upgrade_failed();
         tracing::error!(reason, "the upgrade failed: this process goes on serving");
         notify::ready(&format!("serving; the last upgrade failed: {reason}"));
