@@ -313,6 +313,9 @@ pub enum Middleware {
     InFlightReq(InFlightReq),
     IpAllowList(IpAllowList),
     BasicAuth(BasicAuth),
+    ContentType {
+        auto_detect: Option<bool>,
+    },
     DigestAuth(DigestAuth),
     EncodedCharacters(EncodedCharacters),
     PassTlsClientCert(PassTlsClientCert),

@@ -14,6 +14,7 @@ pub mod rate_limit;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod sniff;
 pub mod sticky;
 mod syntax;
 

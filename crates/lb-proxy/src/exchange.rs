@@ -53,6 +53,8 @@ pub(crate) struct Exchange {
     pub(crate) encode: Option<Encode>,
     /// Bytes of the answer's body as the server sent it, where the client gets another form.
     pub(crate) origin_bytes: Option<u64>,
+    /// A `contentType` on the way wants the answer's type named.
+    pub(crate) detect_type: bool,
 }
 
 impl Exchange {
@@ -78,6 +80,7 @@ impl Exchange {
             encodings: SmallVec::new(),
             encode: None,
             origin_bytes: None,
+            detect_type: false,
         }
     }
 
@@ -104,6 +107,7 @@ impl Exchange {
         self.encodings.clear();
         self.encode = None;
         self.origin_bytes = None;
+        self.detect_type = false;
     }
 
     /// Remembers the server of a try that failed.

@@ -500,6 +500,30 @@ fn converse<D: Downstream>(
     }
 }
 
+/// Sends on what there is of the request's body, while somebody wants it. The end, if it is one for the answer as well.
+fn send_request<D: Downstream>(
+    cx: &mut Context<'_>,
+    request: &mut Pump,
+    request_dead: &mut bool,
+    down: &mut D,
+    up: &mut Up,
+) -> Option<Delivered> {
+    if request.is_done() || *request_dead {
+        return None;
+    }
+    match request.poll(cx, down, up) {
+        Poll::Ready(Err(PumpError::Source(error))) => {
+            let slow = error.kind() == io::ErrorKind::TimedOut;
+            Some(if slow { Delivered::ClientSlow } else { Delivered::ClientGone })
+        }
+        Poll::Ready(Err(PumpError::Sink)) => {
+            *request_dead = true;
+            None
+        }
+        Poll::Ready(Ok(())) | Poll::Pending => None,
+    }
+}
+
 /// RFC 9110 section 7.8: a server may switch only to a protocol that the client has named.
 fn may_switch(request: &Head, response: &Head) -> bool {
     let Some(chosen) = response.get_str("upgrade") else { return false };
@@ -540,15 +564,8 @@ impl Answer<'_> {
         let mut deadline = Deadline::default();
         let Self { up, endpoint, request, request_dead, lease, .. } = self;
         let delivered = poll_fn(|cx| {
-            if !request.is_done() && !*request_dead {
-                match request.poll(cx, down, up) {
-                    Poll::Ready(Err(PumpError::Source(error))) => {
-                        let slow = error.kind() == io::ErrorKind::TimedOut;
-                        return Poll::Ready(if slow { Delivered::ClientSlow } else { Delivered::ClientGone });
-                    }
-                    Poll::Ready(Err(PumpError::Sink)) => *request_dead = true,
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
-                }
+            if let Some(ended) = send_request(cx, request, request_dead, down, up) {
+                return Poll::Ready(ended);
             }
             match response.poll(cx, up, down) {
                 Poll::Ready(Ok(())) => Poll::Ready(Delivered::Whole),
@@ -572,6 +589,35 @@ impl Answer<'_> {
         })
         .await;
         (delivered, response.bytes)
+    }
+
+    /// The first bytes of the body, as soon as there are some; empty without any, or none within the time that they may
+    /// take. Meanwhile the server goes on getting what is left of the request.
+    ///
+    /// # Errors
+    /// The answer ended, and how.
+    pub(crate) async fn first_bytes<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        within: Duration,
+    ) -> Result<&[u8], Delivered> {
+        let Self { up, endpoint, request, request_dead, lease, .. } = self;
+        let begun = poll_fn(|cx| {
+            if let Some(ended) = send_request(cx, request, request_dead, down, up) {
+                return Poll::Ready(Err(ended));
+            }
+            match up.poll_fill(cx) {
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(Delivered::Truncated)),
+                Poll::Pending if request.is_done() && down.poll_gone(cx).is_ready() => {
+                    Poll::Ready(Err(Delivered::ClientGone))
+                }
+                Poll::Pending => lease.poll_over(cx, endpoint).map(|()| Err(Delivered::ServerRemoved)),
+            }
+        });
+        // In vain is no failure: whoever delivers the body goes on waiting.
+        tokio::time::timeout(within, begun).await.unwrap_or(Ok(()))?;
+        Ok(self.up.data())
     }
 
     /// Gives the server's connection back for the next request, if nothing of this one is left on it.

@@ -15,6 +15,7 @@ mod change;
 mod check;
 mod composites;
 mod compress;
+mod content_type;
 mod demo;
 mod endurance;
 mod error_pages;

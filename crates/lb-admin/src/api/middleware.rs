@@ -76,6 +76,7 @@ fn kind(middleware: &Middleware) -> &'static str {
         Middleware::InFlightReq(_) => "inFlightReq",
         Middleware::IpAllowList(_) => "ipAllowList",
         Middleware::BasicAuth(_) => "basicAuth",
+        Middleware::ContentType { .. } => "contentType",
         Middleware::DigestAuth(_) => "digestAuth",
         Middleware::EncodedCharacters(_) => "encodedCharacters",
         Middleware::PassTlsClientCert(_) => "passTLSClientCert",
@@ -117,6 +118,7 @@ fn options(middleware: &Middleware, of: &str) -> Value {
             .text("realm", if auth.realm == "traefik" { "" } else { &auth.realm })
             .text("headerField", auth.header_field.as_deref().unwrap_or_default())
             .flag("removeHeader", auth.remove_header),
+        Middleware::ContentType { auto_detect } => options.some("autoDetect", *auto_detect),
         Middleware::DigestAuth(auth) => options
             .list("users", &vec![MASK; auth.users.len()])
             .text("realm", if auth.realm == "traefik" { "" } else { &auth.realm })

@@ -21,7 +21,7 @@ use crate::dynamics::Draft;
 use crate::problem::Kind;
 
 /// What Traefik has beyond that; a middleware of such a kind is a problem, never a pass-through.
-const UNSUPPORTED: [&str; 4] = ["buffering", "contentType", "grpcWeb", "plugin"];
+const UNSUPPORTED: [&str; 3] = ["buffering", "grpcWeb", "plugin"];
 
 /// The kinds of one middleware, read as they are found.
 struct Kinds<'b, 'a> {
@@ -67,6 +67,7 @@ pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> 
     kinds.of("basicAuth", auth::basic_auth);
     kinds.of("chain", |block| chain(draft, name, block));
     kinds.of("circuitBreaker", resilience::circuit_breaker);
+    kinds.switched("contentType", rewrites::content_type);
     kinds.of("digestAuth", digest::digest_auth);
     kinds.of("encodedCharacters", rewrites::encoded_characters);
     kinds.of("errors", |block| asking::errors(draft, name, block));

@@ -1,4 +1,4 @@
-//! Middlewares that look at the target by regular expressions, and `encodedCharacters`.
+//! Middlewares that look at the target by regular expressions, `encodedCharacters` and `contentType`.
 
 use lb_core::rewrite::Rewrite;
 use lb_core::route::Pattern;
@@ -79,6 +79,19 @@ pub(super) fn encoded_characters(block: &Block<'_>) -> Option<Middleware> {
     }))
 }
 
+/// Traefik's old option `autoDetect: false` makes a middleware that does nothing.
+pub(super) fn content_type(block: Option<&Block<'_>>) -> Option<Middleware> {
+    let detect = block.and_then(|block| block.take("autoDetect"));
+    if let Some(field) = &detect {
+        field.warn_at_key(
+            "is not needed: the middleware detects types".to_owned(),
+            Some("write `{}`".to_owned()),
+        );
+    }
+    let auto_detect = detect.and_then(|field| field.boolean());
+    Some(Middleware::ContentType { auto_detect })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +122,9 @@ mod tests {
                 Middleware::ReplacePathRegex(rewrite("^/(a)", "/$1")),
             ),
             ("{replacePathRegex: {regex: ^/a}}", Middleware::ReplacePathRegex(rewrite("^/a", ""))),
+            ("{contentType: {}}", Middleware::ContentType { auto_detect: None }),
+            ("{contentType: true}", Middleware::ContentType { auto_detect: None }),
+            ("{contentType: {autoDetect: false}}", Middleware::ContentType { auto_detect: Some(false) }),
             (
                 "{encodedCharacters: {allowEncodedSlash: true, allowEncodedHash: false}}",
                 Middleware::EncodedCharacters(EncodedCharacters { slash: true, ..none }),
@@ -145,6 +161,11 @@ mod tests {
                 "{stripPrefixRegex: {regex: [a, '[']}}",
                 "stripPrefixRegex.regex[1]: `[`: invalid regular expression: unclosed character class",
             ),
+            (
+                "{contentType: {autoDetect: true}}",
+                "~contentType.autoDetect: is not needed: the middleware detects types",
+            ),
+            ("{contentType: false}", ": the middleware has no kind"),
             (
                 "{encodedCharacters: {allowEncodedSlashes: true}}",
                 "encodedCharacters.allowEncodedSlashes: there is no key `allowEncodedSlashes` here",

@@ -13,7 +13,7 @@ use super::encode::Encoded;
 use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
-use super::{around, compose, farewell, forwarded, internally, tunnel};
+use super::{around, compose, farewell, forwarded, internally, sniff, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Called, Delivered};
@@ -90,6 +90,11 @@ pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut 
         Reply::Local(body) => send_local(p, body).await,
         Reply::Answer(_) if p.x.response.status() == 101 => Box::pin(switch_protocols(p, reply)).await,
         Reply::Answer(answer) => {
+            // Boxed: others need not make room for it.
+            if p.x.detect_type && !Box::pin(sniff::detect(p, answer)).await {
+                p.down.abort();
+                return false;
+            }
             let whole = send_answer(p, answer).await;
             if whole && let Reply::Answer(answer) = std::mem::replace(reply, Reply::Gone) {
                 answer.release(p.worker);
@@ -377,6 +382,9 @@ async fn send_local<D: Downstream>(p: &mut Passage<'_, '_, D>, body: &[u8]) -> b
     let Passage { worker, x, down, outcome, .. } = p;
     outcome.status = x.response.status();
     worker.with_date(|date| x.response.set("Date", date.as_bytes()));
+    if x.detect_type {
+        sniff::name(&mut x.response, body);
+    }
     let bodyless = x.head.method() == "HEAD" || body.is_empty() || matches!(outcome.status, 204 | 304);
     let framing = if bodyless { Framing::Empty } else { Framing::Length(body.len() as u64) };
     if down.respond(&mut x.response, framing).is_err() {

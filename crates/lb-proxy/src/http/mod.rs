@@ -25,6 +25,7 @@ pub(crate) mod pace;
 mod pages;
 pub(crate) mod record;
 pub(crate) mod replay;
+mod sniff;
 pub(crate) mod tunnel;
 
 use lb_http1::Limits;

@@ -64,6 +64,10 @@ pub(crate) enum Middleware {
     InFlight(InFlight),
     AllowList(AllowList),
     BasicAuth(Box<BasicAuth>),
+    /// Names the type of answers that nobody has named; carried out where they are sent.
+    ContentType {
+        detect: bool,
+    },
     DigestAuth(Box<DigestAuth>),
     /// The middleware `encodedCharacters`.
     EncodedPath(EncodedCharacters),
@@ -125,6 +129,7 @@ impl Middleware {
             Config::InFlightReq(options) => Self::InFlight(InFlight::new(options, build)),
             Config::IpAllowList(options) => Self::AllowList(AllowList::new(options)),
             Config::BasicAuth(options) => Self::BasicAuth(Box::new(BasicAuth::new(options, build))),
+            Config::ContentType { auto_detect } => Self::ContentType { detect: *auto_detect != Some(false) },
             Config::DigestAuth(options) => Self::DigestAuth(Box::new(DigestAuth::new(options, build)?)),
             Config::EncodedCharacters(allowed) => Self::EncodedPath(*allowed),
             Config::PassTlsClientCert(options) => Self::PassTlsClientCert(options.clone()),
@@ -165,6 +170,10 @@ impl Middleware {
             Self::InFlight(limit) => limit.on_request(x),
             Self::AllowList(list) => list.on_request(x),
             Self::BasicAuth(auth) => auth.on_request(x),
+            Self::ContentType { detect } => {
+                x.detect_type |= detect;
+                Step::Next
+            }
             Self::DigestAuth(auth) => auth.on_request(x),
             Self::EncodedPath(allowed) => path::check_encoded(x, allowed),
             Self::PassTlsClientCert(options) => client_cert::on_request(options, x),
