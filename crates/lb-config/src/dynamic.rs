@@ -18,6 +18,7 @@ use crate::static_config::EncodedCharacters;
 
 pub use asking::{Errors, ForwardAuth};
 use lb_core::encoding::Offer;
+use lb_core::resend::Condition;
 
 /// One provider's configuration, or the merge of all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -327,6 +328,7 @@ pub enum Middleware {
     ForwardAuth(Box<ForwardAuth>),
     Retry(Retry),
     Compress(Compress),
+    Buffering(Buffering),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -338,6 +340,20 @@ pub struct Compress {
     pub excluded_content_types: Vec<String>,
     /// At most one of the two lists has something in it.
     pub included_content_types: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffering {
+    pub request: BodyLimits,
+    pub response: BodyLimits,
+    pub retry: Option<Condition>,
+}
+
+/// How much of a body may come, and how much of it is kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimits {
+    pub max_bytes: Option<u64>,
+    pub mem_bytes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ pub mod in_flight;
 pub mod net;
 pub mod operator;
 pub mod rate_limit;
+pub mod resend;
 pub mod retry;
 pub mod rewrite;
 pub mod route;

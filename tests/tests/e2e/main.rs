@@ -11,6 +11,7 @@ mod harness;
 mod acme;
 mod admin;
 mod balance;
+mod buffering;
 mod change;
 mod check;
 mod composites;

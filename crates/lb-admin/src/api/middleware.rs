@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use lb_config::Kind;
 use lb_config::dynamic::{
-    ClientCertInfo, Compress, DistinguishedName, Errors, ForwardAuth, Headers, IpStrategy, Middleware,
-    RateLimit, Retry, SourceCriterion,
+    BodyLimits, Buffering, ClientCertInfo, Compress, DistinguishedName, Errors, ForwardAuth, Headers,
+    IpStrategy, Middleware, RateLimit, Retry, SourceCriterion,
 };
 use lb_core::rewrite::Rewrite;
 use serde_json::Value;
@@ -88,6 +88,7 @@ fn kind(middleware: &Middleware) -> &'static str {
         Middleware::ForwardAuth(_) => "forwardAuth",
         Middleware::Retry(_) => "retry",
         Middleware::Compress(_) => "compress",
+        Middleware::Buffering(_) => "buffering",
     }
 }
 
@@ -150,6 +151,7 @@ fn options(middleware: &Middleware, of: &str) -> Value {
         Middleware::ForwardAuth(auth) => forward_auth(auth),
         Middleware::Retry(retry) => self::retry(retry),
         Middleware::Compress(compress) => self::compress(compress),
+        Middleware::Buffering(buffering) => self::buffering(buffering),
     };
     options.build()
 }
@@ -189,6 +191,17 @@ fn compress(compress: &Compress) -> Object {
         .some("minResponseBodyBytes", Some(compress.min_response_body_bytes).filter(|min| *min != 1024))
         .list("encodings", &names)
         .text("defaultEncoding", compress.offer.default.map(|encoding| encoding.name()).unwrap_or_default())
+}
+
+fn buffering(buffering: &Buffering) -> Object {
+    const DEFAULT_MEMORY: usize = 1024 * 1024;
+    let memory = |limits: &BodyLimits| Some(limits.mem_bytes).filter(|bytes| *bytes != DEFAULT_MEMORY);
+    Object::new()
+        .some("maxRequestBodyBytes", buffering.request.max_bytes)
+        .some("memRequestBodyBytes", memory(&buffering.request))
+        .some("maxResponseBodyBytes", buffering.response.max_bytes)
+        .some("memResponseBodyBytes", memory(&buffering.response))
+        .text("retryExpression", buffering.retry.as_ref().map(|retry| retry.as_str()).unwrap_or_default())
 }
 
 fn rate_limit(limit: &RateLimit) -> Object {

@@ -2,6 +2,7 @@
 
 mod asking;
 mod auth;
+mod buffering;
 mod client_cert;
 mod compress;
 mod digest;
@@ -21,7 +22,7 @@ use crate::dynamics::Draft;
 use crate::problem::Kind;
 
 /// What Traefik has beyond that; a middleware of such a kind is a problem, never a pass-through.
-const UNSUPPORTED: [&str; 3] = ["buffering", "grpcWeb", "plugin"];
+const UNSUPPORTED: [&str; 2] = ["grpcWeb", "plugin"];
 
 /// The kinds of one middleware, read as they are found.
 struct Kinds<'b, 'a> {
@@ -65,6 +66,7 @@ pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> 
     let kinds = Kinds { block: &block, found: RefCell::new(Vec::new()) };
     kinds.of("addPrefix", paths::add_prefix);
     kinds.of("basicAuth", auth::basic_auth);
+    kinds.of("buffering", buffering::buffering);
     kinds.of("chain", |block| chain(draft, name, block));
     kinds.of("circuitBreaker", resilience::circuit_breaker);
     kinds.switched("contentType", rewrites::content_type);

@@ -1,19 +1,23 @@
 //! Chains with middlewares that have a hand in what is behind them: `retry` runs it again, `errors` replaces its answer,
 //! `forwardAuth` lets nobody get there before somebody else was asked.
 
+use std::sync::Arc;
+
 use lb_config::dynamic::Retry;
 use lb_http1::{Framing, Head};
 
 use super::authorize::{Refusal, authorize, refuse};
+use super::buffering::buffered;
 use super::downstream::Downstream;
 use super::handle::{Passed, Reply, ask, pass, send, unwind};
 use super::local::Local;
 use super::pages;
-use super::replay::Replay;
+use super::replay::{Replay, Unkept};
+use crate::exchange::Exchange;
 use crate::forward;
 use crate::middleware::{ForwardAuth, Middleware};
 use crate::passage::Passage;
-use crate::snapshot::{Route, Target};
+use crate::snapshot::{Route, Service, Target};
 use crate::upstream::failure::{Cause, Failure};
 
 /// Runs a chain whose first such middleware is at `at`, and sends what comes of it.
@@ -40,6 +44,7 @@ async fn stage<'r, D: Downstream>(
     }
     let passed = match &chain[at] {
         Middleware::Retry(retry) => retried(p, route, (at, retry)).await,
+        Middleware::Buffering(options) => Box::pin(buffered(p, route, (at, options))).await,
         Middleware::Errors(errors) => {
             let asked = p.x.head.clone();
             let passed = behind(p, route, at + 1).await;
@@ -59,7 +64,7 @@ async fn stage<'r, D: Downstream>(
 }
 
 /// The chain from `from` on, whose middlewares have seen the answer.
-async fn behind<'r, D: Downstream>(
+pub(super) async fn behind<'r, D: Downstream>(
     p: &mut Passage<'_, 'r, Replay<'_, D>>,
     route: &'r Route,
     from: usize,
@@ -73,27 +78,37 @@ async fn behind<'r, D: Downstream>(
     passed
 }
 
-/// Keeps the body as far as it fits into `most` bytes.
-async fn keep_body<D: Downstream>(p: &mut Passage<'_, '_, Replay<'_, D>>, most: usize) -> Result<(), Cause> {
+/// Keeps the body, up to `memory` bytes in memory; returns whether it is no longer than `most` bytes.
+pub(super) async fn keep_body<D: Downstream>(
+    p: &mut Passage<'_, '_, Replay<'_, D>>,
+    memory: usize,
+    most: u64,
+) -> Result<bool, Unkept> {
     if lb_http1::expects_continue(&p.x.head) {
         let mut head = Head::new();
         head.set_status(100);
         let _ = p.down.inform(&head);
         p.x.head.remove("expect");
     }
-    let read = p.down.keep(most);
+    let read = p.down.keep(memory, most);
     match p.patience.read_by {
-        Some(by) => tokio::time::timeout_at(by, read).await.unwrap_or(Err(Cause::ClientTimeout)),
+        Some(by) => {
+            tokio::time::timeout_at(by, read).await.unwrap_or(Err(Unkept::Client(Cause::ClientTimeout)))
+        }
         None => read.await,
     }
 }
 
-/// The answer to a client whose body has not come.
-fn without_body<D>(p: &mut Passage<'_, '_, D>, cause: Cause) -> Refusal {
-    if cause == Cause::ClientGone {
-        return None;
-    }
-    let local = Local::status_text(Failure::unsent(cause).status());
+/// The answer to a client whose body cannot be had.
+pub(super) fn without_body<D>(p: &mut Passage<'_, '_, D>, unkept: Unkept) -> Refusal {
+    let local = match unkept {
+        Unkept::Client(Cause::ClientGone) => return None,
+        Unkept::Client(cause) => Local::status_text(Failure::unsent(cause).status()),
+        Unkept::File(error) => {
+            tracing::warn!(%error, "a body cannot be kept in a temporary file");
+            Local::status_text(500)
+        }
+    };
     local.write_head(&mut p.x.response);
     Some(local.body)
 }
@@ -110,15 +125,12 @@ async fn authorized<D: Downstream>(
     }
     let most = auth.options.max_body_bytes;
     let announced = matches!(p.framing, Framing::Length(length) if length > most as u64);
-    if !announced && let Err(cause) = keep_body(p, most).await {
-        return Err(without_body(p, cause));
+    let fits = if announced { Ok(false) } else { keep_body(p, most, most as u64).await };
+    if !fits.map_err(|unkept| without_body(p, unkept))? {
+        return Err(too_large(p, auth));
     }
-    let body = if announced { None } else { p.down.take() };
-    let Some(body) = body else { return Err(too_large(p, auth)) };
-    // A retry before may have kept more.
-    let verdict = if body.len() <= most { authorize(p, auth, &body).await } else { Err(too_large(p, auth)) };
-    p.down.give_back(body);
-    verdict
+    let body = p.down.copy().await.map_err(|error| without_body(p, Unkept::File(error)))?;
+    authorize(p, auth, &body).await
 }
 
 fn too_large<D>(p: &mut Passage<'_, '_, D>, auth: &ForwardAuth) -> Refusal {
@@ -137,10 +149,20 @@ async fn retried<'r, D: Downstream>(
 ) -> Passed<'r> {
     // When a status comes the body is gone, so it is kept. Rare enough to have its own allocation.
     let keeps = p.framing.has_body() && !retry.status.is_empty() && may_repeat(retry, p.x.head.method());
-    if keeps && let Err(cause) = Box::pin(keep_body(p, retry.max_request_body_bytes)).await {
-        return refused(at, without_body(p, cause));
+    let most = retry.max_request_body_bytes;
+    if keeps && let Err(unkept) = Box::pin(keep_body(p, most, most as u64)).await {
+        return refused(at, without_body(p, unkept));
     }
     attempts(p, route, (at, retry)).await
+}
+
+/// The service that was asked last.
+pub(super) fn asked<'a>(x: &'a Exchange, route: &'a Route) -> Option<&'a Arc<Service>> {
+    match &route.target {
+        Target::Service(service) => Some(service),
+        Target::Composite(_) => x.composed.as_ref().and_then(|composed| composed.service()),
+        Target::Internal(_) => None,
+    }
 }
 
 /// The methods for which a status makes a retry.
@@ -176,11 +198,7 @@ async fn attempts<'r, D: Downstream>(
             Some(failure) if failure.unsent && !failure.body_begun => true,
             _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.keeps_body()),
         };
-        let asked = match &route.target {
-            Target::Service(service) => Some(service),
-            Target::Composite(_) => p.x.composed.as_ref().and_then(|composed| composed.service()),
-            Target::Internal(_) => None,
-        };
+        let asked = asked(p.x, route);
         let allowed = || match (asked, by_error) {
             (Some(service), Some(failure)) => worker.may_retry(service, p.x.tries, &failure.reason()),
             (Some(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),
@@ -190,10 +208,8 @@ async fn attempts<'r, D: Downstream>(
             return passed;
         }
         // A page's server is none of those to choose from.
-        if let (Reply::Answer(answer), Some(service)) = (&passed.reply, asked)
-            && answer.endpoint.service == service.name
-        {
-            p.x.tried_in_vain(answer.picked.index());
+        if let Some(server) = asked.and_then(|service| passed.reply.server(service)) {
+            p.x.tried_in_vain(server);
         }
         drop(passed);
         // The limits and breakers that are behind the retry count each try for itself.

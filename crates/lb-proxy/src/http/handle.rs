@@ -8,6 +8,7 @@ use std::sync::Arc;
 use lb_core::route::{self, routing_path};
 use lb_http1::{FieldName, Framing, Head};
 
+use super::buffering::{self, Whole};
 use super::downstream::Downstream;
 use super::encode::Encoded;
 use super::local::{Local, whole_seconds};
@@ -32,8 +33,22 @@ const DATE: FieldName = FieldName::new("Date");
 pub(super) enum Reply<'a> {
     Local(Cow<'static, [u8]>),
     Answer(Answer<'a>),
+    /// A server's answer, read to its end.
+    Whole(Box<Whole>),
     /// There is nobody to answer to.
     Gone,
+}
+
+impl Reply<'_> {
+    /// Index of the server that it is from, if that is one of `service`.
+    pub(super) fn server(&self, service: &Service) -> Option<usize> {
+        let (name, server) = match self {
+            Self::Answer(answer) => (&answer.endpoint.service, answer.picked.index()),
+            Self::Whole(whole) => (&whole.service, whole.server),
+            Self::Local(_) | Self::Gone => return None,
+        };
+        (*name == service.name).then_some(server)
+    }
 }
 
 /// How one pass through the chain ended, and how far into it the request got.
@@ -101,6 +116,7 @@ pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut 
             }
             whole
         }
+        Reply::Whole(whole) => Box::pin(buffering::send(p, whole)).await,
         Reply::Gone => {
             p.outcome.status = 499;
             p.down.abort();
@@ -114,8 +130,16 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
     let framing = match reply {
         Reply::Local(body) => Framing::Length(body.len() as u64),
         Reply::Answer(answer) => answer.framing,
+        Reply::Whole(whole) => whole.framing(),
         Reply::Gone => Framing::Empty,
     };
+    if let Reply::Answer(answer) = reply
+        && p.x.detect_type
+        && !sniff::detect(p, answer).await
+    {
+        p.down.abort();
+        return false;
+    }
     let Passage { worker, connection, framing: asked, patience, renewed, .. } = *p;
     let encode = p.x.encode.take().filter(|encode| encode.suits(&p.x.response, framing));
     let begun = encode.map(|encode| Encoded::begin(p.down, &mut p.x.response, framing, encode.encoding));
@@ -133,6 +157,7 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
     let whole = match reply {
         Reply::Local(body) => send_local(&mut p, body).await,
         Reply::Answer(answer) => send_answer(&mut p, answer).await,
+        Reply::Whole(whole) => buffering::send(&mut p, whole).await,
         Reply::Gone => false,
     };
     p.x.origin_bytes = Some(p.outcome.response_bytes);

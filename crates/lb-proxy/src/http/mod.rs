@@ -4,6 +4,7 @@ mod around;
 mod asking;
 mod authorize;
 pub(crate) mod body;
+mod buffering;
 mod compose;
 pub(crate) mod cookie;
 pub(crate) mod downstream;
@@ -26,6 +27,7 @@ mod pages;
 pub(crate) mod record;
 pub(crate) mod replay;
 mod sniff;
+mod spool;
 pub(crate) mod tunnel;
 
 use lb_http1::Limits;

@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_config::dynamic::{self as config, Middleware as Config, Retry};
+use lb_config::dynamic::{self as config, Buffering, Middleware as Config, Retry};
 use lb_config::static_config::EncodedCharacters;
 use lb_core::rewrite::Rewrite;
 use lb_core::route::Pattern;
@@ -83,6 +83,8 @@ pub(crate) enum Middleware {
     /// Carried out by whoever runs the chain: everything behind it may run again.
     Retry(Retry),
     Compress(Box<Compress>),
+    /// Carried out by whoever runs the chain, as `Retry`.
+    Buffering(Box<Buffering>),
 }
 
 /// What comes after a middleware has seen the request.
@@ -140,6 +142,7 @@ impl Middleware {
             Config::Errors(options) => Self::Errors(Box::new(Errors::new(options, build)?)),
             Config::ForwardAuth(options) => Self::ForwardAuth(Box::new(ForwardAuth::new(options, build)?)),
             Config::Retry(options) => Self::Retry(options.clone()),
+            Config::Buffering(options) => Self::Buffering(Box::new(options.clone())),
             Config::Compress(options) => Self::Compress(Box::new(Compress::new(options))),
             Config::Chain { .. } => return Err("a chain has no instance of its own".to_owned()),
         })
@@ -181,7 +184,7 @@ impl Middleware {
             Self::ReplacePathRegex(rewrite) => path_regex::replace_path(x, rewrite),
             Self::StripPrefixRegex(patterns) => path_regex::strip_prefix(x, patterns),
             Self::CircuitBreaker(breaker) => breaker.on_request(x),
-            Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_) => Step::Next,
+            Self::Buffering(_) | Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_) => Step::Next,
             Self::Compress(compress) => compress.on_request(x),
         }
     }
@@ -199,7 +202,7 @@ impl Middleware {
 
     /// Whether it is carried out by whoever runs the chain, around what is behind it.
     pub(crate) fn wraps(&self) -> bool {
-        matches!(self, Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_))
+        matches!(self, Self::Buffering(_) | Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_))
     }
 
     /// What [`Step::Check`] asked for has been found out.
