@@ -144,7 +144,7 @@ fn value_type(value: &Value) -> &'static str {
 /// `%!d(string=...)`.
 fn bad_verb(room: &Room<'_>, out: &mut String, value: &Value, directive: &Directive) -> Outcome<()> {
     let _ = write!(out, "%!{}({}=", directive.verb, value.type_name());
-    print(room, out, value)?;
+    write(room, out, value, &Directive { verb: 'v', ..directive.clone() }, 0)?;
     out.push(')');
     Ok(())
 }
@@ -164,7 +164,7 @@ fn pad(out: &mut String, text: &str, directive: &Directive) {
 /// Zeros go between the sign and the digits.
 fn pad_number(out: &mut String, text: &str, directive: &Directive) {
     let missing = directive.width.unwrap_or(0).saturating_sub(text.chars().count());
-    if !directive.zero || missing == 0 || text.ends_with(['f', 'N']) {
+    if !directive.zero || missing == 0 || text.ends_with("Inf") || text.ends_with("NaN") {
         return pad(out, text, &Directive { zero: false, ..directive.clone() });
     }
     let (sign, digits) = text.split_at(usize::from(text.starts_with(['+', '-', ' '])));
@@ -205,13 +205,16 @@ fn integer_text(value: i64, directive: &Directive) -> Option<String> {
         'q' => return Some(quote_with('\'', &character().to_string(), directive.plus)),
         _ => return None,
     };
-    if let Some(precision) = directive.precision {
-        if precision == 0 && size == 0 {
-            return Some(String::new());
-        }
-        digits = "0".repeat(precision.saturating_sub(digits.len())) + &digits;
-    }
-    Some(format!("{}{prefix}{digits}", sign(value < 0, directive)))
+    let sign = sign(value < 0, directive);
+    let least = match (directive.precision, directive.width) {
+        (Some(0), _) if size == 0 => return Some(String::new()),
+        (Some(precision), _) => precision,
+        // Go does not count the prefix.
+        (None, Some(width)) if directive.zero => width.saturating_sub(sign.len()),
+        (None, _) => 0,
+    };
+    digits = "0".repeat(least.saturating_sub(digits.len())) + &digits;
+    Some(format!("{sign}{prefix}{digits}"))
 }
 
 fn string_text(text: &str, directive: &Directive) -> Option<String> {
@@ -259,18 +262,33 @@ fn float_text(value: f64, directive: &Directive) -> Option<String> {
     let text = match directive.verb {
         'v' | 'g' => general(size, precision),
         'G' => general(size, precision).to_uppercase(),
-        'f' | 'F' => format!("{size:.*}", precision.unwrap_or(6)),
-        'e' => exponent(&format!("{size:.*e}", precision.unwrap_or(6))),
-        'E' => exponent(&format!("{size:.*e}", precision.unwrap_or(6))).to_uppercase(),
+        'f' | 'F' => {
+            let precision = precision.unwrap_or(6);
+            let shown = precision.min(MAX_DIGITS);
+            format!("{size:.shown$}") + &"0".repeat(precision - shown)
+        }
+        'e' => scientific(size, precision.unwrap_or(6)),
+        'E' => scientific(size, precision.unwrap_or(6)).to_uppercase(),
         _ => return None,
     };
     Some(sign(value.is_sign_negative(), directive).to_owned() + &text)
 }
 
+/// Behind so many digits every float has zeros only; the standard library panics when asked for more than 65,535.
+const MAX_DIGITS: usize = 1_100;
+
+/// Go's `%e`.
+fn scientific(size: f64, precision: usize) -> String {
+    let shown = precision.min(MAX_DIGITS);
+    let text = format!("{size:.shown$e}");
+    let (mantissa, power) = text.split_once('e').unwrap_or((&text, "0"));
+    exponent(&format!("{mantissa}{}e{power}", "0".repeat(precision - shown)))
+}
+
 /// Go's `%g`: as short as it can be read back without loss, or with so many digits.
 fn general(size: f64, precision: Option<usize>) -> String {
     let scientific = match precision {
-        Some(precision) => format!("{size:.*e}", precision.max(1) - 1),
+        Some(precision) => format!("{size:.*e}", precision.clamp(1, MAX_DIGITS) - 1),
         None => format!("{size:e}"),
     };
     let (mantissa, power) = scientific.split_once('e').unwrap_or((&scientific, "0"));

@@ -15,7 +15,7 @@ use crate::problem::quoted;
 /// Texts and actions of a file; chosen, five for each of 100,000 routers.
 const MAX_NODES: usize = 500_000;
 /// More faults are not looked for; chosen.
-pub(super) const MAX_FAULTS: usize = 100;
+const MAX_FAULTS: usize = 100;
 
 /// Reads a template; it may only be used if no fault was found.
 pub(super) fn parse<'t>(text: &'t str, format: Format, faults: &mut Vec<Fault>) -> Template<'t> {

@@ -125,6 +125,7 @@ fn structures_are_those_of_go() {
             "{{ $d := dict \"a\" 1 }}{{ range $k, $v := $d }}{{ $_ := set $d \"b\" 2 }}{{ $k }}{{ end }}{{ len $d }}",
             "a2",
         ),
+        ("{{ len (printf \"%.99999f%.99999e%.99999g%99999d\" 1.5 2.5 3.5 4) }}", "300008"),
         ("{{ ($x := \"v\") }}{{ $x }}{{ \"x\" | }}", "vvx"),
     ] {
         assert_eq!(run(text).as_deref(), Ok(expected), "{text}");
