@@ -65,7 +65,7 @@ pub(crate) fn health(admin: &Admin, view: &View) -> Response {
     let not_ready = not_ready(view);
     let mut reasons = trouble(view);
     for error in &view.stale {
-        reasons.push(format!("provider {}: the newest configuration was refused", error.provider));
+        reasons.push(format!("provider {}: {}", error.provider, error.words()));
     }
     for (kind, name) in in_trouble(view, Trouble::Disabled).keys() {
         reasons.push(format!("{kind} {name}: disabled, it has no good version to go back to"));

@@ -96,6 +96,18 @@ pub struct LoadError {
     pub message: String,
 }
 
+impl LoadError {
+    /// What has happened, in short.
+    pub fn words(&self) -> &'static str {
+        // Containers are never refused as a whole.
+        if self.provider == "docker" {
+            "the daemon cannot be asked, what it said last is in force"
+        } else {
+            "the newest configuration was refused"
+        }
+    }
+}
+
 impl View {
     /// The newest refusal that still stands.
     pub fn last_error(&self) -> Option<&LoadError> {

@@ -5,6 +5,7 @@
 //! what Vigie can do (`statics`, `dynamics`, `middlewares`). Nothing stops at the first problem.
 
 pub mod acme;
+pub mod docker;
 pub mod dynamic;
 pub mod static_config;
 

@@ -14,7 +14,7 @@ use crate::statics::TRAEFIK;
 use crate::{directory, statics};
 
 /// The provider whose configurations come from files.
-const FILE: &str = "file";
+pub(crate) const FILE: &str = "file";
 
 /// What a dynamic configuration may refer to without defining it.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Context {
     pub entry_point_middlewares: BTreeMap<String, Vec<(String, Place)>>,
     /// Where that is written, for problems.
     pub static_file: String,
-    /// Those whose objects others may name: no other provider has any.
+    /// Those that are switched on: their objects may be named.
     pub providers: BTreeSet<String>,
     /// Names of the certificate resolvers; `None` accepts every name.
     pub cert_resolvers: Option<BTreeSet<String>>,
@@ -76,7 +76,7 @@ impl From<&StaticConfig> for Context {
                 })
                 .collect(),
             static_file: config.file.clone(),
-            providers: [FILE.to_owned()].into(),
+            providers: config.providers.names().map(str::to_owned).collect(),
             cert_resolvers: Some(config.certificates_resolvers.keys().cloned().collect()),
             internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
         }
@@ -123,6 +123,19 @@ impl Places {
 }
 
 impl Loaded {
+    /// What containers' labels make; they have no files whose text could go stale.
+    pub(crate) fn of_labels(
+        config: Config,
+        problems: Vec<Problem>,
+        disabled: BTreeMap<(Kind, String), Vec<String>>,
+        waiting: Config,
+        (files, defined): (Files, BTreeMap<Kind, HashMap<String, Position>>),
+        read: Vec<PathBuf>,
+    ) -> Self {
+        let places = Places { files, defined: without_lines(defined) };
+        Self { config, problems, disabled, waiting, stale_files: BTreeMap::new(), places, files: read }
+    }
+
     /// The configuration, if nothing at all is wrong with it; warnings do not count.
     ///
     /// # Errors
@@ -130,6 +143,16 @@ impl Loaded {
     pub fn strict(self) -> Result<Self, Problems> {
         if self.problems.iter().any(Problem::is_error) { Err(Problems(self.problems)) } else { Ok(self) }
     }
+}
+
+/// Lines of labels mean nothing to anybody.
+fn without_lines(
+    mut defined: BTreeMap<Kind, HashMap<String, Position>>,
+) -> BTreeMap<Kind, HashMap<String, Position>> {
+    for at in defined.values_mut().flat_map(HashMap::values_mut) {
+        at.line = 0;
+    }
+    defined
 }
 
 /// Reads a static file; the second part is the warnings.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::acme::{Challenge, Resolver};
+use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
 
 /// Everything the static file says, with Traefik's defaults filled in.
@@ -185,6 +186,76 @@ pub struct Providers {
     /// Provider names in tie-break order, lower case.
     pub precedence: Vec<String>,
     pub file: Option<FileProvider>,
+    pub docker: Option<DockerProvider>,
+}
+
+impl Providers {
+    /// Names of those that are switched on.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let docker = self.docker.as_ref().map(|_| "docker");
+        self.file.as_ref().map(|_| "file").into_iter().chain(docker)
+    }
+}
+
+/// Where containers are asked for.
+#[derive(Clone, Debug)]
+pub struct DockerProvider {
+    pub endpoint: DockerEndpoint,
+    /// As the file writes it, for messages.
+    pub endpoint_text: String,
+    pub credentials: Option<Credentials>,
+    /// How to speak TLS, where the endpoint does.
+    pub tls: Option<ServersTransport>,
+    /// For one answer of the daemon.
+    pub timeout: Duration,
+    pub watch: bool,
+    pub containers: ContainerSettings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerEndpoint {
+    Unix(PathBuf),
+    Tcp { host: String, port: u16, tls: bool },
+}
+
+/// A name and a password that does not show itself when printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Which containers are used, and how they are reached.
+#[derive(Clone, Debug)]
+pub struct ContainerSettings {
+    pub exposed_by_default: bool,
+    pub constraints: Option<Constraints>,
+    /// Containers that are not healthy keep their routers and services, without a server.
+    pub allow_empty_services: bool,
+    /// The network in which they are reached, unless a label names another one.
+    pub network: Option<String>,
+    pub use_bind_port_ip: bool,
+    pub default_rule: RuleTemplate,
+}
+
+impl Default for ContainerSettings {
+    /// Traefik's.
+    fn default() -> Self {
+        Self {
+            exposed_by_default: true,
+            constraints: None,
+            allow_empty_services: false,
+            network: None,
+            use_bind_port_ip: false,
+            default_rule: RuleTemplate::default(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use lb_config::{Context, load_dynamic, load_static};
+use lb_config::docker::{Addresses, Container, load_containers};
+use lb_config::static_config::ContainerSettings;
+use lb_config::{Config, Context, load_dynamic, load_static};
 
 fn yaml_below(directory: &Path) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
@@ -18,7 +20,7 @@ fn yaml_below(directory: &Path) -> BTreeSet<PathBuf> {
     files
 }
 
-/// The only test here: it changes the working directory, against which paths in the files resolve.
+/// It changes the working directory, against which paths in the files resolve.
 #[test]
 fn every_example_loads_without_a_problem() {
     std::env::set_current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap();
@@ -49,4 +51,30 @@ fn every_example_loads_without_a_problem() {
         }
     }
     assert!(unread.is_empty(), "no static file leads to {unread:?}");
+}
+
+/// The labels in the Compose files that ship make what they should, without a word.
+#[test]
+fn labels_of_compose_files_are_right() {
+    let compose = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/compose");
+    for path in yaml_below(&compose) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let label = |line: &str| {
+            let label = line.trim().strip_prefix("- \"traefik.")?.strip_suffix('"')?;
+            let (key, value) = label.split_once('=')?;
+            Some((format!("traefik.{key}"), value.replace("$$", "$")))
+        };
+        let labels: std::collections::BTreeMap<_, _> = text.lines().filter_map(label).collect();
+        assert!(labels.len() > 5, "{}", path.display());
+        let networks = [("cartae".to_owned(), Addresses { v4: "10.0.0.2".parse().ok(), v6: None })].into();
+        let name = "cartae-api-1".to_owned();
+        let container = Container { name, labels, is_running: true, networks, ..Container::default() };
+        let settings = ContainerSettings::default();
+        let loaded = load_containers(&[container], &settings, &Config::default(), &Context::default());
+        assert!(loaded.problems.is_empty(), "{}", loaded.problems[0]);
+        assert_eq!(loaded.config.routers["api@docker"].middlewares, ["limit@docker"]);
+        let service = &loaded.config.services["api@docker"];
+        assert_eq!(service.servers[0].url, "http://10.0.0.2:3001");
+        assert!(service.sticky.is_some() && service.health_check.is_some());
+    }
 }

@@ -59,7 +59,7 @@ shop.yml:10:21: http.routers.old.middlewares[0]: no middleware is called `auth`
 shop.yml:10:27: http.routers.old.middlewares[1]: no middleware is called `limit`
   hint: there are no middlewares
 shop.yml:10:41: http.routers.old.middlewares[2]: no middleware is called `there@docker`
-  hint: the provider `docker` is not supported yet; define it in a file
+  hint: the provider `docker` is not switched on: add `providers.docker`
 shop.yml:15:18: http.services.payments.loadBalancer.servers[0].url: `127.0.0.1:3001` has no scheme
   hint: write `http://192.0.2.7:3000`, `https://...` or `h2c://...`
 shop.yml:22:20: warning: http.services.users.loadBalancer.healthCheck.timeout: 10s is longer than the interval of 5s
@@ -90,7 +90,7 @@ fn a_static_file_is_checked_as_thoroughly() {
       respondingTimeouts:
         readTimeout: 10d
 providers:
-  docker: {}
+  swarm: {}
   file: {}
 tracing: {}
 ping:
@@ -113,7 +113,7 @@ vigie.yml:12:14: entryPoints.dns.address: UDP entry points are not supported yet
 vigie.yml:14:14: entryPoints.again.address: the entry point `web` has the same address
 vigie.yml:17:22: entryPoints.again.transport.respondingTimeouts.readTimeout: `10d` has a unit that does not exist
   hint: write seconds as a whole number, or a unit: `300ms`, `10s`, `1m30s`
-vigie.yml:19:3: providers.docker: `docker` is not supported yet
+vigie.yml:19:3: providers.swarm: `swarm` is not supported yet
 vigie.yml:20:9: providers.file: cannot be a standalone element: `{}` is empty
   hint: remove the key, or write at least one option
 vigie.yml:21:1: tracing: `tracing` is not supported yet

@@ -29,7 +29,7 @@ use crate::operator::Operators;
 use crate::probe::{Client, Probes};
 use crate::quarantine;
 use crate::services::{self, Services};
-use crate::state::{Refusal, State, StateWatch};
+use crate::state::{ProviderState, Refusal, State, StateWatch};
 use crate::upkeep::Upkeep;
 
 /// Shortest time between two builds: chosen, so that a change is live within 250 ms even after another one.
@@ -244,7 +244,7 @@ impl Control {
         quarantine::tell_problems(provider, &known.problems, &part.problems, told_with);
         known.problems = Arc::new(part.problems.clone());
         self.parts.insert(provider.to_owned(), part);
-        self.state.store(state);
+        self.store(state);
         if was_refused {
             self.relieve(provider);
             self.metrics.reloaded(SystemTime::now());
@@ -292,10 +292,16 @@ impl Control {
         self.metrics.set_disabled(quarantine::counts(&settled.disabled));
         state.quarantined = Arc::new(settled.stale);
         state.disabled = Arc::new(settled.disabled);
-        self.state.store(state);
+        self.store(state);
         // Orders that were given while this was built.
         self.operators.apply(&self.state.load().services);
         self.metrics.reloaded(now);
+    }
+
+    fn store(&self, state: State) {
+        let stale = |(name, known): (&String, &ProviderState)| (name.clone(), known.refused.is_some());
+        self.metrics.set_stale_providers(state.providers.iter().map(stale).collect());
+        self.state.store(state);
     }
 
     /// Whoever was told of the refusal hears that it is over.
@@ -321,7 +327,7 @@ impl Control {
         error!(provider, "{words}");
         (self.complain)(&words);
         known.refused = Some(Arc::new(Refusal { at, problems }));
-        self.state.store(state);
+        self.store(state);
         self.metrics.reload_failed(at);
     }
 }

@@ -133,6 +133,7 @@ struct Inner {
     log_dropped: Mutex<Arc<AtomicU64>>,
     quarantined: Mutex<Vec<(&'static str, usize)>>,
     disabled: Mutex<Vec<(&'static str, usize)>>,
+    stale_providers: Mutex<Vec<(String, bool)>>,
     reloads: AtomicU64,
     reload_failures: AtomicU64,
     /// Unix seconds, 0 before the first.
@@ -176,6 +177,7 @@ impl Metrics {
             log_dropped: Mutex::default(),
             quarantined: Mutex::default(),
             disabled: Mutex::default(),
+            stale_providers: Mutex::default(),
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
             acme_orders: Mutex::default(),
@@ -339,6 +341,11 @@ impl Metrics {
     /// An order for a certificate had this outcome.
     pub fn acme_order(&self, resolver: &str, outcome: &'static str) {
         *self.inner.acme_orders.lock().entry((resolver.to_owned(), outcome)).or_insert(0) += 1;
+    }
+
+    /// Of every provider, whether something older is in force than it has, or than it can be asked for.
+    pub fn set_stale_providers(&self, providers: Vec<(String, bool)>) {
+        *self.inner.stale_providers.lock() = providers;
     }
 
     /// This process follows another, which counted so many upgrades and failed ones.

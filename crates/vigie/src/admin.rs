@@ -70,7 +70,7 @@ impl AdminService {
         let problems = state.providers.values().flat_map(|provider| &*provider.problems);
         let faults = Fault::of_load(&state.disabled, &state.quarantined, problems);
         // Without any provider there is nothing to wait for.
-        let alone = self.static_config.providers.file.is_none();
+        let alone = self.static_config.providers.names().next().is_none();
         let sources = state.providers.iter().filter(|(name, _)| !acme::is_resolver(name));
         let loaded_at = sources.filter_map(|(_, provider)| provider.loaded_at).max();
         let loaded_at = loaded_at.or_else(|| alone.then_some(self.started_at));

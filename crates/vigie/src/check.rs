@@ -72,6 +72,16 @@ fn findings(path: &Path) -> Findings {
                 }
                 _ => true,
             });
+            // Which containers there are only the daemon knows, and it is not asked. Of what files may name, labels
+            // define services and middlewares.
+            let is_up_to_docker = |problem: &Problem| {
+                let missing = problem.message.ends_with("@docker\" does not exist");
+                missing
+                    && (problem.message.contains("service \"") || problem.message.contains("middleware \""))
+            };
+            if config.as_ref().is_some_and(|config| config.providers.docker.is_some()) {
+                found.retain(|problem| !is_up_to_docker(problem));
+            }
             found.iter_mut().for_each(|problem| loaded.places.locate(problem));
             problems.extend(found);
         }
@@ -196,6 +206,27 @@ mod tests {
         assert!(mismatch.starts_with("certificate "), "{mismatch}");
         let wrong = problems(&format!("{web}api: {{isecure: true}}"), &dynamic);
         assert_eq!(wrong, ["api.isecure: there is no key `isecure` here", mismatch]);
+    }
+
+    #[test]
+    fn what_containers_may_define_is_not_missed() {
+        let dynamic = "http: {services: {s: {loadBalancer: {servers: []}}}, \
+                       routers: {a: {rule: 'Path(`/a`)', service: app@docker, middlewares: [auth@docker]}, \
+                       b: {rule: 'Path(`/b`)', service: s, middlewares: [c]}}, \
+                       middlewares: {c: {chain: {middlewares: [auth@docker]}}}}";
+        let web = "entryPoints: {web: {address: ':80', http: {middlewares: [own@docker]}}}\n";
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("dynamic.yml"), dynamic).unwrap();
+        let told = |docker: &str| {
+            let file = at("dynamic.yml").display().to_string();
+            let text = format!("{web}providers: {{file: {{filename: '{file}'}}, docker: {docker}}}");
+            std::fs::write(at("vigie.yml"), text).unwrap();
+            findings(&at("vigie.yml")).problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told("{endpoint: 'unix:///nowhere'}"), Vec::<String>::new());
+        let told = told("false").join("\n");
+        assert!(told.contains("the provider `docker` is not switched on: add `providers.docker`"), "{told}");
     }
 
     #[test]

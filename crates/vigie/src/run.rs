@@ -10,7 +10,7 @@ use lb_config::{Context, StaticConfig};
 use lb_control::Control;
 use lb_observe::access_log::AccessLog;
 use lb_observe::diagnostics;
-use lb_provider::FileProvider;
+use lb_provider::{DockerProvider, FileProvider};
 use lb_proxy::{Inherited, Proxy, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -127,6 +127,22 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         }
         None => None,
     };
+    let docker = match &config.providers.docker {
+        Some(docker) => {
+            let tls = docker.tls.as_ref().map(lb_proxy::client_tls).transpose();
+            let tls = tls.map_err(|reason| anyhow::anyhow!("providers.docker.tls: {reason}"))?;
+            let context = Context::from(&*config);
+            let started = control_runtime.block_on(DockerProvider::start(docker.clone(), tls, context));
+            if let Err(problems) = &started.first
+                && predecessor.is_some()
+            {
+                anyhow::bail!("the containers cannot be read\n{problems}");
+            }
+            control.attach("docker", Some(started.first), started.readings);
+            Some(started.provider)
+        }
+        None => None,
+    };
     let (state, operators) = (control.state(), control.operators());
     if let Some(predecessor) = &predecessor {
         predecessor.check(&admin.spoilt())?;
@@ -165,11 +181,11 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         ongoing: None,
     };
     let logs = Logs { access_log: access_log.as_deref(), diagnostics: &log };
-    control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, file.as_ref()));
+    control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, (&file, &docker)));
     acme.stop();
     proxy.drain();
     control.abort();
-    drop(file);
+    drop((file, docker));
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {
         access_log.flush(FLUSH);
@@ -247,7 +263,7 @@ async fn wait(
     mut upgrades: Upgrades<'_>,
     config: &StaticConfig,
     logs: &Logs<'_>,
-    file: Option<&FileProvider>,
+    (file, docker): (&Option<FileProvider>, &Option<DockerProvider>),
 ) {
     let Signals { terminate, interrupt, commands: Commands { reopen, reread, upgrade } } = &mut signals;
     loop {
@@ -263,6 +279,9 @@ async fn wait(
             _ = reread.recv() => {
                 if let Some(file) = file {
                     file.reread();
+                }
+                if let Some(docker) = docker {
+                    docker.reread();
                 }
             }
             _ = upgrade.recv() => upgrades.begin(None),

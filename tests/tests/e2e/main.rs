@@ -18,6 +18,7 @@ mod composites;
 mod compress;
 mod content_type;
 mod demo;
+mod docker;
 mod endurance;
 mod error_pages;
 mod estates;

@@ -11,6 +11,9 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
     if fixed.providers.file.is_some() {
         providers.push("File");
     }
+    if fixed.providers.docker.is_some() {
+        providers.push("Docker");
+    }
     let tls = &model.view.config.tls;
     json!({
         "http": {

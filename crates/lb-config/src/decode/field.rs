@@ -109,6 +109,8 @@ impl<'a> Field<'a> {
         match &self.node.value {
             Value::Map(entries) if entries.is_empty() => Enabled::Plain,
             Value::Map(entries) => Enabled::With(self.open(entries)),
+            // As empty as `{}`, and the only way in which a label can be.
+            Value::Scalar(scalar) if scalar.text.is_empty() => Enabled::Plain,
             Value::Scalar(scalar) => match super::values::boolean(&scalar.text) {
                 Some(true) => Enabled::Plain,
                 Some(false) => Enabled::Off,

@@ -14,3 +14,4 @@ pub(crate) use block::Block;
 pub(crate) use field::{Enabled, Field};
 pub(crate) use report::{Findings, KEPT, Report};
 pub(crate) use text::Text;
+pub(crate) use values::boolean;

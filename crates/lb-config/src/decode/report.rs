@@ -25,6 +25,8 @@ pub(crate) struct Report<'f> {
     /// It, or what is read outside of any object, has an error of shape.
     misshapen: Cell<bool>,
     broken: RefCell<Broken>,
+    /// Labels have no indentation that could hide an object: [`misfit`](Self::misfit) spoils the one it is in.
+    is_flat: bool,
     /// Files that were read because the configuration names them: certificates, users.
     read: RefCell<Vec<PathBuf>>,
 }
@@ -50,8 +52,13 @@ impl<'f> Report<'f> {
             object: RefCell::new(None),
             misshapen: Cell::new(false),
             broken: RefCell::new(Broken::new()),
+            is_flat: false,
             read: RefCell::new(Vec::new()),
         }
+    }
+
+    pub(crate) fn of_labels(files: &'f Files) -> Self {
+        Self { is_flat: true, ..Self::new(files, Vec::new()) }
     }
 
     /// The file does not have the shape of a configuration: it is refused as a whole.
@@ -72,7 +79,11 @@ impl<'f> Report<'f> {
         hint: Option<String>,
         may_hide: bool,
     ) {
-        if may_hide { self.shape(at, key, message, hint) } else { self.error(at, key, message, hint) }
+        if may_hide && !self.is_flat {
+            self.shape(at, key, message, hint)
+        } else {
+            self.error(at, key, message, hint)
+        }
     }
 
     /// What is being read cannot work: the current object is not loaded, or, outside of any object,
@@ -164,6 +175,15 @@ impl<'f> Report<'f> {
 
     pub(crate) fn broken_names(&self) -> Vec<(Kind, String)> {
         self.broken.borrow().keys().cloned().collect()
+    }
+
+    pub(crate) fn broken(&self) -> Broken {
+        self.broken.borrow().clone()
+    }
+
+    /// Something outside of any object is wrong.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.get()
     }
 
     pub(crate) fn first_reason(&self, kind: Kind, name: &str) -> Option<String> {

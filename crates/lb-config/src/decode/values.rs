@@ -8,7 +8,7 @@ use crate::duration::{self, Span, show};
 use crate::suggest;
 
 /// Go's `strconv.ParseBool`.
-pub(super) fn boolean(text: &str) -> Option<bool> {
+pub(crate) fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Draft;
 use crate::decode::Field;
+use crate::docker::DOCKER;
 use crate::document::Position;
 use crate::dynamic::Config;
+use crate::load::FILE;
 use crate::problem::{Kind, Problem, Scope, printable, quoted};
 use crate::statics::PROVIDERS;
 use crate::suggest;
@@ -19,6 +21,13 @@ pub(crate) struct Reference<'a> {
     field: Field<'a>,
     /// `to` must have a health check.
     probed: bool,
+}
+
+impl Reference<'_> {
+    /// Who names the other.
+    pub(crate) fn from(&self) -> &(Kind, String) {
+        &self.from
+    }
 }
 
 /// The provider of what exists without being configured.
@@ -169,6 +178,8 @@ fn nothing_called<'d>(
         let hint = if provider == INTERNAL {
             let names = draft.context.internal_services.iter().map(String::as_str);
             suggest::hint(bare, "internal services", names)
+        } else if provider == DOCKER || provider == FILE {
+            format!("the provider {} is not switched on: add `providers.{provider}`", quoted(provider))
         } else if PROVIDERS.contains(&provider) {
             format!("the provider {} is not supported yet; define it in a file", quoted(provider))
         } else {
@@ -426,7 +437,7 @@ http:
             let loaded = parse_dynamic("a.yml", text, "file", context).unwrap();
             loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         };
-        let docker = "the provider `docker` is not supported yet; define it in a file";
+        let docker = "the provider `docker` is not switched on: add `providers.docker`";
         assert_eq!(
             told(&Context::default()),
             format!(

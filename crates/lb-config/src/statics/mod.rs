@@ -1,5 +1,6 @@
 //! The static configuration: from a tree to the checked [`StaticConfig`].
 
+mod docker;
 mod entry_points;
 mod observe;
 mod providers;
@@ -459,7 +460,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_never_ignored_in_silence() {
         for (text, expected) in [
-            ("providers: {docker: {}}", "providers.docker: `docker` is not supported yet"),
+            ("providers: {consul: {}}", "providers.consul: `consul` is not supported yet"),
             ("ocsp: {}", "ocsp: `ocsp` is not supported yet"),
             ("tracing: {}", "tracing: `tracing` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),

@@ -31,10 +31,9 @@ pub(crate) const PROVIDERS: [&str; 17] = [
     "rest",
 ];
 
-const UNSUPPORTED: [&str; 17] = [
+const UNSUPPORTED: [&str; 16] = [
     "consul",
     "consulCatalog",
-    "docker",
     "ecs",
     "etcd",
     "http",
@@ -56,6 +55,7 @@ pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
         throttle: THROTTLE,
         precedence: PROVIDERS.iter().map(|name| (*name).to_owned()).collect(),
         file: None,
+        docker: None,
     };
     let Some(block) = field.and_then(Field::block) else { return providers };
     if let Some(throttle) = block.take("providersThrottleDuration").and_then(|field| field.duration()) {
@@ -65,6 +65,7 @@ pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
         providers.precedence = precedence(&field);
     }
     providers.file = block.take("file").and_then(|field| file(&field));
+    providers.docker = block.take("docker").and_then(|field| super::docker::read(&field));
     block.unsupported(&UNSUPPORTED);
     for key in ["marathon", "rancher"] {
         if let Some(field) = block.take_unlisted(key) {

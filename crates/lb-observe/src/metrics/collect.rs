@@ -427,6 +427,11 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         orders.push(&[resolver, outcome], *count as f64);
     }
     families.push(orders.build());
+    let mut stale = Family::gauge(names::PROVIDER_STALE);
+    for (provider, is_stale) in &*inner.stale_providers.lock() {
+        stale.push(&[provider], f64::from(u8::from(*is_stale)));
+    }
+    families.push(stale.build());
     let mut build = Family::gauge(names::BUILD_INFO);
     build.push(&[inner.settings.version], 1.0);
     let mut certificates = Family::gauge(names::TLS_CERTS_NOT_AFTER);

@@ -120,6 +120,8 @@ definitions! {
         "Objects that are left out because they are broken and have no good version to go back to, by kind.";
     ACME_ORDERS = "lb_acme_orders_total" ["resolver", "outcome"]
         "Certificates that were ordered from an authority, by outcome: ordered, renewed, failed.";
+    PROVIDER_STALE = "lb_provider_stale" ["provider"]
+        "1 while a provider's newest configuration is refused or it cannot be asked, else 0.";
     UPGRADES = "lb_upgrades_total" [] "Upgrades of Vigie itself that led from the first process to this one.";
     UPGRADE_FAILURES = "lb_upgrade_failures_total" []
         "Upgrades that failed: this process went on, or one of those before it.";

@@ -339,6 +339,7 @@ fn rare_events_are_counted() {
     metrics.follow_log(Arc::new(AtomicU64::new(3)));
     metrics.set_quarantined(vec![("router", 2), ("file", 0)]);
     metrics.set_disabled(vec![("router", 3)]);
+    metrics.set_stale_providers(vec![("docker".to_owned(), true), ("file".to_owned(), false)]);
     metrics.upgraded(6, 2);
     metrics.upgrade_failed();
     metrics.access_log_dropped().fetch_add(4, Ordering::Relaxed);
@@ -374,6 +375,8 @@ fn rare_events_are_counted() {
             "lb_config_quarantined_objects{kind=\"router\"} 2",
             "lb_config_quarantined_objects{kind=\"file\"} 0",
             "lb_config_disabled_objects{kind=\"router\"} 3",
+            "lb_provider_stale{provider=\"docker\"} 1",
+            "lb_provider_stale{provider=\"file\"} 0",
             "lb_config_reload_failures_total 1",
             "lb_config_last_reload_failure 1005",
             "lb_upgrades_total 7",

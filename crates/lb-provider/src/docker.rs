@@ -1,0 +1,293 @@
+//! The Docker provider: containers that start join, containers that stop leave.
+//!
+//! Every event that may change anything is followed by a look at all containers, so nothing depends on an event's
+//! content or on none being missed; a look every half minute finds what no event announced. While the daemon cannot be
+//! asked, what it said last stays in force and whoever listens is told, once; the first answer after that is looked at
+//! in full.
+
+mod client;
+mod survey;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_config::docker::{Container, load_containers};
+use lb_config::static_config::{self, DockerEndpoint};
+use lb_config::{Config, Context, Loaded, Problem, Problems, Scope, Severity};
+use rustls::ClientConfig;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, info};
+
+use client::{Client, ClientError, Event, Events};
+use survey::survey;
+
+/// What the daemon's answer meant, or why there was none.
+pub type Reading = Result<Loaded, Problems>;
+
+/// Quiet that ends a burst of events: chosen, one `docker` command makes several.
+const QUIET: Duration = Duration::from_millis(10);
+/// A burst that does not end is looked at this long after its first event, and again and again; chosen.
+const LONGEST_BURST: Duration = Duration::from_millis(50);
+/// Time between two looks that no event asked for; chosen.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Pauses between attempts to reach the daemon: the first one, doubled up to the longest; chosen.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a start waits for the daemon before it goes on without; chosen.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Readings on their way to the listener; a slow listener delays the next look, and loses none.
+const READINGS: usize = 4;
+
+/// Follows a daemon until it is dropped.
+#[derive(Debug)]
+pub struct DockerProvider {
+    reread: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+/// A provider that runs, what it read first, and what it will read.
+#[derive(Debug)]
+pub struct Started {
+    pub provider: DockerProvider,
+    pub first: Reading,
+    /// Closed when the provider ends.
+    pub readings: mpsc::Receiver<Reading>,
+}
+
+impl DockerProvider {
+    /// Asks the daemon once, for at most five seconds, then follows it on this runtime; without `watch` it is asked
+    /// again only by [`reread`](Self::reread), and until it has answered once.
+    pub async fn start(
+        settings: static_config::DockerProvider,
+        tls: Option<Arc<ClientConfig>>,
+        context: Context,
+    ) -> Started {
+        let client = Client {
+            endpoint: settings.endpoint.clone(),
+            tls,
+            credentials: settings.credentials.clone(),
+            timeout: settings.timeout.min(PATIENCE),
+        };
+        let (deliver, readings) = mpsc::channel(READINGS);
+        let reread = Arc::new(Notify::new());
+        let mut follower = Follower {
+            client,
+            settings,
+            context,
+            last: Config::default(),
+            known: None,
+            is_lost: false,
+            deliver,
+            reread: Arc::clone(&reread),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let looked = timeout_at(deadline, survey(&follower.client, &follower.settings.containers)).await;
+        let first = match looked.unwrap_or(Err(ClientError::Timeout(PATIENCE))) {
+            Ok(containers) => Ok(follower.read(containers)),
+            Err(error) => Err(follower.lost(&error)),
+        };
+        follower.client.timeout = follower.settings.timeout;
+        let task = tokio::spawn(follower.run());
+        Started { provider: Self { reread, task }, first, readings }
+    }
+
+    /// Asks the daemon again (`SIGHUP`). Returns at once.
+    pub fn reread(&self) {
+        self.reread.notify_one();
+    }
+}
+
+impl Drop for DockerProvider {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Follower {
+    client: Client,
+    settings: static_config::DockerProvider,
+    context: Context,
+    /// What was delivered last.
+    last: Config,
+    /// What it was made of; `None`: nothing was read yet.
+    known: Option<Vec<Container>>,
+    /// It was told that the daemon cannot be asked.
+    is_lost: bool,
+    deliver: mpsc::Sender<Reading>,
+    reread: Arc<Notify>,
+}
+
+/// Why following has ended.
+enum End {
+    /// Nobody listens any more.
+    Over,
+    Lost {
+        error: ClientError,
+        /// The daemon has answered before.
+        answered: bool,
+    },
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let End::Lost { error, answered } = self.follow().await else { return };
+            if answered {
+                // Perhaps nothing but the connection has gone: the next attempt will tell.
+                debug!(%error, "the Docker daemon is asked again");
+                pause = FIRST_PAUSE;
+            } else if !self.is_lost {
+                let problems = self.lost(&error);
+                if self.deliver.send(Err(problems)).await.is_err() {
+                    return;
+                }
+            } else {
+                debug!(%error, "the Docker daemon still gives no answer");
+            }
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.reread.notified() => {}
+            }
+        }
+    }
+
+    /// Looks at the containers again and again, as events ask for it, until the daemon gives no answer.
+    async fn follow(&mut self) -> End {
+        let mut answered = false;
+        match self.keep_up(&mut answered).await {
+            Ok(()) => End::Over,
+            Err(error) => End::Lost { error, answered },
+        }
+    }
+
+    async fn keep_up(&mut self, answered: &mut bool) -> Result<(), ClientError> {
+        // Before the first look, so that nothing happens unnoticed between the two.
+        let mut events = match self.settings.watch {
+            true => Some(self.client.events().await?),
+            false => None,
+        };
+        loop {
+            let containers = survey(&self.client, &self.settings.containers).await?;
+            *answered = true;
+            if std::mem::take(&mut self.is_lost) {
+                info!(endpoint = self.settings.endpoint_text, "The Docker daemon answers again");
+                self.known = None;
+            }
+            if self.known.as_ref() != Some(&containers) && self.tell(containers).await.is_err() {
+                return Ok(());
+            }
+            let Some(events) = &mut events else {
+                self.reread.notified().await;
+                continue;
+            };
+            tokio::select! {
+                event = change(events) => {
+                    // To look at a thousand containers takes a while, and one that has ended is known to have.
+                    if let Some(ended) = event?
+                        && let Some(containers) = self.without(&ended)
+                        && self.tell(containers).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                    settle(events).await?;
+                }
+                () = sleep(RESYNC) => {}
+                () = self.reread.notified() => info!("asking the Docker daemon again, as told"),
+            }
+        }
+    }
+
+    /// The containers that are known, one of them no longer running; `None`: it was not known to.
+    fn without(&self, ended: &str) -> Option<Vec<Container>> {
+        let mut containers = self.known.clone()?;
+        let container = containers.iter_mut().find(|container| container.id == ended)?;
+        std::mem::take(&mut container.is_running).then_some(containers)
+    }
+
+    /// Fails when nobody listens any more.
+    async fn tell(&mut self, containers: Vec<Container>) -> Result<(), ()> {
+        let loaded = self.read(containers);
+        self.deliver.send(Ok(loaded)).await.map_err(|_| ())
+    }
+
+    fn read(&mut self, containers: Vec<Container>) -> Loaded {
+        let loaded = load_containers(&containers, &self.settings.containers, &self.last, &self.context);
+        self.last = loaded.config.clone();
+        self.known = Some(containers);
+        loaded
+    }
+
+    /// The daemon cannot be asked: remembers and words it.
+    fn lost(&mut self, error: &ClientError) -> Problems {
+        self.is_lost = true;
+        let hint = match (&self.settings.endpoint, error) {
+            (DockerEndpoint::Unix(_), ClientError::Connect(error)) => match error.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    Some("let Vigie's user read the socket: add it to its group, often `docker`")
+                }
+                std::io::ErrorKind::NotFound => {
+                    Some("is the daemon running? in a container, mount its socket")
+                }
+                _ => Some("is the daemon running?"),
+            },
+            (DockerEndpoint::Tcp { .. }, ClientError::Connect(_)) => {
+                Some("is the daemon running, and does it listen there?")
+            }
+            _ => None,
+        };
+        Problem {
+            severity: Severity::Error,
+            scope: Scope::File,
+            file: self.settings.endpoint_text.clone(),
+            line: 0,
+            column: 0,
+            key: String::new(),
+            message: format!("the Docker daemon {error}"),
+            hint: hint.map(str::to_owned),
+        }
+        .into()
+    }
+}
+
+/// Waits for an event that may change anything; tells which container has ended, if that is what it says.
+async fn change(events: &mut Events) -> Result<Option<String>, ClientError> {
+    loop {
+        let event = events.next().await?;
+        if matters(&event) {
+            debug!(kind = event.kind, action = event.action, "a container has changed");
+            let ended = event.kind == "container" && event.action == "die";
+            return Ok(Some(event.actor.id).filter(|_| ended));
+        }
+    }
+}
+
+/// Waits until a burst of events has ended.
+async fn settle(events: &mut Events) -> Result<(), ClientError> {
+    let last = Instant::now() + LONGEST_BURST;
+    loop {
+        let quiet = (Instant::now() + QUIET).min(last);
+        match timeout_at(quiet, change(events)).await {
+            // The look that follows says what there is.
+            Ok(event) => drop(event?),
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Health checks alone make three events each, which say nothing.
+fn matters(Event { kind, action, .. }: &Event) -> bool {
+    match kind.as_str() {
+        "container" => {
+            ["start", "die", "pause", "unpause", "rename", "destroy"].contains(&action.as_str())
+                || action.starts_with("health_status")
+        }
+        "network" => ["connect", "disconnect"].contains(&action.as_str()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

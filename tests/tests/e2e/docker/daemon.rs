@@ -1,0 +1,181 @@
+//! A real dockerd with files, sockets and a bridge of its own.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use lb_testkit::{Files, Load, PATIENCE, VigieProcess, eventually};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{HOST, Vigie};
+
+/// What starting a daemon and containers may take on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Ended, with all containers, when it is dropped.
+struct Daemon {
+    directory: TempDir,
+    process: Option<VigieProcess>,
+    bridge: String,
+}
+
+impl Daemon {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(directory.path().join("daemon.json"), "{}").expect("a file");
+        // Ended with this test, whatever happens to it.
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--pdeathsig",
+            "TERM",
+            "dockerd",
+            "--data-root",
+            &at("data"),
+            "--exec-root",
+            &at("exec"),
+        ]);
+        command.args(["--pidfile", &at("pid"), "--host", &format!("unix://{}", at("docker.sock"))]);
+        // It leaves the machine's network alone, but for a bridge that is made below.
+        command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
+        command.args(["--storage-driver", "vfs", "--config-file", &at("daemon.json")]);
+        command.env_remove("DOCKER_HOST");
+        let process = Some(VigieProcess::spawn(&mut command).expect("docker.io is installed"));
+        let bridge = format!("vgt{}", std::process::id());
+        let daemon = Self { directory, process, bridge };
+        let up = eventually(LONG, async || daemon.docker(&["version"]).status.success());
+        assert!(up.await, "{}", daemon.process.as_ref().expect("it was started").stderr());
+        daemon.import();
+        // One of 10.64.0.0/10 that nobody else is likely to have.
+        let id = std::process::id();
+        let subnet = format!("10.{}.{}.0/24", 64 + id / 256 % 64, id % 256);
+        let name = format!("com.docker.network.bridge.name={}", daemon.bridge);
+        daemon.run(&["network", "create", "--subnet", &subnet, "--opt", &name, "net"]);
+        daemon
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("docker.sock")
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("docker");
+        command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").env("HOME", self.directory.path());
+        command.arg("--host").arg(format!("unix://{}", self.socket().display())).args(arguments);
+        command.output().expect("the command docker")
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let Output { status, stdout, stderr } = self.docker(arguments);
+        assert!(status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8_lossy(&stdout).trim().to_owned()
+    }
+
+    /// An image with nothing in it but Debian's static busybox: no registry can be asked.
+    fn import(&self) {
+        let root = self.directory.path().join("root");
+        std::fs::create_dir_all(root.join("bin")).unwrap();
+        std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+        let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output().expect("tar");
+        let mut command = Command::new("docker");
+        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command.args(["import", "-", "app"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut import = command.spawn().expect("the command docker");
+        import.stdin.take().expect("piped").write_all(&tar.stdout).unwrap();
+        assert!(import.wait().unwrap().success());
+    }
+
+    /// Starts a replica that says its name.
+    fn replica(&self, number: usize) {
+        let name = format!("app-{number}");
+        let script = format!(
+            "busybox mkdir -p /www && busybox echo {name} > /www/index.html && exec busybox httpd -f -p 8000 -h /www"
+        );
+        let labels = [
+            "--label",
+            "traefik.enable=true",
+            "--label",
+            "traefik.http.routers.app.rule=PathPrefix(`/`)",
+            "--label",
+            "traefik.http.services.app.loadbalancer.server.port=8000",
+        ];
+        let mut arguments = vec!["run", "--detach", "--name", &name, "--network", "net", "--init=false"];
+        arguments.extend(labels);
+        arguments.extend(["app", "/bin/busybox", "sh", "-c", &script]);
+        self.run(&arguments);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        let running = self.docker(&["ps", "--all", "--quiet"]).stdout;
+        let running = String::from_utf8_lossy(&running).into_owned();
+        let mut remove = vec!["rm", "--force"];
+        remove.extend(running.split_whitespace());
+        self.docker(&remove);
+        self.docker(&["network", "rm", "net"]);
+        let _ = process.signal(Signal::TERM);
+        // It ends what it has started first; the directory goes after that.
+        let pid = self.directory.path().join("pid");
+        for _ in 0..100 {
+            if !pid.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+const STATIC: &str = "
+core: {workers: 2}
+entryPoints:
+  web: {address: '127.0.0.1:0'}
+  traefik: {address: '127.0.0.1:0'}
+providers:
+  docker: {endpoint: 'unix://{socket}', exposedByDefault: false, network: net}
+api: {insecure: true}
+metrics: {prometheus: {}}
+";
+
+/// How many servers there are, once each of them has answered.
+async fn until_replicas(vigie: &Vigie, expected: &[&str]) {
+    let mut seen = std::collections::BTreeSet::new();
+    let held = eventually(PATIENCE, async || {
+        seen.clear();
+        for _ in 0..expected.len() * 2 {
+            seen.insert(vigie.get("/").await.text().trim().to_owned());
+        }
+        seen.iter().map(String::as_str).eq(expected.iter().copied())
+    });
+    assert!(held.await, "{seen:?} are not {expected:?}\n{}", vigie.words());
+}
+
+/// C9: a started container joins, a stopped one leaves, no restart; 3, then 5, then 2.
+#[tokio::test]
+async fn a_real_daemon_is_followed() {
+    if !rustix::process::getuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "the tests run as root, dockerd needs it");
+        return;
+    }
+    assert!(Path::new("/usr/bin/setpriv").exists());
+    let daemon = Daemon::start().await;
+    (0..3).for_each(|number| daemon.replica(number));
+    let text = STATIC.replace("{socket}", &daemon.socket().display().to_string());
+    let vigie = Vigie::launch(Files::new(), &text).await;
+    until_replicas(&vigie, &["app-0", "app-1", "app-2"]).await;
+    let load = Load::new(vigie.web(), HOST).connections(2).duration(LONG).expecting("app-").start();
+    daemon.replica(3);
+    daemon.replica(4);
+    until_replicas(&vigie, &["app-0", "app-1", "app-2", "app-3", "app-4"]).await;
+    // At once: what was under way there fails before any proxy can know, so nothing is asked of them meanwhile.
+    load.stop().await.assert_flawless();
+    daemon.run(&["kill", "app-0", "app-2", "app-4"]);
+    until_replicas(&vigie, &["app-1", "app-3"]).await;
+    // One that comes back has another address, perhaps.
+    daemon.run(&["start", "app-0"]);
+    until_replicas(&vigie, &["app-0", "app-1", "app-3"]).await;
+    vigie.until_metric("lb_provider_stale", &[("provider", "docker")], 0.0).await;
+}
