@@ -129,6 +129,12 @@ impl<'a> Settling<'a> {
     fn keep(&mut self, object: &Object, user: &str) -> bool {
         let kept = copy(self.last, &mut self.config, object);
         if kept {
+            // A container that is gone answers nobody, and its address may be another's soon.
+            if object.1.ends_with("@docker")
+                && let Some(service) = self.config.services.get_mut(&object.1)
+            {
+                service.servers.clear();
+            }
             self.kept.insert(object.clone());
             self.stale.insert(object.clone(), vec![format!("removed, but {user} still needs it")]);
         }

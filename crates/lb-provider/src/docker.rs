@@ -8,6 +8,7 @@
 mod client;
 mod survey;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub type Reading = Result<Loaded, Problems>;
 const QUIET: Duration = Duration::from_millis(10);
 /// A burst that does not end is looked at this long after its first event, and again and again; chosen.
 const LONGEST_BURST: Duration = Duration::from_millis(50);
+/// A container that still runs so long after it was told to stop has taken the signal for something else; chosen,
+/// three times the patience of `docker stop`.
+const ENDING: Duration = Duration::from_secs(30);
 /// Time between two looks that no event asked for; chosen.
 const RESYNC: Duration = Duration::from_secs(30);
 /// Pauses between attempts to reach the daemon: the first one, doubled up to the longest; chosen.
@@ -78,6 +82,7 @@ impl DockerProvider {
             context,
             last: Config::default(),
             known: None,
+            ending: HashMap::new(),
             is_lost: false,
             deliver,
             reread: Arc::clone(&reread),
@@ -113,6 +118,8 @@ struct Follower {
     last: Config,
     /// What it was made of; `None`: nothing was read yet.
     known: Option<Vec<Container>>,
+    /// Containers that were told to stop, and until when that is believed of those that go on.
+    ending: HashMap<String, Instant>,
     /// It was told that the daemon cannot be asked.
     is_lost: bool,
     deliver: mpsc::Sender<Reading>,
@@ -170,8 +177,13 @@ impl Follower {
             false => None,
         };
         loop {
-            let containers = survey(&self.client, &self.settings.containers).await?;
+            let mut containers = survey(&self.client, &self.settings.containers).await?;
             *answered = true;
+            let now = Instant::now();
+            self.ending.retain(|_, until| now < *until);
+            for container in &mut containers {
+                container.is_running &= !self.ending.contains_key(&container.id);
+            }
             if std::mem::take(&mut self.is_lost) {
                 info!(endpoint = self.settings.endpoint_text, "The Docker daemon answers again");
                 self.known = None;
@@ -185,14 +197,20 @@ impl Follower {
             };
             tokio::select! {
                 event = change(events) => {
-                    // To look at a thousand containers takes a while, and one that has ended is known to have.
-                    if let Some(ended) = event?
-                        && let Some(containers) = self.without(&ended)
-                        && self.tell(containers).await.is_err()
-                    {
-                        return Ok(());
+                    let mut event = event?;
+                    // A burst of them is one look, but for what needs none.
+                    let last = Instant::now() + LONGEST_BURST;
+                    loop {
+                        if let Some(containers) = self.heed(&event)
+                            && self.tell(containers).await.is_err()
+                        {
+                            return Ok(());
+                        }
+                        match timeout_at((Instant::now() + QUIET).min(last), change(events)).await {
+                            Ok(next) => event = next?,
+                            Err(_) => break,
+                        }
                     }
-                    settle(events).await?;
                 }
                 () = sleep(RESYNC) => {}
                 () = self.reread.notified() => info!("asking the Docker daemon again, as told"),
@@ -200,11 +218,38 @@ impl Follower {
         }
     }
 
-    /// The containers that are known, one of them no longer running; `None`: it was not known to.
-    fn without(&self, ended: &str) -> Option<Vec<Container>> {
+    /// What an event says by itself: to look at a thousand containers takes a while, and one that was told to stop is
+    /// not to be asked until it refuses.
+    fn heed(&mut self, event: &Event) -> Option<Vec<Container>> {
+        let told_to_stop = event.is_told_to_stop();
+        if ["start", "die"].contains(&event.action.as_str()) {
+            self.ending.remove(&event.actor.id);
+        }
+        if !told_to_stop && event.action != "die" {
+            return None;
+        }
         let mut containers = self.known.clone()?;
-        let container = containers.iter_mut().find(|container| container.id == ended)?;
-        std::mem::take(&mut container.is_running).then_some(containers)
+        let container = containers.iter_mut().find(|container| container.id == event.actor.id)?;
+        if !std::mem::take(&mut container.is_running) {
+            return None;
+        }
+        if told_to_stop {
+            // The last of a service may serve to its end: there is nobody else.
+            if self.takes_the_last(&containers) {
+                return None;
+            }
+            self.ending.insert(event.actor.id.clone(), Instant::now() + ENDING);
+        }
+        Some(containers)
+    }
+
+    /// Whether with these containers a service has no server left that has one now.
+    fn takes_the_last(&self, containers: &[Container]) -> bool {
+        let then = load_containers(containers, &self.settings.containers, &self.last, &self.context).config;
+        let is_served = |config: &Config, name: &String| {
+            config.services.get(name).is_some_and(|service| !service.servers.is_empty())
+        };
+        self.last.services.keys().any(|name| is_served(&self.last, name) && !is_served(&then, name))
     }
 
     /// Fails when nobody listens any more.
@@ -252,36 +297,24 @@ impl Follower {
     }
 }
 
-/// Waits for an event that may change anything; tells which container has ended, if that is what it says.
-async fn change(events: &mut Events) -> Result<Option<String>, ClientError> {
+/// Waits for an event that may change anything.
+async fn change(events: &mut Events) -> Result<Event, ClientError> {
     loop {
         let event = events.next().await?;
         if matters(&event) {
             debug!(kind = event.kind, action = event.action, "a container has changed");
-            let ended = event.kind == "container" && event.action == "die";
-            return Ok(Some(event.actor.id).filter(|_| ended));
-        }
-    }
-}
-
-/// Waits until a burst of events has ended.
-async fn settle(events: &mut Events) -> Result<(), ClientError> {
-    let last = Instant::now() + LONGEST_BURST;
-    loop {
-        let quiet = (Instant::now() + QUIET).min(last);
-        match timeout_at(quiet, change(events)).await {
-            // The look that follows says what there is.
-            Ok(event) => drop(event?),
-            Err(_) => return Ok(()),
+            return Ok(event);
         }
     }
 }
 
 /// Health checks alone make three events each, which say nothing.
-fn matters(Event { kind, action, .. }: &Event) -> bool {
+fn matters(event: &Event) -> bool {
+    let Event { kind, action, .. } = event;
     match kind.as_str() {
         "container" => {
-            ["start", "die", "pause", "unpause", "rename", "destroy"].contains(&action.as_str())
+            event.is_told_to_stop()
+                || ["start", "die", "pause", "unpause", "rename", "destroy"].contains(&action.as_str())
                 || action.starts_with("health_status")
         }
         "network" => ["connect", "disconnect"].contains(&action.as_str()),

@@ -210,11 +210,24 @@ pub(super) struct Event {
     pub(super) actor: Actor,
 }
 
+impl Event {
+    /// `docker stop` and `docker kill`: the signal was sent, whatever the container makes of it. Images may name
+    /// another signal to stop (`STOPSIGNAL`), and these four are the ones in use.
+    pub(super) fn is_told_to_stop(&self) -> bool {
+        let signal = self.actor.attributes.as_ref().and_then(|attributes| attributes.get("signal"));
+        // INT, QUIT, KILL, TERM.
+        let ends = signal.is_some_and(|signal| ["2", "3", "9", "15"].contains(&signal.as_str()));
+        self.kind == "container" && self.action == "kill" && ends
+    }
+}
+
 /// What an event is about.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Actor {
     #[serde(rename = "ID", default)]
     pub(super) id: String,
+    #[serde(rename = "Attributes", default)]
+    pub(super) attributes: Option<std::collections::BTreeMap<String, String>>,
 }
 
 /// A container in the list: enough to see whether it is worth a closer look.

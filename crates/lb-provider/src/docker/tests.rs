@@ -12,5 +12,11 @@ fn only_what_may_change_something_matters() {
     for action in ["exec_create: curl", "exec_start: curl", "exec_die", "create", "attach", "top", "kill"] {
         assert!(!matters("container", action), "{action}");
     }
+    let killed = |signal: &str| {
+        let actor = format!("{{\"ID\":\"a\",\"Attributes\":{{\"signal\":\"{signal}\"}}}}");
+        let event = format!("{{\"Type\":\"container\",\"Action\":\"kill\",\"Actor\":{actor}}}");
+        super::matters(&serde_json::from_str(&event).unwrap())
+    };
+    assert!(killed("15") && killed("9") && !killed("1") && !killed("10"));
     assert!(matters("network", "connect") && !matters("network", "create") && !matters("image", "start"));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use lb_testkit::{Files, Load, PATIENCE, VigieProcess, eventually};
+use lb_testkit::{Files, Load, VigieProcess, eventually, get};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -143,10 +143,12 @@ metrics: {prometheus: {}}
 /// How many servers there are, once each of them has answered.
 async fn until_replicas(vigie: &Vigie, expected: &[&str]) {
     let mut seen = std::collections::BTreeSet::new();
-    let held = eventually(PATIENCE, async || {
+    let held = eventually(LONG, async || {
         seen.clear();
         for _ in 0..expected.len() * 2 {
-            seen.insert(vigie.get("/").await.text().trim().to_owned());
+            // One that was under way to a container at its end may have to wait for the kernel.
+            let Ok(answer) = get(vigie.web(), HOST, "/").await else { return false };
+            seen.insert(answer.text().trim().to_owned());
         }
         seen.iter().map(String::as_str).eq(expected.iter().copied())
     });

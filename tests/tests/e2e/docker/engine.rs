@@ -102,8 +102,17 @@ impl Engine {
         self.say("container", name, "die");
     }
 
+    /// A signal was sent to a container, which goes on.
+    pub(crate) fn signal(&self, name: &str, signal: u8) {
+        let actor = json!({ "ID": name, "Attributes": { "signal": signal.to_string() } });
+        self.tell(&json!({ "Type": "container", "Action": "kill", "Actor": actor }));
+    }
+
     fn say(&self, kind: &str, id: &str, action: &str) {
-        let event = json!({ "Type": kind, "Action": action, "Actor": { "ID": id } });
+        self.tell(&json!({ "Type": kind, "Action": action, "Actor": { "ID": id } }));
+    }
+
+    fn tell(&self, event: &Value) {
         // Nobody need listen.
         let _ = self.shared.events.send(event.to_string() + "\n");
     }

@@ -3,8 +3,6 @@
 mod daemon;
 mod engine;
 
-use std::time::Duration;
-
 use engine::{Container, Engine};
 use lb_testkit::{Files, Gate, Load, Origin, PATIENCE, Script, eventually};
 
@@ -146,6 +144,33 @@ async fn requests_under_way_in_a_container_that_stops_are_finished() {
     }
 }
 
+/// Nobody waits until it refuses connections, and looks that find it still running change nothing.
+#[tokio::test]
+async fn a_container_that_is_told_to_stop_leaves_at_once() {
+    let all = origins(3).await;
+    let app = |number: usize| Container::of(&all[number], &APP);
+    let (vigie, engine) =
+        start(|engine| (0..2).for_each(|n| engine.put(&format!("app-{n}"), app(n))), "{}").await;
+    until_servers(&vigie, &[&all[0], &all[1]]).await;
+    let listening = eventually(PATIENCE, async || engine.asked("/events") == 1);
+    assert!(listening.await);
+    // A reload of what is inside.
+    engine.signal("app-1", 1);
+    engine.signal("app-0", 15);
+    until_servers(&vigie, &[&all[1]]).await;
+    engine.run("app-2", app(2));
+    until_servers(&vigie, &[&all[1], &all[2]]).await;
+    engine.run("app-0", app(0));
+    until_servers(&vigie, &[&all[0], &all[1], &all[2]]).await;
+    // The last one stays to its end.
+    for number in [0, 1, 2] {
+        engine.signal(&format!("app-{number}"), 15);
+    }
+    until_servers(&vigie, &[&all[2]]).await;
+    engine.run("app-0", app(0));
+    until_servers(&vigie, &[&all[0], &all[2]]).await;
+}
+
 #[tokio::test]
 async fn a_container_serves_once_it_is_healthy() {
     let all = origins(2).await;
@@ -204,6 +229,20 @@ http:
         text.contains("\"RouterName\":\"app@docker\"") && text.contains("\"ServiceName\":\"app-0@docker\"")
     });
     assert!(logged.await);
+}
+
+#[tokio::test]
+async fn a_file_that_names_a_service_of_containers_waits_for_them() {
+    let all = origins(1).await;
+    let labels = [("traefik.enable", "true"), ("traefik.http.routers.app.rule", "Path(`/labels`)")];
+    let dynamic = "http: {routers: {app: {rule: 'Path(`/`)', service: app-0@docker}}}";
+    let (vigie, engine) = start(|engine| engine.put("app-0", Container::of(&all[0], &labels)), dynamic).await;
+    assert_eq!(origin(&vigie.get("/").await), "app-0");
+    engine.die("app-0");
+    vigie.until("nobody is there", |response| response.status == 503).await;
+    assert_eq!(vigie.get("/labels").await.status, 404);
+    engine.run("app-0", Container::of(&all[0], &labels));
+    vigie.until("it is back", |response| response.status == 200).await;
 }
 
 /// What is known of a server outlives the coming and going of others.
@@ -273,15 +312,14 @@ async fn without_watch_only_a_signal_asks_again() {
 /// An event's burst is one look, and a health check's own events are none.
 #[tokio::test]
 async fn a_burst_of_events_is_one_look() {
-    let all = origins(1).await;
+    let all = origins(2).await;
     let (vigie, engine) = start(|engine| engine.put("app-0", Container::of(&all[0], &APP)), "{}").await;
     let listening = eventually(PATIENCE, async || engine.asked("/containers/json") == 2);
     assert!(listening.await, "one look at start, and one with the events");
     for _ in 0..20 {
         engine.run("app-0", Container::of(&all[0], &APP));
     }
-    assert!(eventually(PATIENCE, async || engine.asked("/containers/json") > 2).await);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(engine.asked("/containers/json") <= 4, "{}", engine.asked("/containers/json"));
-    drop(vigie);
+    engine.run("app-1", Container::of(&all[1], &APP));
+    until_servers(&vigie, &[&all[0], &all[1]]).await;
+    assert!(engine.asked("/containers/json") <= 6, "{}", engine.asked("/containers/json"));
 }
