@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use lb_config::StaticConfig;
-use lb_config::dynamic::Config;
+use lb_config::dynamic::{Config, Domain};
 
 use crate::certificate::Validity;
 
@@ -57,12 +57,39 @@ pub(crate) struct Wanted {
     pub(crate) impossible: BTreeMap<String, (String, &'static str)>,
 }
 
+impl Wanted {
+    /// What `who` wants on one certificate, unless that is `known`.
+    fn add(&mut self, who: &str, set: Names, known: &mut BTreeSet<BTreeSet<String>>) {
+        let mut clean = Names::new();
+        for asked in set {
+            let asked = asked.trim_end_matches('.').to_ascii_lowercase();
+            if let Some(why) = impossible(&asked) {
+                self.impossible.insert(asked, (who.to_owned(), why));
+            } else if !clean.contains(&asked) {
+                clean.push(asked);
+            }
+        }
+        if !clean.is_empty() && known.insert(key(&clean)) {
+            self.sets.push(clean);
+        }
+    }
+}
+
+fn names(domain: &Domain) -> Names {
+    std::iter::once(&domain.main).chain(&domain.sans).cloned().collect()
+}
+
 /// The names that the routers of `config` want of `resolver`: `tls.domains`, else the hosts of the rule. Those of the
 /// entry point count for routers without TLS of their own.
 pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> Wanted {
     let defaults = lb_config::Context::from(fixed).default_entry_points;
     let mut wanted = Wanted::default();
     let mut known = BTreeSet::new();
+    let generated =
+        config.tls.default_generated.as_ref().filter(|_| config.tls.default_certificate.is_none());
+    if let Some(generated) = generated.filter(|generated| generated.resolver == resolver) {
+        wanted.add("the default certificate", names(&generated.domain), &mut known);
+    }
     for (name, router) in &config.routers {
         let attached = fixed.entry_points.iter().filter(|entry| match router.entry_points.is_empty() {
             true => defaults.contains(&entry.name),
@@ -73,28 +100,10 @@ pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> W
             if tls.cert_resolver.as_deref() != Some(resolver) {
                 continue;
             }
-            let sets: Vec<Names> = if tls.domains.is_empty() {
-                vec![router.rule.hosts()]
-            } else {
-                let names = |domain: &lb_config::dynamic::Domain| {
-                    std::iter::once(&domain.main).chain(&domain.sans).cloned().collect()
-                };
-                tls.domains.iter().map(names).collect()
-            };
-            for set in sets {
-                let mut clean = Names::new();
-                for asked in set {
-                    let asked = asked.trim_end_matches('.').to_ascii_lowercase();
-                    if let Some(why) = impossible(&asked) {
-                        wanted.impossible.insert(asked, (name.clone(), why));
-                    } else if !clean.contains(&asked) {
-                        clean.push(asked);
-                    }
-                }
-                if !clean.is_empty() && known.insert(key(&clean)) {
-                    wanted.sets.push(clean);
-                }
+            if tls.domains.is_empty() {
+                wanted.add(name, router.rule.hosts(), &mut known);
             }
+            tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), &mut known));
         }
     }
     wanted
@@ -183,12 +192,17 @@ mod tests {
     }
 
     fn wants(routers: &str) -> Wanted {
+        wants_with(routers, "")
+    }
+
+    fn wants_with(routers: &str, more: &str) -> Wanted {
         let fixed = "entryPoints: {web: {address: ':80'}, \
              secure: {address: ':443', http: {tls: {certResolver: le, domains: [{main: E.test, sans: [f.test]}]}}}}\n\
              certificatesResolvers: {le: {acme: {tlsChallenge: {}}}, other: {acme: {tlsChallenge: {}}}}";
         let (fixed, _) = parse_static("vigie.yml", fixed).unwrap();
-        let text =
-            format!("http: {{services: {{s: {{loadBalancer: {{servers: []}}}}}}, routers: {{{routers}}}}}");
+        let text = format!(
+            "http: {{services: {{s: {{loadBalancer: {{servers: []}}}}}}, routers: {{{routers}}}}}\n{more}"
+        );
         let loaded = parse_dynamic("d.yml", &text, "file", &Context::from(&fixed)).unwrap();
         wanted("le", &fixed, &loaded.config)
     }
@@ -229,6 +243,17 @@ mod tests {
             let sets: Vec<_> = found.sets.iter().map(|set| set.join(" ")).collect();
             assert_eq!(sets.join(", "), expected, "{routers}");
         }
+        let generated = |resolver: &str| {
+            let store =
+                format!("{{defaultGeneratedCert: {{resolver: {resolver}, domain: {{main: d.test}}}}}}");
+            wants_with(
+                "a: {rule: 'Host(`a`)', service: s, entryPoints: [web]}",
+                &format!("tls: {{stores: {{default: {store}}}}}"),
+            )
+            .sets
+        };
+        assert_eq!(generated("le"), [["d.test"]]);
+        assert!(generated("other").is_empty());
         let found = wants(&format!("a: {{rule: 'Host(`*.a.test`) || Host(`a.test`)', {own}}}}}"));
         assert_eq!(found.sets, [["a.test"]]);
         assert_eq!(found.impossible["*.a.test"].0, "a@file");

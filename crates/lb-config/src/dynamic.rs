@@ -238,11 +238,19 @@ pub struct KeyPair {
     pub origin: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratedCertificate {
+    pub resolver: String,
+    pub domain: Domain,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tls {
     /// Those of the store `default`.
     pub certificates: Vec<KeyPair>,
     pub default_certificate: Option<KeyPair>,
+    /// Stands in for a default certificate that is not given: one that a resolver orders.
+    pub default_generated: Option<GeneratedCertificate>,
     /// Keyed by `default` or a qualified name. `default` may be absent.
     pub options: BTreeMap<String, TlsOptions>,
     /// `default` is broken and has no last good version: whoever depends on it is not let in at all.

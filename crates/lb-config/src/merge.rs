@@ -29,6 +29,9 @@ pub(crate) fn merge<'a>(configs: impl IntoIterator<Item = (&'a str, &'a Config)>
         if merged.tls.default_certificate.is_none() {
             merged.tls.default_certificate.clone_from(&config.tls.default_certificate);
         }
+        if merged.tls.default_generated.is_none() {
+            merged.tls.default_generated.clone_from(&config.tls.default_generated);
+        }
     }
     merged
 }

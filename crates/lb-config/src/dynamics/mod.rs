@@ -148,10 +148,6 @@ mod tests {
         for (text, key) in [
             ("tcp: {routers: {r: {rule: HostSNI(`*`), service: s}}}", "tcp"),
             ("udp: {services: {s: {loadBalancer: {servers: []}}}}", "udp"),
-            (
-                "tls: {stores: {default: {defaultGeneratedCert: {resolver: le}}}}",
-                "tls.stores.default.defaultGeneratedCert",
-            ),
         ] {
             let routes = "http: {routers: {r: {rule: Path(`/`), service: s}}, services: {s: {loadBalancer: {servers: []}}}}";
             let loaded = load(&format!("{routes}\n{text}"));

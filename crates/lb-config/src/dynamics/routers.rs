@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lb_core::route::Rule;
 
 use super::Draft;
-use crate::decode::{Block, Enabled, Field};
+use crate::decode::{Block, Enabled, Field, Text};
 use crate::dynamic::{Domain, Observability, Router, RouterTls};
 use crate::problem::{Kind, quoted};
 use crate::suggest;
@@ -76,15 +76,22 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// A resolver that is named must exist.
+    pub(super) fn know_resolver(&self, name: &Text<'a>) {
+        if let Some(known) = &self.context.cert_resolvers
+            && !known.contains(name.value)
+        {
+            let hint = suggest::hint(name.value, "resolvers", known.iter().map(String::as_str));
+            let message = format!("no certificate resolver is called {}", quoted(name.value));
+            name.field.report.tolerated(name.start(), &name.field.path(), message, Some(hint));
+        }
+    }
+
     /// Without its resolver a router serves the certificates that are there, as Traefik does.
     fn resolver(&self, field: &Field<'a>, tls: &RouterTls) {
-        let name = tls.cert_resolver.as_deref().unwrap_or_default();
         let tolerated = |message, hint| field.report.tolerated(field.at(), &field.path(), message, hint);
-        if let Some(known) = &self.context.cert_resolvers
-            && !known.contains(name)
-        {
-            let hint = suggest::hint(name, "resolvers", known.iter().map(String::as_str));
-            tolerated(format!("no certificate resolver is called {}", quoted(name)), Some(hint));
+        if let Some(text) = field.text() {
+            self.know_resolver(&text);
         }
         let names = tls.domains.iter().flat_map(|domain| std::iter::once(&domain.main).chain(&domain.sans));
         for name in names.filter(|name| name.starts_with("*.")) {
@@ -170,14 +177,16 @@ pub(crate) fn router_tls<'a>(field: &Field<'a>) -> Option<(RouterTls, TlsFields<
 }
 
 fn domains(field: &Field<'_>) -> Vec<Domain> {
-    let read = |block: Block<'_>| {
-        let main = block.require("main", "write `main: example.com`").and_then(|field| field.string());
-        let sans = block.take("sans").map(|field| field.texts()).unwrap_or_default();
-        let sans = sans.iter().map(|text| text.value.to_owned()).collect();
-        block.finish();
-        main.map(|main| Domain { main, sans })
-    };
-    field.list().iter().filter_map(Field::object).filter_map(read).collect()
+    field.list().iter().filter_map(Field::object).filter_map(domain).collect()
+}
+
+/// `main` and `sans`.
+pub(super) fn domain(block: Block<'_>) -> Option<Domain> {
+    let main = block.require("main", "write `main: example.com`").and_then(|field| field.string());
+    let sans = block.take("sans").map(|field| field.texts()).unwrap_or_default();
+    let sans = sans.iter().map(|text| text.value.to_owned()).collect();
+    block.finish();
+    main.map(|main| Domain { main, sans })
 }
 
 fn observability(field: &Field<'_>) -> Option<Observability> {

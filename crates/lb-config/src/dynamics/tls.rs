@@ -1,8 +1,9 @@
 //! The `tls` section: certificates, stores, options.
 
 use super::Draft;
+use super::routers::domain;
 use crate::decode::{Block, Field, Text};
-use crate::dynamic::{ClientAuth, ClientAuthType, KeyPair, TlsOptions, TlsVersion};
+use crate::dynamic::{ClientAuth, ClientAuthType, GeneratedCertificate, KeyPair, TlsOptions, TlsVersion};
 use crate::pem::{self, INLINE};
 use crate::problem::{Kind, quoted};
 use crate::quarantine::DEFAULT_CERTIFICATE;
@@ -132,8 +133,31 @@ impl<'a> Draft<'a> {
                 certificate.warn_at_key("another file defined the default certificate".to_owned(), None);
             }
         }
-        block.lacking(&["defaultGeneratedCert"]);
+        if let Some(generated) = block.take("defaultGeneratedCert") {
+            let read = self.generated_certificate(&generated);
+            if name == "default" && self.config.tls.default_generated.is_none() {
+                self.config.tls.default_generated = read;
+            }
+        }
         block.finish();
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// A default certificate that a resolver orders. What is wrong with it costs nothing else.
+    fn generated_certificate(&self, field: &Field<'a>) -> Option<GeneratedCertificate> {
+        let block = field.block()?;
+        let resolver = block.take_word("resolver").and_then(|field| field.text());
+        let domain = block.take("domain").and_then(|field| field.object()).and_then(domain);
+        block.finish();
+        let (Some(resolver), Some(domain)) = (resolver, domain) else {
+            let hint = "write `resolver: NAME` and `domain: {main: example.com}`".to_owned();
+            let message = "the certificate needs a resolver and a domain".to_owned();
+            field.report.tolerated(field.at(), &field.path(), message, Some(hint));
+            return None;
+        };
+        self.know_resolver(&resolver);
+        Some(GeneratedCertificate { resolver: resolver.value.to_owned(), domain })
     }
 }
 
@@ -406,10 +430,20 @@ mod tests {
     fn only_the_default_store_counts() {
         let found = problems("tls: {stores: {default: {}, other: {}}}");
         assert_eq!(found, ["~tls.stores.other: the store `other` is never used"]);
-        let found = problems("tls: {stores: {default: {defaultGeneratedCert: {resolver: le}}}}");
+    }
+
+    #[test]
+    fn a_default_certificate_may_be_ordered() {
+        let text =
+            |generated: &str| format!("tls: {{stores: {{default: {{defaultGeneratedCert: {generated}}}}}}}");
+        let loaded = load(&text("{resolver: le, domain: {main: a.test, sans: [b.test]}}"));
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        let generated = loaded.config.tls.default_generated.unwrap();
+        assert_eq!((generated.resolver.as_str(), generated.domain.main.as_str()), ("le", "a.test"));
+        let found = problems(&text("{resolver: le}"));
         assert_eq!(
             found,
-            ["tls.stores.default.defaultGeneratedCert: `defaultGeneratedCert` is not supported yet"]
+            ["tls.stores.default.defaultGeneratedCert: the certificate needs a resolver and a domain"]
         );
     }
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
-use lb_config::dynamic::{KeyPair, Tls};
+use lb_config::dynamic::{GeneratedCertificate, KeyPair, Tls};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
@@ -185,6 +185,7 @@ pub(super) struct Certificates {
     wildcard: HashMap<String, Candidates>,
     by_address: HashMap<IpAddr, Candidates>,
     default: Option<Arc<Certificate>>,
+    default_generated: Option<GeneratedCertificate>,
 }
 
 #[derive(Clone, Debug)]
@@ -200,6 +201,7 @@ impl Certificates {
         if let Some(previous) = previous
             && previous.loaded.iter().map(|loaded| &loaded.pair).eq(&tls.certificates)
             && previous.default_loaded.as_ref().map(|loaded| &loaded.pair) == tls.default_certificate.as_ref()
+            && previous.default_generated == tls.default_generated
         {
             return Arc::clone(previous);
         }
@@ -219,8 +221,17 @@ impl Certificates {
         let default_loaded = tls.default_certificate.as_ref().map(load);
         let configured_default =
             default_loaded.as_ref().and_then(|loaded| loaded.outcome.as_ref().ok()).map(Arc::clone);
+        // One that was ordered is among the others, as soon as it is there.
+        let generated = tls.default_generated.as_ref().and_then(|wanted| {
+            let main = wanted.domain.main.to_ascii_lowercase();
+            let all = || std::iter::once(&main).chain(&wanted.domain.sans);
+            let mut usable = loaded.iter().filter_map(|loaded| loaded.outcome.as_ref().ok());
+            let covers = |names: &[String]| all().all(|name| names.contains(&name.to_ascii_lowercase()));
+            usable.rfind(|certificate| covers(&certificate.names)).map(Arc::clone)
+        });
         let mut certificates = Self {
-            default: configured_default.or_else(self_signed),
+            default: configured_default.or(generated).or_else(self_signed),
+            default_generated: tls.default_generated.clone(),
             exact: HashMap::new(),
             wildcard: HashMap::new(),
             by_address: HashMap::new(),
@@ -305,7 +316,9 @@ impl Certificates {
     /// All certificates in use, the default one included.
     pub(super) fn infos(&self) -> Vec<CertInfo> {
         let listed = self.loaded.iter().filter_map(|loaded| loaded.outcome.as_ref().ok());
-        listed.chain(&self.default).map(|certificate| certificate.info.clone()).collect()
+        // One that was ordered as the default one is listed already.
+        let default = self.default.iter().filter(|own| !listed.clone().any(|other| Arc::ptr_eq(own, other)));
+        listed.clone().chain(default).map(|certificate| certificate.info.clone()).collect()
     }
 }
 
@@ -352,6 +365,8 @@ fn self_signed() -> Option<Arc<Certificate>> {
 
 #[cfg(test)]
 mod tests {
+    use lb_config::dynamic::Domain;
+
     use super::super::testing::{self, Key, pair};
     use super::*;
 
@@ -467,6 +482,22 @@ mod tests {
         assert_eq!(failures.len(), 5);
         assert_eq!(chosen(&certificates, "a.test", BOTH), Some(4));
         assert_eq!(certificates.infos().last().unwrap().cn, "VIGIE DEFAULT CERT");
+    }
+
+    #[test]
+    fn a_default_certificate_that_is_ordered_is_shown_once_it_is_there() {
+        let domain = Domain { main: "D.test".to_owned(), sans: vec!["e.test".to_owned()] };
+        let default_generated = Some(GeneratedCertificate { resolver: "le".to_owned(), domain });
+        let mut tls = Tls { default_generated, ..tls(vec![pair(&["d.test"], Key::Ecdsa)]) };
+        let shown = |certificates: &Certificates| certificates.default.as_ref().unwrap().info.clone();
+        let before = Certificates::build(&tls, None);
+        assert_eq!(shown(&before).cn, "VIGIE DEFAULT CERT", "not all names");
+        tls.certificates.push(pair(&["d.test", "e.test"], Key::Ecdsa));
+        let after = Certificates::build(&tls, Some(&before));
+        assert_eq!(shown(&after).sans, "d.test,e.test");
+        assert_eq!(after.infos().len(), 2, "told once");
+        tls.default_certificate = Some(pair(&["own.test"], Key::Ecdsa));
+        assert_eq!(shown(&Certificates::build(&tls, Some(&after))).sans, "own.test");
     }
 
     #[test]
