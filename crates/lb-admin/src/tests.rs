@@ -253,7 +253,9 @@ fn services_of_services_have_traefiks_shape() {
          down: {loadBalancer: {servers: [], healthCheck: {path: /}}}, \
          w: {weighted: {services: [{name: a, weight: 3}, {name: down@file}, {name: v}], sticky: {cookie: {name: c}}, \
          healthCheck: {}}}, v: {weighted: {services: [{name: down}], healthCheck: {}}}, \
-         h: {highestRandomWeight: {services: [{name: a}]}}}, \
+         h: {highestRandomWeight: {services: [{name: a}]}}, \
+         m: {mirroring: {service: a, mirrors: [{name: h, percent: 50}, {name: a, percent: 0}]}}, \
+         f: {failover: {service: a, fallback: down, errors: {status: ['500-504']}}}}, \
          routers: {r: {rule: Path(`/`), service: w, entryPoints: [web]}}}",
     );
     assert_eq!(
@@ -274,7 +276,20 @@ fn services_of_services_have_traefiks_shape() {
             "provider": "file", "type": "highestrandomweight", "childStatus": {"a@file": "UP"},
         })
     );
-    assert_eq!(api("/api/overview", &view).pointer("/http/services/total"), Some(&json!(10)));
+    assert_eq!(
+        api("/api/http/services/f@file", &view),
+        json!({
+            "failover": {"service": "a", "fallback": "down", "errors": {"maxRequestBodyBytes": -1, "status": ["500-504"]}},
+            "status": "enabled", "name": "f@file", "provider": "file", "type": "failover",
+            "childStatus": {"a@file": "UP", "down@file": "DOWN"},
+        })
+    );
+    assert_eq!(api("/api/overview", &view).pointer("/http/services/total"), Some(&json!(12)));
+    assert_eq!(
+        api("/api/http/services/m@file", &view)["mirroring"],
+        json!({"service": "a", "mirrorBody": true, "maxBodySize": -1,
+               "mirrors": [{"name": "h", "percent": 50}, {"name": "a"}]})
+    );
     assert!(api("/api/rawdata", &view).pointer("/services/w@file/weighted").is_some());
 }
 

@@ -16,6 +16,38 @@ pub enum CompositeKind {
     Weighted { services: Vec<WeightedChild>, sticky: Option<StickyCookie> },
     /// The same client gets the same child while that is there.
     HighestRandomWeight { services: Vec<WeightedChild> },
+    /// The second one answers where the first is down, or has no good answer.
+    Failover { service: ServiceRef, fallback: ServiceRef, errors: Option<FailoverErrors> },
+    /// One answers, others get copies.
+    Mirroring(Mirroring),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirroring {
+    pub service: ServiceRef,
+    pub mirrors: Vec<Mirror>,
+    /// Copies have the body.
+    pub mirror_body: bool,
+    /// Requests with longer bodies have no copies; `None`: the user sets no limit.
+    pub max_body_size: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub service: ServiceRef,
+    /// Of the requests, 0 to 100.
+    pub percent: u8,
+}
+
+/// Answers of the first service that count as none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverErrors {
+    /// As ranges; never empty.
+    pub status: Vec<(u16, u16)>,
+    /// As written, for the API.
+    pub status_text: Vec<String>,
+    /// Longer bodies are refused; `None`: they are not kept, so such a request has no second service.
+    pub max_request_body_bytes: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,15 +73,25 @@ impl Composite {
             CompositeKind::Weighted { services, .. } | CompositeKind::HighestRandomWeight { services } => {
                 services.iter().any(|child| child.weight > 0 && up(&child.service.name))
             }
+            CompositeKind::Failover { service, fallback, .. } => up(&service.name) || up(&fallback.name),
+            CompositeKind::Mirroring(mirroring) => up(&mirroring.service.name),
         }
     }
 
     /// Every service that it names, in the order of the file.
     pub fn children(&self) -> impl Iterator<Item = &ServiceRef> {
-        match &self.kind {
+        let (weighted, pair, mirrors) = match &self.kind {
             CompositeKind::Weighted { services, .. } | CompositeKind::HighestRandomWeight { services } => {
-                services.iter().map(|child| &child.service)
+                (&services[..], [None, None], &[][..])
             }
-        }
+            CompositeKind::Failover { service, fallback, .. } => {
+                (&[][..], [Some(service), Some(fallback)], &[][..])
+            }
+            CompositeKind::Mirroring(Mirroring { service, mirrors, .. }) => {
+                (&[][..], [Some(service), None], &mirrors[..])
+            }
+        };
+        let weighted = weighted.iter().map(|child| &child.service);
+        weighted.chain(pair.into_iter().flatten()).chain(mirrors.iter().map(|mirror| &mirror.service))
     }
 }

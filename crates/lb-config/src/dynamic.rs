@@ -133,7 +133,9 @@ pub enum Scheme {
     H2c,
 }
 
-pub use crate::composite::{Composite, CompositeKind, ServiceRef, WeightedChild};
+pub use crate::composite::{
+    Composite, CompositeKind, FailoverErrors, Mirror, Mirroring, ServiceRef, WeightedChild,
+};
 pub use lb_core::balance::{SlowStart, Strategy};
 pub use lb_core::health::OutlierSettings as OutlierDetection;
 pub use lb_core::retry::Settings as RetryBudget;

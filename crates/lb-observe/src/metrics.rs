@@ -112,6 +112,8 @@ struct Inner {
     upstream_errors: Events,
     retries: Events,
     retries_refused: Events,
+    failovers: Events,
+    mirrors_dropped: Events,
     queue_refused: Events,
     queues: Mutex<FxHashMap<LabelId, i64>>,
     ejections: Events,
@@ -156,6 +158,8 @@ impl Metrics {
             upstream_errors: Events::default(),
             retries: Events::default(),
             retries_refused: Events::default(),
+            failovers: Events::default(),
+            mirrors_dropped: Events::default(),
             queue_refused: Events::default(),
             queues: Mutex::default(),
             ejections: Events::default(),
@@ -243,6 +247,16 @@ impl Metrics {
     /// An attempt after the first that the retry budget did not allow.
     pub fn retry_refused(&self, service: LabelId) {
         self.inner.retries_refused.count(service, "");
+    }
+
+    /// A failover service turns to its fallback; `reason` is `health` or `status`.
+    pub fn failed_over(&self, service: LabelId, reason: &'static str) {
+        self.inner.failovers.count(service, reason);
+    }
+
+    /// A request has no copy for mirrors: too many are in progress.
+    pub fn mirror_dropped(&self, service: LabelId) {
+        self.inner.mirrors_dropped.count(service, "");
     }
 
     /// Makes the queue of a service visible while it is empty.

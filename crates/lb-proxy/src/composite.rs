@@ -5,15 +5,17 @@
 
 use std::sync::Arc;
 
-use lb_config::dynamic::StickyCookie;
-use lb_core::balance::{Children, Choice, CookieMatch};
+use lb_config::dynamic::{FailoverErrors, StickyCookie};
+use lb_core::balance::{Children, Choice, CookieMatch, Mirrored, is_mirrored};
 use lb_core::sticky;
 use lb_observe::metrics::LabelId;
 use smallvec::SmallVec;
 
 use crate::exchange::Exchange;
 use crate::http::cookie::set_cookie;
+use crate::http::mirror::Copy;
 use crate::snapshot::Service;
+use crate::worker::Worker;
 
 /// A service that others answer for.
 pub(crate) struct Composite {
@@ -27,11 +29,37 @@ pub(crate) struct Composite {
     pub(crate) ways: usize,
     /// Seconds after which a client may hope for a child when none is up.
     pub(crate) retry_after: u64,
+    /// Bytes of a request's body that something here or below may want a second time.
+    pub(crate) keeps: usize,
 }
 
 pub(crate) enum Kind {
     /// `weighted` and `highestRandomWeight`.
-    Spread { children: Box<[Child]>, choice: Children, sticky: Option<StickyCookie> },
+    Spread {
+        children: Box<[Child]>,
+        choice: Children,
+        sticky: Option<StickyCookie>,
+    },
+    Failover(Failover),
+    Mirroring(Mirroring),
+}
+
+pub(crate) struct Mirroring {
+    pub(crate) main: Node,
+    /// With their percents.
+    pub(crate) mirrors: Box<[(Node, u8)]>,
+    /// Copies have the body, up to so many bytes if the user says so.
+    pub(crate) body: bool,
+    pub(crate) most: Option<usize>,
+    pub(crate) requests: Mirrored,
+}
+
+pub(crate) struct Failover {
+    pub(crate) main: Node,
+    /// The main one has a health check, so that it can be seen to be down.
+    pub(crate) main_probed: bool,
+    pub(crate) fallback: Node,
+    pub(crate) errors: Option<FailoverErrors>,
 }
 
 pub(crate) struct Child {
@@ -58,6 +86,19 @@ pub(crate) struct Composed {
     tried: Vec<(Arc<Service>, SmallVec<[usize; 4]>)>,
     /// `Set-Cookie` fields that the answer is to have.
     pub(crate) cookies: Vec<String>,
+    /// What mirrors are to get once the client has its answer.
+    pub(crate) copies: Vec<Copy>,
+}
+
+/// Where the way of a request leads.
+pub(crate) enum Way<'r> {
+    Service(&'r Arc<Service>),
+    /// Its first service is up, and its answer is to be looked at.
+    Failover(&'r Composite, &'r Failover),
+    /// Mirrors are to have a copy; with the number of the request.
+    Mirroring(&'r Arc<Composite>, &'r Mirroring, u64),
+    /// Nothing is up below this one.
+    Nobody(&'r Composite),
 }
 
 impl Node {
@@ -81,41 +122,99 @@ impl Node {
                     let mut of_use = children.iter().filter(|child| child.weight > 0);
                     of_use.all(|child| child.node.is_spent(tried_of))
                 }
+                Kind::Failover(Failover { main, fallback, .. }) => {
+                    main.is_spent(tried_of) && fallback.is_spent(tried_of)
+                }
+                Kind::Mirroring(mirroring) => mirroring.main.is_spent(tried_of),
             },
         }
     }
 }
 
+/// Bytes of a body that are kept where the configuration does not say; chosen as for `retry`.
+const KEPT: usize = 2 * 1024 * 1024;
+
 impl Kind {
+    /// Bytes of a request's body that it may want a second time.
+    pub(crate) fn keeps(&self) -> usize {
+        match self {
+            Self::Failover(Failover { errors: Some(errors), .. }) => {
+                errors.max_request_body_bytes.unwrap_or(KEPT)
+            }
+            Self::Mirroring(mirroring) if mirroring.body => mirroring.most.unwrap_or(KEPT),
+            Self::Failover(_) | Self::Spread { .. } | Self::Mirroring(_) => 0,
+        }
+    }
+
     fn is_up(&self) -> bool {
         match self {
             Self::Spread { children, .. } => {
                 children.iter().any(|child| child.weight > 0 && child.node.is_up())
             }
+            Self::Failover(Failover { main, fallback, .. }) => main.is_up() || fallback.is_up(),
+            Self::Mirroring(mirroring) => mirroring.main.is_up(),
         }
     }
 }
 
+impl Mirroring {
+    /// The mirrors that get this request, by their place.
+    pub(crate) fn selected(&self, number: u64) -> impl Iterator<Item = usize> {
+        let mirrors = self.mirrors.iter().enumerate();
+        mirrors.filter(move |(_, (_, percent))| is_mirrored(number, *percent)).map(|(place, _)| place)
+    }
+}
+
+impl Failover {
+    fn tries_main(&self) -> bool {
+        !self.main_probed || self.main.is_up()
+    }
+}
+
 impl Composite {
-    /// The load balancer for the next try of a request; `None`: nothing that it could be is up.
-    pub(crate) fn resolve<'r>(
-        &'r self,
-        x: &mut Exchange,
-        random: impl Fn() -> u64,
-    ) -> Option<&'r Arc<Service>> {
-        let mut at = self;
-        let service = loop {
-            match at.step(x, random())? {
-                Node::Service(service) => break service,
-                Node::Composite(composite) => at = composite,
+    /// Where the next try of a request for this composite leads.
+    pub(crate) fn way<'r>(self: &'r Arc<Self>, x: &mut Exchange, worker: &Worker) -> Way<'r> {
+        self.way_from(self, x, worker)
+    }
+
+    /// The same from a node below.
+    pub(crate) fn way_through<'r>(&'r self, node: &'r Node, x: &mut Exchange, worker: &Worker) -> Way<'r> {
+        match node {
+            Node::Service(service) => {
+                self.enter(x, service);
+                Way::Service(service)
             }
-        };
-        self.enter(x, service);
-        Some(service)
+            Node::Composite(composite) => self.way_from(composite, x, worker),
+        }
+    }
+
+    fn way_from<'r>(&'r self, mut at: &'r Arc<Self>, x: &mut Exchange, worker: &Worker) -> Way<'r> {
+        loop {
+            if let Kind::Failover(failover) = &at.kind
+                && failover.errors.is_some()
+                && failover.tries_main()
+            {
+                return Way::Failover(at, failover);
+            }
+            if let Kind::Mirroring(mirroring) = &at.kind {
+                let number = mirroring.requests.next();
+                if mirroring.selected(number).next().is_some() {
+                    return Way::Mirroring(at, mirroring, number);
+                }
+            }
+            match at.step(x, worker) {
+                None => return Way::Nobody(at),
+                Some(Node::Composite(composite)) => at = composite,
+                Some(Node::Service(service)) => {
+                    self.enter(x, service);
+                    return Way::Service(service);
+                }
+            }
+        }
     }
 
     /// The child that is to go on with a request.
-    fn step<'r>(&'r self, x: &mut Exchange, random: u64) -> Option<&'r Node> {
+    fn step<'r>(&'r self, x: &mut Exchange, worker: &Worker) -> Option<&'r Node> {
         let composed = x.composed.get_or_insert_default();
         match &self.kind {
             Kind::Spread { children, choice, sticky } => {
@@ -129,7 +228,7 @@ impl Composite {
                 let (index, matched) = choice.choose(&Choice {
                     client: x.peer.ip,
                     sticky: value,
-                    random,
+                    random: worker.random(),
                     up: &|index| !self.health_check || children[index].node.is_up(),
                     spent: &spent,
                 })?;
@@ -141,7 +240,25 @@ impl Composite {
                 }
                 Some(node)
             }
+            Kind::Mirroring(mirroring) => Some(&mirroring.main),
+            Kind::Failover(failover) if failover.tries_main() => Some(&failover.main),
+            Kind::Failover(failover) => self.has_fallback(failover).then(|| {
+                worker.metrics.failed_over(self.label, "health");
+                &failover.fallback
+            }),
         }
+    }
+
+    pub(crate) fn mirrors(&self) -> &[(Node, u8)] {
+        match &self.kind {
+            Kind::Mirroring(mirroring) => &mirroring.mirrors,
+            Kind::Spread { .. } | Kind::Failover(_) => &[],
+        }
+    }
+
+    /// Whether the second service of this failover may be asked.
+    pub(crate) fn has_fallback(&self, failover: &Failover) -> bool {
+        !self.health_check || failover.fallback.is_up()
     }
 
     /// Notes that `service` is asked next, and which of its servers were asked before.

@@ -356,7 +356,7 @@ impl Seed {
         }
         worker.drain();
         let began = tokio::time::Instant::now();
-        while worker.waits_after(began.elapsed()) {
+        while worker.waits_after(began.elapsed()) || worker.mirrors.wait_after(began.elapsed()) {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         if worker.connections() > 0 {

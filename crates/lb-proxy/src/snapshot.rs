@@ -122,7 +122,7 @@ pub(crate) struct Queue {
 impl Snapshot {
     /// Every metric label this snapshot counts under.
     pub(crate) fn labels(&self) -> HashSet<LabelId> {
-        let mut labels = HashSet::new();
+        let mut labels: HashSet<_> = self.composites.values().map(|composite| composite.label).collect();
         for entry in &self.entry_points {
             for route in entry.plain.routes().iter().chain(entry.secure.routes()) {
                 labels.extend([route.value.label, route.value.service]);

@@ -22,6 +22,7 @@ use crate::buffers::Buffers;
 use crate::entrypoint::balancer::Balancer;
 use crate::exchange::Exchange;
 use crate::http::forwarded::Peer;
+use crate::http::mirror::Mirrors;
 use crate::lasting::Lasting;
 use crate::snapshot::{Internal, Queue, Service, Snapshot};
 use crate::upstream::Endpoint;
@@ -72,6 +73,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) pools: Pools,
     pub(crate) lasting: Lasting,
+    pub(crate) mirrors: Mirrors,
     pub(crate) metrics: Metrics,
     pub(crate) shard: Arc<Shard>,
     pub(crate) access_log: Option<access_log::Shard>,
@@ -125,6 +127,7 @@ impl Worker {
             buffers: Rc::default(),
             pools: Pools::default(),
             lasting: Lasting::default(),
+            mirrors: Mirrors::default(),
             metrics: metrics.clone(),
             shard: metrics.shard(index),
             access_log,

@@ -1,5 +1,7 @@
 //! Services made of other services.
 
+mod failover;
+mod mirroring;
 mod weighted;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Services made of others, in Traefik's shape; and, beyond it, which of their children are up.
 
-use lb_config::dynamic::{Composite, CompositeKind, WeightedChild};
+use lb_config::dynamic::{Composite, CompositeKind, Mirror, Mirroring, WeightedChild};
 use serde_json::{Map, Value, json};
 
 use super::object::Object;
@@ -21,8 +21,31 @@ pub(super) fn body(composite: &Composite) -> (&'static str, Value) {
         CompositeKind::HighestRandomWeight { services } => {
             ("highestRandomWeight", Object::new().set("services", children(services)))
         }
+        CompositeKind::Failover { service, fallback, errors } => {
+            let errors = errors.as_ref().map(|errors| {
+                json!({"maxRequestBodyBytes": limit(errors.max_request_body_bytes), "status": errors.status_text})
+            });
+            let object = Object::new().set("service", &*service.written).set("fallback", &*fallback.written);
+            ("failover", object.some("errors", errors))
+        }
+        CompositeKind::Mirroring(Mirroring { service, mirrors, mirror_body, max_body_size }) => {
+            let mirror = |mirror: &Mirror| {
+                Object::new().set("name", &*mirror.service.written).number("percent", mirror.percent).build()
+            };
+            let object = Object::new()
+                .set("service", &*service.written)
+                .set("mirrorBody", *mirror_body)
+                .set("maxBodySize", limit(*max_body_size));
+            let mirrors: Vec<_> = mirrors.iter().map(mirror).collect();
+            ("mirroring", object.some("mirrors", Some(mirrors).filter(|mirrors| !mirrors.is_empty())))
+        }
     };
     (key, object.some("healthCheck", composite.health_check.then(|| json!({}))).build())
+}
+
+/// Bytes; -1 is none.
+fn limit(bytes: Option<usize>) -> i64 {
+    bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 /// `UP` or `DOWN` for each child, whether or not anybody minds.

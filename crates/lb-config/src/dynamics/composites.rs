@@ -2,12 +2,15 @@
 
 use super::services::weight;
 use super::{Draft, sticky};
-use crate::composite::{Composite, CompositeKind, ServiceRef, WeightedChild};
+use crate::composite::{
+    Composite, CompositeKind, FailoverErrors, Mirror, Mirroring, ServiceRef, WeightedChild,
+};
 use crate::decode::{Block, Enabled, Field};
+use crate::net::status_ranges;
 use crate::problem::{Kind, quoted};
 
 /// The kinds, as they are written.
-pub(super) const COMPOSITES: [&str; 2] = ["weighted", "highestRandomWeight"];
+pub(super) const COMPOSITES: [&str; 4] = ["weighted", "highestRandomWeight", "failover", "mirroring"];
 
 impl<'a> Draft<'a> {
     /// Reads the block of one of [`COMPOSITES`] of the service `name`.
@@ -19,11 +22,42 @@ impl<'a> Draft<'a> {
                 let sticky = block.take("sticky").and_then(|field| sticky::read(&field, name));
                 CompositeKind::Weighted { services, sticky }
             }
+            "failover" => {
+                let errors = block.take("errors").and_then(|field| failover_errors(&field));
+                let service = self.child(name, block, "service", health_check || errors.is_none());
+                let fallback = self.child(name, block, "fallback", health_check);
+                CompositeKind::Failover { service: service?, fallback: fallback?, errors }
+            }
+            "mirroring" => CompositeKind::Mirroring(self.mirroring(name, block, health_check)?),
             _ => CompositeKind::HighestRandomWeight {
                 services: self.weighted_children(name, block, health_check),
             },
         };
         Some(Composite { kind, health_check })
+    }
+
+    fn mirroring(&mut self, name: &str, block: &Block<'a>, probed: bool) -> Option<Mirroring> {
+        let service = self.child(name, block, "service", probed);
+        let mirror_body = block.take("mirrorBody").and_then(|field| field.boolean()).unwrap_or(true);
+        let max_body_size = block.take("maxBodySize").and_then(|field| limit(&field)).flatten();
+        let mut mirrors = Vec::new();
+        for field in block.take("mirrors").map(|field| field.list()).unwrap_or_default() {
+            let Some(mirror) = field.object() else { continue };
+            let service = self.child(name, &mirror, "name", false);
+            // Absent as in Traefik, where it is easily forgotten.
+            let percent = mirror.take("percent");
+            if percent.is_none() {
+                mirror.warn(
+                    "without `percent` the mirror gets nothing".to_owned(),
+                    Some("write how many of 100 requests it is to get".to_owned()),
+                );
+            }
+            let percent = percent.map_or(Some(0), |field| field.u16(0, 100));
+            let percent = percent.and_then(|percent| u8::try_from(percent).ok());
+            mirrors.extend(service.zip(percent).map(|(service, percent)| Mirror { service, percent }));
+            mirror.finish();
+        }
+        Some(Mirroring { service: service?, mirrors, mirror_body, max_body_size })
     }
 
     fn weighted_children(&mut self, name: &str, block: &Block<'a>, probed: bool) -> Vec<WeightedChild> {
@@ -61,6 +95,23 @@ impl<'a> Draft<'a> {
         }
         Some(ServiceRef { name: service, written })
     }
+}
+
+/// Without a status there is nothing that it could be for.
+fn failover_errors(field: &Field<'_>) -> Option<FailoverErrors> {
+    let block = field.block()?;
+    let status = block.take("status");
+    let status_text = status.iter().flat_map(|field| field.texts()).map(|text| text.string()).collect();
+    let status = status.map(|field| status_ranges(&field)).unwrap_or_default();
+    let most = block.take("maxRequestBodyBytes").and_then(|field| limit(&field)).flatten();
+    block.finish();
+    (!status.is_empty()).then_some(FailoverErrors { status, status_text, max_request_body_bytes: most })
+}
+
+/// Bytes; -1 is no limit of the user's.
+fn limit(field: &Field<'_>) -> Option<Option<usize>> {
+    let bytes = field.integer(-1..=i64::MAX)?;
+    Some(usize::try_from(bytes).ok())
 }
 
 /// `healthCheck` of a composite has no keys (reference 2.9).
@@ -158,7 +209,7 @@ mod tests {
                  x: {{{kind}: {{services: [{{name: h}}, {{name: {child}}}], healthCheck: {{}}}}}}"
             ))
         };
-        for kind in COMPOSITES {
+        for kind in ["weighted", "highestRandomWeight"] {
             assert_eq!(parent(kind, "w"), [""; 0]);
             for child in ["a", "v"] {
                 let expected = format!("x.{kind}.services[1].name: `{child}` has no health check");
@@ -172,6 +223,91 @@ mod tests {
                 "cannot register a as updater for x@file: healthCheck not enabled in config for this WRR service"
             ]
         );
+    }
+
+    #[test]
+    fn failover() {
+        let errors = |keys: &str| {
+            let loaded = load(&services(&format!("x: {{failover: {{service: h, fallback: a{keys}}}}}")));
+            assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+            match &loaded.config.composites["x@file"].kind {
+                CompositeKind::Failover { service, fallback, errors } => {
+                    assert_eq!((&*service.name, &*fallback.written), ("h@file", "a"));
+                    errors.clone().map(|errors| (errors.status, errors.max_request_body_bytes))
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(errors(""), None);
+        assert_eq!(errors(", errors: {maxRequestBodyBytes: 5}"), None);
+        assert_eq!(
+            errors(", errors: {status: ['500-504', 429]}"),
+            Some((vec![(500, 504), (429, 429)], None))
+        );
+        let limited = ", errors: {status: '502', maxRequestBodyBytes: 0}";
+        assert_eq!(errors(limited), Some((vec![(502, 502)], Some(0))));
+        assert_eq!(errors(&limited.replace(": 0", ": -1")), Some((vec![(502, 502)], None)));
+        for (keys, expected) in [
+            ("service: a, fallback: h", "x.failover.service: `a` has no health check"),
+            ("service: h, fallback: a, healthCheck: {}", "x.failover.fallback: `a` has no health check"),
+            ("service: a, errors: {status: 500}", "x.failover: `fallback` is missing"),
+            ("fallback: a", "x.failover: `service` is missing"),
+            (
+                "service: h, fallback: a, errors: {}",
+                "x.failover.errors: cannot be a standalone element: `{}` is empty",
+            ),
+            (
+                "service: h, fallback: a, errors: {status: [500], maxRequestBodyBytes: -2}",
+                "x.failover.errors.maxRequestBodyBytes: -2 is out of range",
+            ),
+        ] {
+            assert_eq!(told(&format!("x: {{failover: {{{keys}}}}}"))[0], expected, "{keys}");
+        }
+        assert_eq!(told("x: {failover: {service: a, fallback: h, errors: {status: 500}}}"), [""; 0]);
+    }
+
+    #[test]
+    fn mirroring() {
+        let loaded = load(&services(
+            "x: {mirroring: {service: h, mirrors: [{name: a, percent: 10}], healthCheck: {}}}, \
+             y: {mirroring: {service: x, mirrorBody: false, maxBodySize: 5}}, \
+             z: {mirroring: {service: a, maxBodySize: -1, mirrors: [{name: h, percent: 100}, {name: y, percent: 0}]}}",
+        ));
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        let read = |name: &str| match &loaded.config.composites[name].kind {
+            CompositeKind::Mirroring(mirroring) => mirroring.clone(),
+            other => panic!("{other:?}"),
+        };
+        let percents = |name| read(name).mirrors.iter().map(|mirror| mirror.percent).collect::<Vec<_>>();
+        assert_eq!((read("x@file").mirror_body, read("x@file").max_body_size), (true, None));
+        assert_eq!((read("y@file").mirror_body, read("y@file").max_body_size), (false, Some(5)));
+        assert_eq!((percents("z@file"), read("z@file").max_body_size), (vec![100, 0], None));
+        let children: Vec<_> = loaded.config.composites["z@file"].children().map(|c| &*c.name).collect();
+        assert_eq!(children, ["a@file", "h@file", "y@file"]);
+        for (keys, expected) in [
+            ("mirrors: [{name: a, percent: 1}]", "x.mirroring: `service` is missing"),
+            (
+                "service: a, mirrors: [{name: h, percent: 101}]",
+                "x.mirroring.mirrors[0].percent: 101 is out of range",
+            ),
+            ("service: a, mirrors: [{percent: 1}]", "x.mirroring.mirrors[0]: `name` is missing"),
+            (
+                "service: a, mirrors: [{name: b, percent: 1}]",
+                "x.mirroring.mirrors[0].name: no service is called `b`",
+            ),
+            ("service: a, healthCheck: {}", "x.mirroring.service: `a` has no health check"),
+            (
+                "service: a, mirrors: [{name: h}]",
+                "~http.services.x.mirroring.mirrors[0]: without `percent` the mirror gets nothing",
+            ),
+            (
+                "service: a, mirrors: [{name: x, percent: 1}]",
+                "x.mirroring.mirrors[0].name: the service contains itself: `x@file > x@file`",
+            ),
+        ] {
+            let told = told(&format!("x: {{mirroring: {{{keys}}}}}"));
+            assert_eq!(told[0].replace("~x", "~http.services.x"), expected, "{keys}");
+        }
     }
 
     #[test]

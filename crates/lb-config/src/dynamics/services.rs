@@ -30,24 +30,19 @@ const STRATEGIES: [(&str, Strategy); 5] = [
     ("leasttime", Strategy::LeastTime),
 ];
 
-/// Kinds of services that combine others and are to come.
-const UNSUPPORTED: [&str; 2] = ["mirroring", "failover"];
-
 impl<'a> Draft<'a> {
     /// A service that combines others takes its own place in the configuration.
     pub(super) fn service(&mut self, name: &str, field: &Field<'a>) -> Option<Service> {
         let block = field.object()?;
         let load_balancer = block.take("loadBalancer");
         let mut kinds = COMPOSITES.map(|kind| (kind, block.take(kind)));
-        let unsupported = UNSUPPORTED.iter().filter(|kind| block.take_unlisted(kind).is_some()).count();
-        let composites = kinds.iter().filter(|(_, field)| field.is_some()).count() + unsupported;
+        let composites = kinds.iter().filter(|(_, field)| field.is_some()).count();
         if usize::from(load_balancer.is_some()) + composites > 1 {
             block.error(
                 "a service can be of one kind only".to_owned(),
                 Some("declare two services and let one refer to the other".to_owned()),
             );
         }
-        block.unsupported(&UNSUPPORTED);
         block.unsupported(&["middlewares"]);
         // A key that does not exist is likely to be the kind, misspelt.
         if load_balancer.is_none() && composites == 0 && block.left_over().is_empty() {
@@ -295,7 +290,6 @@ mod tests {
         for (service, expected) in [
             ("{}", "http.services.x: the service has no kind"),
             ("{loadBalancr: 5}", "http.services.x.loadBalancr: there is no key `loadBalancr` here"),
-            ("{mirroring: {service: a}}", "http.services.x.mirroring: `mirroring` is not supported yet"),
             (
                 "{loadBalancer: {servers: []}, middlewares: [m]}",
                 "http.services.x.middlewares: `middlewares` is not supported yet",

@@ -89,6 +89,8 @@ impl Inner {
             &self.upstream_errors,
             &self.retries,
             &self.retries_refused,
+            &self.failovers,
+            &self.mirrors_dropped,
             &self.queue_refused,
             &self.ejections,
             &self.ejections_overflow,
@@ -150,7 +152,7 @@ fn traefik(inner: &Inner, requests: &Table<Key>, labels: &Snapshot, families: &m
     let settings = &inner.settings;
     let buckets = &settings.buckets;
     if settings.entry_points {
-        let owner = |key: Key| Some((key.entry_point, None));
+        let owner = |key: Key| Some((key.entry_point?, None));
         level(&ENTRY_POINTS, requests, owner, buckets, labels, families);
     }
     if settings.routers {
@@ -313,6 +315,8 @@ fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         (names::RETRIES, &inner.retries),
         (names::SERVICE_RETRIES, &inner.retries),
         (names::RETRIES_REFUSED, &inner.retries_refused),
+        (names::FAILOVERS, &inner.failovers),
+        (names::MIRRORS_DROPPED, &inner.mirrors_dropped),
         (names::QUEUE_REFUSED, &inner.queue_refused),
         (names::EJECTIONS, &inner.ejections),
         (names::EJECTIONS_OVERFLOW, &inner.ejections_overflow),

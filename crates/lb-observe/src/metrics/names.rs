@@ -76,6 +76,10 @@ definitions! {
     UPSTREAM_ERRORS = "lb_upstream_errors_total" ["service", "reason"]
         "Attempts on a server that failed without a usable response.";
     RETRIES = "lb_retries_total" ["service"] "Attempts after the first.";
+    FAILOVERS = "lb_failovers_total" ["service", "reason"]
+        "Requests that a failover service led to its fallback, by why: health or status.";
+    MIRRORS_DROPPED = "lb_mirrors_dropped_total" ["service"]
+        "Requests that a mirroring service did not mirror because too many copies were in progress.";
     RETRIES_REFUSED = "lb_retries_refused_total" ["service"]
         "Attempts after the first that the retry budget did not allow.";
     QUEUE_LENGTH = "lb_queue_length" ["service"] "Requests that wait for a server with room for them.";

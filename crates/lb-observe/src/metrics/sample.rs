@@ -8,7 +8,8 @@ use super::label::LabelId;
 /// One finished request. Nothing in it comes from the client as text: every label stays bounded.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    pub entry_point: LabelId,
+    /// `None`: a copy for a mirror, which no client has sent.
+    pub entry_point: Option<LabelId>,
     /// `None`: no router matched.
     pub router: Option<LabelId>,
     /// The router's service; `None`: no router matched, or it has none that counts.
@@ -86,7 +87,7 @@ impl Method {
 /// What distinguishes two series; everything that the scrape shows is an aggregate over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    pub(super) entry_point: LabelId,
+    pub(super) entry_point: Option<LabelId>,
     pub(super) router: Option<LabelId>,
     pub(super) service: Option<LabelId>,
     pub(super) reached_service: bool,
@@ -135,7 +136,7 @@ impl Hash for Key {
             | (self.method as u64) << 8
             | u64::from(self.reached_service) << 7
             | self.protocol as u64;
-        state.write_u64(LabelId::bits(Some(self.entry_point)) << 32 | LabelId::bits(self.router));
+        state.write_u64(LabelId::bits(self.entry_point) << 32 | LabelId::bits(self.router));
         state.write_u64(LabelId::bits(self.service) << 32 | LabelId::bits(self.server));
         state.write_u64(LabelId::bits(self.tls).rotate_right(24) ^ small);
     }

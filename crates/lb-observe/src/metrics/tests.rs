@@ -20,7 +20,7 @@ fn metrics(settings: Settings) -> (Metrics, Ids) {
 
 fn sample(ids: &Ids) -> Sample {
     Sample {
-        entry_point: ids.entry_point,
+        entry_point: Some(ids.entry_point),
         router: Some(ids.router),
         service: Some(ids.service),
         reached_service: true,

@@ -65,7 +65,7 @@ pub(crate) fn serve(
             tls,
             entry,
             slot,
-            _open: open,
+            _open: Some(open),
             _seat: seat,
         });
         match speaks {

@@ -49,8 +49,8 @@ pub(crate) struct Connection {
     pub(crate) tls: Option<TlsInfo>,
     /// Where its worker finds it, if one task does all that it does: HTTP/1.1.
     pub(crate) slot: Option<Slot>,
-    /// Counts it as open.
-    pub(crate) _open: OpenConnection,
+    /// Counts it as open, if a client did open it.
+    pub(crate) _open: Option<OpenConnection>,
     /// Counts against the limits of the entry point.
     pub(crate) _seat: Option<seats::Seat>,
 }

@@ -1,6 +1,7 @@
 //! Chains with middlewares that have a hand in what is behind them: `retry` runs it again, `errors` replaces its answer,
 //! `forwardAuth` lets nobody get there before somebody else was asked.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use lb_config::dynamic::Retry;
@@ -8,11 +9,11 @@ use lb_http1::{Framing, Head};
 
 use super::authorize::{Refusal, authorize, refuse};
 use super::buffering::buffered;
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Unkept};
 use super::handle::{Passed, Reply, ask, pass, send, unwind};
 use super::local::Local;
 use super::pages;
-use super::replay::{Replay, Unkept};
+use super::replay::Replay;
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::middleware::{ForwardAuth, Middleware};
@@ -20,13 +21,20 @@ use crate::passage::Passage;
 use crate::snapshot::{Route, Service, Target};
 use crate::upstream::failure::{Cause, Failure};
 
-/// Runs a chain whose first such middleware is at `at`, and sends what comes of it.
-pub(super) async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route, at: usize) -> bool {
+/// Runs a chain whose first such middleware is at `at`, if there is one, and sends what comes of it.
+pub(super) async fn run<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    route: &'r Route,
+    at: Option<usize>,
+) -> bool {
     let Passage { worker, connection, framing, patience, renewed, .. } = *p;
     let (x, outcome) = (&mut *p.x, &mut *p.outcome);
     let mut replay = Replay::new(&mut *p.down);
     let mut p = Passage { worker, connection, x, down: &mut replay, framing, patience, outcome, renewed };
-    let mut passed = stage(&mut p, route, 0, at).await;
+    let mut passed = match at {
+        Some(at) => stage(&mut p, route, 0, at).await,
+        None => pass(&mut p, route, 0).await,
+    };
     unwind(p.x, &route.middlewares[..passed.reached]);
     send(&mut p, &mut passed.reply).await
 }
@@ -80,7 +88,7 @@ pub(super) async fn behind<'r, D: Downstream>(
 
 /// Keeps the body, up to `memory` bytes in memory; returns whether it is no longer than `most` bytes.
 pub(super) async fn keep_body<D: Downstream>(
-    p: &mut Passage<'_, '_, Replay<'_, D>>,
+    p: &mut Passage<'_, '_, D>,
     memory: usize,
     most: u64,
 ) -> Result<bool, Unkept> {
@@ -90,7 +98,7 @@ pub(super) async fn keep_body<D: Downstream>(
         let _ = p.down.inform(&head);
         p.x.head.remove("expect");
     }
-    let read = p.down.keep(memory, most);
+    let read = poll_fn(|cx| p.down.poll_keep(cx, memory, most));
     match p.patience.read_by {
         Some(by) => {
             tokio::time::timeout_at(by, read).await.unwrap_or(Err(Unkept::Client(Cause::ClientTimeout)))
@@ -147,8 +155,10 @@ async fn retried<'r, D: Downstream>(
     route: &'r Route,
     (at, retry): (usize, &Retry),
 ) -> Passed<'r> {
-    // When a status comes the body is gone, so it is kept. Rare enough to have its own allocation.
-    let keeps = p.framing.has_body() && !retry.status.is_empty() && may_repeat(retry, p.x.head.method());
+    // When a status comes the body is gone, so it is kept, unless it will be in time. Rare enough to have its own allocation.
+    let kept_later = route.middlewares[at..].iter().any(|other| matches!(other, Middleware::Buffering(_)));
+    let wanted = !retry.status.is_empty() && may_repeat(retry, p.x.head.method());
+    let keeps = p.framing.has_body() && wanted && !kept_later;
     let most = retry.max_request_body_bytes;
     if keeps && let Err(unkept) = Box::pin(keep_body(p, most, most as u64)).await {
         return refused(at, without_body(p, unkept));
@@ -196,7 +206,7 @@ async fn attempts<'r, D: Downstream>(
         let repeatable = match by_error {
             // Of a body that was not kept nothing is missing only while nothing of it was sent.
             Some(failure) if failure.unsent && !failure.body_begun => true,
-            _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.keeps_body()),
+            _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.kept().is_some()),
         };
         let asked = asked(p.x, route);
         let allowed = || match (asked, by_error) {

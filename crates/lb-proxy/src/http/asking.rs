@@ -75,8 +75,8 @@ impl<D: Downstream> Downstream for Asking<'_, D> {
 
     fn abort(&mut self) {}
 
-    fn keeps_body(&self) -> bool {
-        true
+    fn kept(&self) -> Option<u64> {
+        Some(self.body.len() as u64)
     }
 
     fn rewind(&mut self) {

@@ -11,11 +11,11 @@ use lb_http1::{Framing, Head};
 
 use super::around::{asked, behind, keep_body, without_body};
 use super::body::{Fill, Sink, Source};
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Unkept};
 use super::h1::H1;
 use super::handle::{Passed, Reply};
 use super::local::{Local, decimal};
-use super::replay::{Replay, Unkept};
+use super::replay::Replay;
 use super::spool::Spool;
 use crate::forward::{Answer, Delivered};
 use crate::passage::Passage;
@@ -116,7 +116,7 @@ async fn keep_request<D: Downstream>(
         return Err(Lost::RequestTooLarge);
     }
     let fits = keep_body(p, limits.mem_bytes, most).await.map_err(Lost::Request)?;
-    let length = p.down.kept();
+    let length = p.down.ahead();
     p.outcome.request_bytes = length;
     if !fits {
         return Err(Lost::RequestTooLarge);

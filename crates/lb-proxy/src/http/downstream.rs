@@ -7,6 +7,7 @@ use lb_http1::{Framing, Head};
 
 use super::body::{Sink, Source};
 use super::h1::H1;
+use crate::upstream::failure::Cause;
 
 /// A request whose head was read: its body comes from [`Source`], the answer goes to [`Sink`].
 pub(crate) trait Downstream: Source + Sink {
@@ -25,11 +26,29 @@ pub(crate) trait Downstream: Source + Sink {
     /// The answer cannot be completed: the client must not take it for whole.
     fn abort(&mut self);
 
-    /// Whether [`rewind`](Self::rewind) brings the whole of the request's body again.
-    fn keeps_body(&self) -> bool {
-        false
+    /// Reads the request's body before anybody else does, where that can be kept: see [`Replay`](super::replay::Replay).
+    fn poll_keep(&mut self, _: &mut Context<'_>, _memory: usize, _most: u64) -> Poll<Result<bool, Unkept>> {
+        Poll::Ready(Ok(false))
+    }
+
+    /// Length of the request's body, if [`rewind`](Self::rewind) brings the whole of it again.
+    fn kept(&self) -> Option<u64> {
+        None
+    }
+
+    /// That body, if all of it is in memory.
+    fn kept_bytes(&self) -> Option<&[u8]> {
+        None
     }
 
     /// Starts what was kept of the request's body over.
     fn rewind(&mut self) {}
+}
+
+/// Why a body is not kept.
+pub(crate) enum Unkept {
+    /// The client broke it off.
+    Client(Cause),
+    /// It cannot be written to its file, or read from there.
+    File(io::Error),
 }

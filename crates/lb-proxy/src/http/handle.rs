@@ -92,6 +92,9 @@ pub(crate) async fn handle<D: Downstream>(
         }
     };
     record(p.worker, p.connection, p.x, p.outcome);
+    if p.x.composed.is_some() {
+        compose::end(p.worker, p.connection, p.x, p.outcome.status == 499);
+    }
     whole
 }
 
@@ -263,7 +266,8 @@ impl route::Request for Query<'_> {
 
 /// Runs the chain and sends what comes of it.
 async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) -> bool {
-    if let Some(at) = route.middlewares.iter().position(Middleware::wraps) {
+    let at = route.middlewares.iter().position(Middleware::wraps);
+    if at.is_some() || matches!(&route.target, Target::Composite(composite) if composite.keeps > 0) {
         // Boxed: others need not make room for it.
         return Box::pin(around::run(p, route, at)).await;
     }

@@ -6,13 +6,13 @@ use std::mem;
 use lb_http1::{Framing, Head};
 
 use super::asking::Asking;
+use super::compose::Walk;
 use super::downstream::Downstream;
-use super::handle::{Passed, Reply, answered, unavailable};
+use super::handle::{Passed, Reply, answered};
 use crate::composite::Node;
-use crate::forward::{self, Called};
+use crate::forward;
 use crate::middleware::Errors;
 use crate::passage::Passage;
-use crate::snapshot::Service;
 
 /// `passed` as the client gets it; `asked` is the request as it was before anything behind the middleware saw it.
 pub(super) async fn replace<'r, D: Downstream>(
@@ -46,21 +46,7 @@ async fn show<'r, D: Downstream>(
     p.x.append_forwarded_for = false;
     let composed = mem::take(&mut p.x.composed);
     let request_bytes = p.outcome.request_bytes;
-    let worker = p.worker;
-    let (pages, retry_after) = match &errors.pages {
-        Node::Service(service) => (Some(service), service.retry_after),
-        Node::Composite(composite) => (composite.resolve(p.x, || worker.random()), composite.retry_after),
-    };
-    let reply = match pages {
-        Some(pages) => {
-            let called = call(p, pages).await;
-            answered(p, pages, called).0
-        }
-        None => {
-            p.outcome.origin_status = 503;
-            Reply::Local(unavailable(&mut p.x.response, retry_after))
-        }
-    };
+    let reply = ask(p, errors).await;
     p.x.composed = composed;
     (p.x.tried, p.x.tries, p.x.append_forwarded_for) = kept;
     p.x.head = request;
@@ -91,12 +77,21 @@ async fn show<'r, D: Downstream>(
 }
 
 /// Sends the request for the page, which has no body.
-async fn call<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, pages: &'r Service) -> Called<'r> {
-    pages.retries.budget.deposit(p.worker.now());
+async fn ask<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, errors: &'r Errors) -> Reply<'r> {
     let mut down = Asking::new(&mut *p.down, &[]);
     let Passage { worker, connection, patience, .. } = *p;
     let (x, outcome) = (&mut *p.x, &mut *p.outcome);
     let framing = Framing::Empty;
     let mut p = Passage { worker, connection, x, down: &mut down, framing, patience, outcome, renewed: None };
-    forward::call(&mut p, pages).await
+    match &errors.pages {
+        Node::Service(pages) => {
+            pages.retries.budget.deposit(worker.now());
+            let called = forward::call(&mut p, pages).await;
+            answered(&mut p, pages, called).0
+        }
+        Node::Composite(pages) => {
+            let way = pages.way(p.x, worker);
+            Walk { router: "", reached: 0, root: pages }.go(&mut p, way).await.reply
+        }
+    }
 }

@@ -103,7 +103,7 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
     let entry = connection.entry.config.observability.unwrap_or_default();
     if route.map_or(entry.metrics != Some(false), |route| route.metrics) {
         worker.shard.record(&Sample {
-            entry_point: connection.entry.label,
+            entry_point: Some(connection.entry.label),
             router: route.map(|route| route.label),
             service: match &x.composed {
                 None => route.map(|route| route.service),
@@ -129,6 +129,32 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
     {
         write_line(log, connection, x, outcome, duration, service_duration);
     }
+}
+
+/// Counts a copy that a mirror got, for the mirror alone.
+pub(super) fn mirrored(worker: &Worker, x: &Exchange, outcome: &Outcome<'_>) {
+    let Some((service, asked)) =
+        x.composed.as_ref().and_then(|composed| composed.service()).zip(outcome.asked)
+    else {
+        return;
+    };
+    let duration = worker.now().saturating_duration_since(asked);
+    worker.shard.record(&Sample {
+        entry_point: None,
+        router: None,
+        service: Some(service.label),
+        reached_service: true,
+        server: outcome.endpoint.map(|endpoint| endpoint.label),
+        method: outcome.method,
+        protocol: outcome.protocol,
+        status: outcome.status,
+        grpc_status: outcome.grpc_status,
+        tls: None,
+        duration,
+        service_duration: duration,
+        request_bytes: outcome.request_bytes,
+        response_bytes: outcome.response_bytes,
+    });
 }
 
 fn write_line(

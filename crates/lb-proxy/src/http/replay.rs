@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 use lb_http1::{Framing, Head};
 
 use super::body::{Fill, Sink, Source};
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Unkept};
 use super::h1::H1;
 use super::spool::Spool;
-use crate::upstream::failure::{self, Cause};
+use crate::upstream::failure;
 
 /// The client, with the beginning of its body read ahead where somebody has asked for that.
 pub(crate) struct Replay<'a, D> {
@@ -22,51 +22,14 @@ pub(crate) struct Replay<'a, D> {
     mute: bool,
 }
 
-/// Why a body is not kept.
-pub(crate) enum Unkept {
-    /// The client broke it off.
-    Client(Cause),
-    /// It cannot be written to its file, or read from there.
-    File(io::Error),
-}
-
 impl<'a, D: Downstream> Replay<'a, D> {
     /// Nothing is read yet.
     pub(crate) fn new(down: &'a mut D) -> Self {
         Self { down, kept: Spool::new(0), whole: false, mute: false }
     }
 
-    /// Reads the body before anybody else does, up to `memory` bytes into memory and the rest into a file, as far as it
-    /// is no longer than `most` bytes. Returns whether that is all of it.
-    ///
-    /// # Errors
-    /// The client broke its body off, or the file fails.
-    pub(crate) async fn keep(&mut self, memory: usize, most: u64) -> Result<bool, Unkept> {
-        let Self { down, kept, whole, .. } = self;
-        kept.allow(memory);
-        poll_fn(|cx| {
-            while !*whole {
-                let fill = ready!(down.poll_fill(cx))
-                    .map_err(|error| Unkept::Client(failure::client_body(&error).cause));
-                match fill? {
-                    Fill::End => *whole = true,
-                    Fill::Data if kept.len() + down.data().len() as u64 > most => {
-                        return Poll::Ready(Ok(false));
-                    }
-                    Fill::Data => {
-                        let count = ready!(kept.poll_write(cx, down.data())).map_err(Unkept::File)?;
-                        down.consume(count);
-                    }
-                }
-            }
-            ready!(kept.poll_moved(cx)).map_err(Unkept::File)?;
-            Poll::Ready(Ok(kept.len() <= most))
-        })
-        .await
-    }
-
-    /// Bytes that are kept.
-    pub(crate) fn kept(&self) -> u64 {
+    /// Bytes that were read before anybody wanted them.
+    pub(crate) fn ahead(&self) -> u64 {
         self.kept.len()
     }
 
@@ -148,8 +111,32 @@ impl<D: Downstream> Downstream for Replay<'_, D> {
         self.down.abort();
     }
 
-    fn keeps_body(&self) -> bool {
-        self.whole
+    /// Up to `memory` bytes go into memory and the rest into a file, as far as the body is no longer than `most` bytes.
+    /// Ready with whether that is all of it.
+    fn poll_keep(&mut self, cx: &mut Context<'_>, memory: usize, most: u64) -> Poll<Result<bool, Unkept>> {
+        let Self { down, kept, whole, .. } = self;
+        kept.allow(memory);
+        while !*whole {
+            let fill = ready!(down.poll_fill(cx));
+            match fill.map_err(|error| Unkept::Client(failure::client_body(&error).cause))? {
+                Fill::End => *whole = true,
+                Fill::Data if kept.len() + down.data().len() as u64 > most => return Poll::Ready(Ok(false)),
+                Fill::Data => {
+                    let count = ready!(kept.poll_write(cx, down.data())).map_err(Unkept::File)?;
+                    down.consume(count);
+                }
+            }
+        }
+        ready!(kept.poll_moved(cx)).map_err(Unkept::File)?;
+        Poll::Ready(Ok(kept.len() <= most))
+    }
+
+    fn kept(&self) -> Option<u64> {
+        self.whole.then(|| self.kept.len())
+    }
+
+    fn kept_bytes(&self) -> Option<&[u8]> {
+        self.kept.in_memory().filter(|_| self.whole)
     }
 
     fn rewind(&mut self) {

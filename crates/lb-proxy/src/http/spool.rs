@@ -52,6 +52,11 @@ impl Spool {
         }
     }
 
+    /// All of it, if nothing is elsewhere.
+    pub(super) fn in_memory(&self) -> Option<&[u8]> {
+        (self.in_file == 0 && self.tail.is_empty()).then_some(&self.memory)
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.memory.len() as u64 + self.in_file + self.tail.len() as u64
     }

@@ -10,7 +10,7 @@ use lb_observe::metrics;
 
 use super::Service;
 use super::build::Builder;
-use crate::composite::{self, Child, Composite, Node};
+use crate::composite::{self, Child, Composite, Failover, Mirroring, Node};
 
 /// Services inside each other at most, and ways from one down to load balancers; chosen, nobody needs as many, and what
 /// runs for each request is bounded by them.
@@ -50,33 +50,51 @@ impl Builder<'_> {
             Some(node)
         };
         let health_check = config.health_check;
-        let mut spread = |services: &[WeightedChild], spread: Spread| {
-            let children: Option<Box<[Child]>> = services
-                .iter()
-                .map(|WeightedChild { service, weight }| {
-                    let node = child(service, health_check)?;
-                    Some(Child { node, weight: *weight, cookie: sticky::cookie_value(&service.written) })
-                })
-                .collect();
-            Some((children?, spread))
+        let (services, how, sticky) = match &config.kind {
+            CompositeKind::Weighted { services, sticky } => (services, Spread::Turns, sticky.clone()),
+            CompositeKind::HighestRandomWeight { services } => (services, Spread::Hash, None),
+            CompositeKind::Failover { service, fallback, errors } => {
+                let main = child(service, health_check || errors.is_none())?;
+                let fallback = child(fallback, health_check)?;
+                let nodes = [main.clone(), fallback.clone()];
+                let (main_probed, errors) = (self.is_probed(&service.name), errors.clone());
+                let failover = Failover { main, main_probed, fallback, errors };
+                return self.whole(name, config, composite::Kind::Failover(failover), &nodes);
+            }
+            CompositeKind::Mirroring(dynamic::Mirroring { service, mirrors, mirror_body, max_body_size }) => {
+                let main = child(service, health_check)?;
+                let mirrors: Option<Box<[(Node, u8)]>> = mirrors
+                    .iter()
+                    .map(|mirror| Some((child(&mirror.service, false)?, mirror.percent)))
+                    .collect();
+                let mirrors = mirrors?;
+                let nodes: Vec<Node> = mirrors.iter().map(|(node, _)| node).chain([&main]).cloned().collect();
+                let before = self.previous.and_then(|snapshot| snapshot.composites.get(name));
+                let requests = before.and_then(|composite| match &composite.kind {
+                    composite::Kind::Mirroring(mirroring) => Some(mirroring.requests.clone()),
+                    composite::Kind::Spread { .. } | composite::Kind::Failover(_) => None,
+                });
+                let (body, most, requests) = (*mirror_body, *max_body_size, requests.unwrap_or_default());
+                let mirroring = Mirroring { main, mirrors, body, most, requests };
+                return self.whole(name, config, composite::Kind::Mirroring(mirroring), &nodes);
+            }
         };
-        let (children, how) = match &config.kind {
-            CompositeKind::Weighted { services, .. } => spread(services, Spread::Turns)?,
-            CompositeKind::HighestRandomWeight { services } => spread(services, Spread::Hash)?,
-        };
-        let (CompositeKind::Weighted { services, .. } | CompositeKind::HighestRandomWeight { services }) =
-            &config.kind;
-        let sticky = match &config.kind {
-            CompositeKind::Weighted { sticky, .. } => sticky.clone(),
-            CompositeKind::HighestRandomWeight { .. } => None,
-        };
+        let children: Option<Box<[Child]>> = services
+            .iter()
+            .map(|WeightedChild { service, weight }| {
+                let node = child(service, health_check)?;
+                Some(Child { node, weight: *weight, cookie: sticky::cookie_value(&service.written) })
+            })
+            .collect();
+        let children = children?;
         let specs: Vec<_> = services
             .iter()
             .map(|child| ChildSpec { name: child.service.written.clone(), weight: child.weight })
             .collect();
         let before = self.previous.and_then(|snapshot| snapshot.composites.get(name));
-        let before = before.map(|composite| match &composite.kind {
-            composite::Kind::Spread { choice, .. } => choice,
+        let before = before.and_then(|composite| match &composite.kind {
+            composite::Kind::Spread { choice, .. } => Some(choice),
+            composite::Kind::Failover(_) | composite::Kind::Mirroring(_) => None,
         });
         let choice = Children::new(how, &specs, before);
         let nodes: Vec<Node> = children.iter().map(|child| child.node.clone()).collect();
@@ -93,6 +111,7 @@ impl Builder<'_> {
     ) -> Option<Composite> {
         let label = self.fixed.metrics.label(metrics::Kind::Service, name);
         let mut ways = 0_usize;
+        let mut keeps = kind.keeps();
         let mut leaves: Vec<Arc<Service>> = Vec::new();
         let mut add = |service: &Arc<Service>| {
             if !leaves.iter().any(|known| Arc::ptr_eq(known, service)) {
@@ -107,6 +126,7 @@ impl Builder<'_> {
                 }
                 Node::Composite(inner) => {
                     ways = ways.saturating_add(inner.ways);
+                    keeps = keeps.max(inner.keeps);
                     inner.leaves.iter().for_each(|(service, _)| add(service));
                 }
             }
@@ -127,6 +147,7 @@ impl Builder<'_> {
             leaves: leaves.collect(),
             ways,
             retry_after,
+            keeps,
         })
     }
 

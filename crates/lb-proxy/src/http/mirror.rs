@@ -1,0 +1,255 @@
+//! Copies of requests for mirrors: after the client has its answer, in the background, with nobody to tell.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lb_http1::{Framing, Head};
+
+use super::body::{Fill, Sink, Source};
+use super::compose::Walk;
+use super::downstream::{Downstream, Unkept};
+use super::h1::H1;
+use super::handle::Reply;
+use super::record::{self, Outcome};
+use crate::composite::{Composite, Mirroring};
+use crate::entrypoint::Connection;
+use crate::exchange::Exchange;
+use crate::forward::Delivered;
+use crate::passage::{Passage, Patience, Renewed};
+use crate::worker::Worker;
+
+/// Copies in progress at most, and bytes of bodies that they hold, on each worker. Chosen: a mirror that is slower than
+/// its originals must not use up memory or descriptors.
+const MOST: usize = 512;
+const MOST_BYTES: usize = 32 * 1024 * 1024;
+/// How long a mirror may take. Chosen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request for mirrors.
+pub(crate) struct Copy {
+    head: Head,
+    framing: Framing,
+    body: Vec<u8>,
+    append_forwarded_for: bool,
+    composite: Arc<Composite>,
+    /// By their place.
+    mirrors: Vec<usize>,
+}
+
+impl Copy {
+    /// Takes what mirrors get; `None` where nothing is to be mirrored.
+    pub(super) fn of<D: Downstream>(
+        p: &Passage<'_, '_, D>,
+        composite: &Arc<Composite>,
+        mirroring: &Mirroring,
+        number: u64,
+    ) -> Option<Self> {
+        // A tunnel has no copy.
+        if lb_http1::wants_upgrade(&p.x.head).is_some() {
+            return None;
+        }
+        let mut head = p.x.head.clone();
+        let (framing, body) = if !p.framing.has_body() {
+            (p.framing, Vec::new())
+        } else if mirroring.body {
+            let body = p.down.kept_bytes()?;
+            if mirroring.most.is_some_and(|most| body.len() > most) {
+                return None;
+            }
+            (p.framing, body.to_vec())
+        } else {
+            head.remove("content-length");
+            (Framing::Empty, Vec::new())
+        };
+        head.remove("expect");
+        let mirrors = mirroring.selected(number).collect();
+        let (composite, append_forwarded_for) = (Arc::clone(composite), p.x.append_forwarded_for);
+        Some(Self { head, framing, body, append_forwarded_for, composite, mirrors })
+    }
+
+    /// Sends the copies, one after the other, in a task of its own.
+    pub(super) fn send(self, worker: &Rc<Worker>, connection: &Connection) {
+        let Some(place) = Place::take(worker, self.body.len(), connection.entry.config.grace_timeout) else {
+            worker.metrics.mirror_dropped(self.composite.label);
+            return;
+        };
+        let connection = Connection {
+            entry: Arc::clone(&connection.entry),
+            client: connection.client,
+            peer: Rc::clone(&connection.peer),
+            trusted: connection.trusted,
+            tls: None,
+            slot: None,
+            _open: None,
+            _seat: None,
+        };
+        let worker = Rc::clone(worker);
+        tokio::task::spawn_local(async move {
+            for mirror in &self.mirrors {
+                let mut x = worker.exchange(&connection.peer);
+                let sent = self.send_one(&worker, &connection, &mut x, *mirror);
+                if tokio::time::timeout(PATIENCE, sent).await.is_err() {
+                    tracing::debug!("a mirror takes too long");
+                }
+                // A mirror may have mirrors of its own.
+                super::compose::end(&worker, &connection, &mut x, false);
+                worker.give_exchange(x);
+            }
+            drop(place);
+        });
+    }
+
+    async fn send_one(&self, worker: &Rc<Worker>, connection: &Connection, x: &mut Exchange, mirror: usize) {
+        let Some((node, _)) = self.composite.mirrors().get(mirror) else { return };
+        x.head.clone_from(&self.head);
+        x.append_forwarded_for = self.append_forwarded_for;
+        x.started = worker.now();
+        let renewed = Renewed::default();
+        let mut outcome = Outcome::new(worker, x);
+        let mut down = Nobody { body: &self.body, at: 0 };
+        let patience = Patience { read_by: None, write_by: None };
+        let mut p = Passage {
+            worker,
+            connection,
+            x,
+            down: &mut down,
+            framing: self.framing,
+            patience,
+            outcome: &mut outcome,
+            renewed: Some(&renewed),
+        };
+        let way = self.composite.way_through(node, p.x, worker);
+        let walk = Walk { router: "", reached: 0, root: &self.composite };
+        let passed = walk.go(&mut p, way).await;
+        p.outcome.status = p.x.response.status();
+        if let Reply::Answer(mut answer) = passed.reply {
+            let (delivered, bytes) = answer.deliver(&mut *p.down, patience).await;
+            (p.outcome.response_bytes, p.outcome.request_bytes) = (bytes, answer.request.bytes);
+            if delivered == Delivered::Whole {
+                answer.release(worker);
+            }
+        }
+        record::mirrored(worker, x, &outcome);
+    }
+}
+
+/// A copy in progress, counted until dropped.
+struct Place {
+    worker: Rc<Worker>,
+    bytes: usize,
+}
+
+impl Place {
+    fn take(worker: &Rc<Worker>, bytes: usize, grace: Duration) -> Option<Self> {
+        let Mirrors { running, bytes: held, grace: longest } = &worker.mirrors;
+        if running.get() >= MOST || held.get() + bytes > MOST_BYTES {
+            return None;
+        }
+        running.set(running.get() + 1);
+        held.set(held.get() + bytes);
+        longest.set(longest.get().max(grace));
+        Some(Self { worker: Rc::clone(worker), bytes })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Mirrors { running, bytes, .. } = &self.worker.mirrors;
+        running.set(running.get() - 1);
+        bytes.set(bytes.get() - self.bytes);
+    }
+}
+
+/// Copies in progress on one worker.
+#[derive(Default)]
+pub(crate) struct Mirrors {
+    running: Cell<usize>,
+    bytes: Cell<usize>,
+    /// The longest `graceTimeOut` of the entry points they came from.
+    grace: Cell<Duration>,
+}
+
+impl Mirrors {
+    /// Whether copies are in progress that have some time left, so long after draining began.
+    pub(crate) fn wait_after(&self, elapsed: Duration) -> bool {
+        self.running.get() > 0 && elapsed < self.grace.get()
+    }
+}
+
+/// The client of a copy: it has all of the body, and takes every answer.
+struct Nobody<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl Source for Nobody<'_> {
+    fn poll_fill(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        Poll::Ready(Ok(if self.at < self.body.len() { Fill::Data } else { Fill::End }))
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.body[self.at..]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+
+    fn trailers(&self) -> Option<&Head> {
+        None
+    }
+}
+
+impl Sink for Nobody<'_> {
+    fn poll_send(&mut self, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn finish(&mut self, _: Option<&Head>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Downstream for Nobody<'_> {
+    fn respond(&mut self, _: &mut Head, _: Framing) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn inform(&mut self, _: &Head) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn tunnel(&mut self) -> Option<&mut H1> {
+        None
+    }
+
+    fn abort(&mut self) {}
+
+    fn poll_keep(&mut self, _: &mut Context<'_>, _: usize, most: u64) -> Poll<Result<bool, Unkept>> {
+        Poll::Ready(Ok(self.body.len() as u64 <= most))
+    }
+
+    fn kept(&self) -> Option<u64> {
+        Some(self.body.len() as u64)
+    }
+
+    fn kept_bytes(&self) -> Option<&[u8]> {
+        Some(self.body)
+    }
+
+    fn rewind(&mut self) {
+        self.at = 0;
+    }
+}
