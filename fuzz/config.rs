@@ -72,7 +72,8 @@ fn places(problems: &[Problem], name: &str, text: &str) {
 fn runnable(config: &Config) {
     for (name, router) in &config.routers {
         let service = &router.service;
-        assert!(config.services.contains_key(service) || service.ends_with("@internal"), "{name}: {service}");
+        let there = config.services.contains_key(service) || config.composites.contains_key(service);
+        assert!(there || service.ends_with("@internal"), "{name}: {service}");
         for middleware in &router.middlewares {
             assert!(config.middlewares.contains_key(middleware), "{name}: {middleware}");
         }
@@ -80,6 +81,13 @@ fn runnable(config: &Config) {
             assert!(tls.options == "default" || config.tls.options.contains_key(&tls.options), "{name}");
         }
         assert_eq!(router.rule.as_str(), router.rule_text);
+    }
+    for (name, composite) in &config.composites {
+        for child in composite.children() {
+            let there =
+                config.services.contains_key(&child.name) || config.composites.contains_key(&child.name);
+            assert!(there, "{name}: {}", child.name);
+        }
     }
     for (name, service) in &config.services {
         let transport = &service.servers_transport;
@@ -93,11 +101,11 @@ fn runnable(config: &Config) {
 
 /// What was left out is not there, and each error of an object that is left out says which.
 fn accounted(loaded: &Loaded) {
-    let Config { routers, services, middlewares, servers_transports, tls } = &loaded.config;
+    let Config { routers, services, composites, middlewares, servers_transports, tls } = &loaded.config;
     for (kind, name) in loaded.disabled.keys() {
         let there = match kind {
             Kind::Router => routers.contains_key(name),
-            Kind::Service => services.contains_key(name),
+            Kind::Service => services.contains_key(name) || composites.contains_key(name),
             Kind::Middleware => middlewares.contains_key(name),
             Kind::ServersTransport => servers_transports.contains_key(name),
             Kind::TlsOptions => tls.options.contains_key(name),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lb_core::route::go_regex;
 use regex::Regex;
 
 /// A checked expression of `Label` and `LabelRegex` with `&&`, `||`, `!` and parentheses.
@@ -134,7 +135,7 @@ impl<'t> Parser<'t> {
         if !is_regex {
             return Ok(Expression::Label(key, value));
         }
-        let regex = Regex::new(&value).map_err(|_| (start, "not a valid regular expression".to_owned()))?;
+        let regex = go_regex(&value).map_err(|_| (start, "not a valid regular expression".to_owned()))?;
         Ok(Expression::LabelRegex(key, regex))
     }
 

@@ -114,10 +114,8 @@ fn patterns(field: &Field<'_>) -> Vec<String> {
 }
 
 pub(super) fn pattern(text: &Text<'_>) -> Option<String> {
-    if let Err(error) = regex::Regex::new(text.value) {
-        // The crate draws the place on several lines; the last one is the reason.
-        let drawn = error.to_string();
-        let reason = drawn.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    if let Err(reason) = lb_core::route::go_regex(text.value) {
+        let reason = reason.trim_start_matches("invalid regular expression: ");
         let hint = "look-around and back-references do not exist here".to_owned();
         text.error(format!("{} is not a regular expression: {reason}", quoted(text.value)), Some(hint));
         return None;
@@ -184,6 +182,8 @@ mod tests {
         ] {
             assert_eq!(middleware_problems(text), [expected], "{text}");
         }
+        let of_go = r"{headers: {accessControlAllowOriginListRegex: ['^\Qhttps://a.test\E$']}}";
+        assert!(middleware(of_go).is_ok());
         let regex = middleware_problems("{headers: {accessControlAllowOriginListRegex: ['(?!a)']}}");
         assert!(
             regex[0].contains("accessControlAllowOriginListRegex[0]: `(?!a)` is not a regular expression: "),

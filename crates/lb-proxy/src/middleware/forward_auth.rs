@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_config::dynamic as config;
+use lb_core::route::go_regex;
 use lb_http1::Head;
 use lb_observe::metrics::{Kind, LabelId, Metrics};
 use regex::Regex;
@@ -41,11 +42,11 @@ impl ForwardAuth {
     /// Nobody was compiled who could be asked.
     pub(crate) fn new(options: &config::ForwardAuth, build: &Build<'_>) -> Result<Self, String> {
         let server = build.auth_server.clone().ok_or("the auth server is missing")?;
-        let regex = options.auth_response_headers_regex.as_deref().map(Regex::new).transpose();
+        let regex = options.auth_response_headers_regex.as_deref().map(go_regex).transpose()?;
         let granted = options.auth_response_headers.iter().map(|name| name.to_ascii_lowercase());
         Ok(Self {
             granted: granted.filter(|name| !is_never_granted(name.as_bytes())).collect(),
-            granted_like: regex.map_err(|error| error.to_string())?,
+            granted_like: regex,
             name: build.name.to_owned(),
             label: build.metrics.label(Kind::Middleware, build.name),
             metrics: build.metrics.clone(),

@@ -1,6 +1,7 @@
 //! `headers`: custom fields, CORS and security fields.
 
 use lb_config::dynamic as config;
+use lb_core::route::go_regex;
 use regex::Regex;
 
 use super::Step;
@@ -24,7 +25,7 @@ impl Headers {
         let origins = options
             .access_control_allow_origin_list_regex
             .iter()
-            .map(|text| Regex::new(text).map_err(|error| error.to_string()))
+            .map(|text| go_regex(text))
             .collect::<Result<_, _>>()?;
         let cors = !options.access_control_allow_origin_list.is_empty()
             || !options.access_control_allow_origin_list_regex.is_empty()
