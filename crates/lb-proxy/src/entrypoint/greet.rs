@@ -53,11 +53,11 @@ pub(crate) fn serve(
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let open = worker.shard.connection(entry.label);
     let greeted = Box::pin(async move {
-        let Greeting { stream, speaks, client, mut tls, seat } =
+        let Greeting { stream, speaks, client, tls, certificates, seat } =
             greet(&worker, &entry, tcp, client, &mut watch).await?;
         let slot = if let Speaks::Http1 { .. } = speaks { watch.slot() } else { None };
         let mut peer = Peer::new(client.ip(), tls.is_some());
-        peer.certificates = tls.as_mut().and_then(|tls| tls.certificates.take());
+        peer.certificates = certificates;
         let connection = Rc::new(Connection {
             trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
             peer: Rc::new(peer),
@@ -91,6 +91,8 @@ struct Greeting {
     speaks: Speaks,
     client: SocketAddr,
     tls: Option<TlsInfo>,
+    /// What the client has shown of itself.
+    certificates: Option<Box<Certificates>>,
     seat: Option<Seat>,
 }
 
@@ -204,13 +206,13 @@ async fn greet(
                 let prefix = bytes.to_vec();
                 worker.buffers.give_input(input);
                 let speaks = Speaks::Http2 { prefix };
-                return Some(Greeting { stream, speaks, client, tls: None, seat });
+                return Some(Greeting { stream, speaks, client, tls: None, certificates: None, seat });
             }
             // "P" may yet become POST: only a whole preface tells.
             bytes if H2_PREFACE.starts_with(bytes) => {}
             _ => {
                 let speaks = Speaks::Http1 { input, end };
-                return Some(Greeting { stream, speaks, client, tls: None, seat });
+                return Some(Greeting { stream, speaks, client, tls: None, certificates: None, seat });
             }
         }
     }
@@ -320,13 +322,13 @@ async fn handshake(
                 cipher.and_then(|suite| suite.as_str()).unwrap_or_default().replace("TLS13_", "TLS_");
             let speaks_h2 = session.alpn_protocol() == Some(b"h2");
             let client_subject = session.peer_certificates().and_then(crate::tls::subject);
+            let certificates = Certificates::new(session.peer_certificates());
             let tls = TlsInfo {
                 options: profile.name.as_str().into(),
                 label: worker.metrics.tls(version, &cipher),
                 version,
                 cipher,
                 client_subject,
-                certificates: Certificates::new(session.peer_certificates()),
             };
             let stream = Stream::Client(Box::new(stream));
             let speaks = if speaks_h2 {
@@ -334,7 +336,7 @@ async fn handshake(
             } else {
                 Speaks::Http1 { input: Vec::new(), end: 0 }
             };
-            Some(Greeting { stream, speaks, client, tls: Some(tls), seat })
+            Some(Greeting { stream, speaks, client, tls: Some(tls), certificates, seat })
         }
         Ok(Err(error)) => {
             worker.metrics.refused(entry.label, "tls_handshake");

@@ -18,7 +18,6 @@ use lb_observe::metrics::{LabelId, OpenConnection};
 use crate::http::forwarded::{ForwardedSettings, Peer};
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
-use crate::middleware::Certificates;
 use crate::worker::Slot;
 
 /// One entry point as the workers see it.
@@ -64,6 +63,4 @@ pub(crate) struct TlsInfo {
     pub(crate) version: &'static str,
     pub(crate) cipher: String,
     pub(crate) client_subject: Option<String>,
-    /// Taken over by the [`Peer`].
-    pub(crate) certificates: Option<Box<Certificates>>,
 }
