@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
+mod comparison;
 pub mod encoding;
 pub mod health;
 pub mod in_flight;
@@ -18,6 +19,7 @@ pub mod route;
 pub mod sniff;
 pub mod sticky;
 mod syntax;
+pub mod uri;
 
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::comparison::Operator;
 use crate::syntax::{self, Node, SyntaxError, Token, Tokens, closest};
 
 /// A condition on an answer. Two are equal if their texts are.
@@ -36,41 +37,6 @@ enum Test {
 enum Number {
     Attempts,
     ResponseCode,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    Less,
-    AtMost,
-    Greater,
-    AtLeast,
-    Equal,
-    NotEqual,
-}
-
-impl Operator {
-    fn of(symbol: &str) -> Option<Self> {
-        Some(match symbol {
-            "<" => Self::Less,
-            "<=" => Self::AtMost,
-            ">" => Self::Greater,
-            ">=" => Self::AtLeast,
-            "==" => Self::Equal,
-            "!=" => Self::NotEqual,
-            _ => return None,
-        })
-    }
-
-    fn holds(self, left: i64, right: i64) -> bool {
-        match self {
-            Self::Less => left < right,
-            Self::AtMost => left <= right,
-            Self::Greater => left > right,
-            Self::AtLeast => left >= right,
-            Self::Equal => left == right,
-            Self::NotEqual => left != right,
-        }
-    }
 }
 
 impl Condition {

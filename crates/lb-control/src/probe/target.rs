@@ -4,6 +4,7 @@
 
 use http::uri::PathAndQuery;
 use lb_config::dynamic::{HealthCheck, Scheme, Server};
+use lb_core::uri::remove_dot_segments;
 
 /// One place to send a probe to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,27 +142,6 @@ fn split_query(reference: &str) -> (&str, Option<&str>) {
         Some((path, query)) => (path, Some(query)),
         None => (reference, None),
     }
-}
-
-/// RFC 3986 section 5.2.4.
-fn remove_dot_segments(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    kept.pop();
-                }
-                if last {
-                    kept.push("");
-                }
-            }
-            segment => kept.push(segment),
-        }
-    }
-    format!("/{}", kept.join("/"))
 }
 
 #[cfg(test)]

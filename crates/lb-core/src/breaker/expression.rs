@@ -7,6 +7,7 @@ use std::fmt;
 use std::num::{ParseFloatError, ParseIntError};
 
 use super::ExpressionError;
+use crate::comparison::Operator;
 use crate::syntax::{self, Node, Token, Tokens, closest};
 
 /// A condition on recent responses. Two expressions are equal if their texts are.
@@ -39,41 +40,6 @@ impl Codes {
             Self::All => true,
             Self::NetworkError => matches!(status, 502 | 504),
             Self::Range(from, to) => (from..to).contains(&status),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
-    Less,
-    AtMost,
-    Greater,
-    AtLeast,
-    Equal,
-    NotEqual,
-}
-
-impl Operator {
-    fn of(symbol: &str) -> Option<Self> {
-        Some(match symbol {
-            "<" => Self::Less,
-            "<=" => Self::AtMost,
-            ">" => Self::Greater,
-            ">=" => Self::AtLeast,
-            "==" => Self::Equal,
-            "!=" => Self::NotEqual,
-            _ => return None,
-        })
-    }
-
-    pub(super) fn holds<N: PartialOrd>(self, left: N, right: N) -> bool {
-        match self {
-            Self::Less => left < right,
-            Self::AtMost => left <= right,
-            Self::Greater => left > right,
-            Self::AtLeast => left >= right,
-            Self::Equal => left == right,
-            Self::NotEqual => left != right,
         }
     }
 }

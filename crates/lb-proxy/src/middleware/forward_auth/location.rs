@@ -1,6 +1,7 @@
 //! A `Location` as seen from the auth server, made one that clients can follow: RFC 3986 section 5.2.
 
 use lb_config::dynamic::Scheme;
+use lb_core::uri::remove_dot_segments;
 
 /// `base` is scheme, authority, and path with query.
 pub(super) fn absolute(location: &str, (scheme, authority, target): (Scheme, &str, &str)) -> String {
@@ -17,10 +18,10 @@ pub(super) fn absolute(location: &str, (scheme, authority, target): (Scheme, &st
     let resolved = match path {
         "" if rest.starts_with('#') => target.to_owned(),
         "" => base_path.to_owned(),
-        _ if path.starts_with('/') => without_dots(path),
+        _ if path.starts_with('/') => remove_dot_segments(path),
         _ => {
             let directory = base_path.rsplit_once('/').map_or("", |(directory, _)| directory);
-            without_dots(&format!("{directory}/{path}"))
+            remove_dot_segments(&format!("{directory}/{path}"))
         }
     };
     format!("{scheme}://{authority}{resolved}{rest}")
@@ -32,27 +33,6 @@ fn has_scheme(reference: &str) -> bool {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
     })
-}
-
-/// RFC 3986 section 5.2.4.
-fn without_dots(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    kept.pop();
-                }
-                if is_last {
-                    kept.push("");
-                }
-            }
-            segment => kept.push(segment),
-        }
-    }
-    format!("/{}", kept.join("/"))
 }
 
 #[cfg(test)]
