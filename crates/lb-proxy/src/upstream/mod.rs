@@ -1,6 +1,7 @@
 //! Connections towards servers: who they are, how they are reached, what can go wrong.
 
-pub(crate) mod connect;
+pub(crate) mod acquire;
+mod connect;
 mod dial;
 pub(crate) mod failure;
 pub(crate) mod h2;
