@@ -1,5 +1,6 @@
 //! Traefik's API: the same paths, parameters and shapes (reference section 5).
 
+mod certificate;
 mod composite;
 mod duration;
 mod entry_point;
@@ -32,6 +33,10 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["rawdata"] => Response::json(200, &raw_data(&model())),
         ["entrypoints"] => entry_point::list(view, query),
         ["entrypoints", name] => found("entry point", name, |name| entry_point::one(view, name)),
+        ["certificates"] => certificate::list(&view.config.tls, view.now, query),
+        ["certificates", id] => {
+            found("certificate", id, |id| certificate::one(&view.config.tls, view.now, id))
+        }
         ["http", "routers"] => router::list(&model(), query),
         ["http", "routers", id] => found("router", id, |id| router::one(&model(), id)),
         ["http", "services"] => service::list(&model(), query),

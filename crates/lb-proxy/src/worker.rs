@@ -47,6 +47,8 @@ pub struct InternalRequest {
     pub forwarded_prefix: Option<String>,
     /// The `Authorization` field, if there is exactly one.
     pub authorization: Option<Vec<u8>>,
+    /// The client takes gzip.
+    pub gzip: bool,
     /// The peer, not what a header claims.
     pub client: std::net::IpAddr,
     /// Of requests to the API; others have none.

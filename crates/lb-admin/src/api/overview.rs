@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Model, middleware, router, service};
+use super::{Model, certificate, middleware, router, service};
 
 pub(super) fn overview(model: &Model<'_>) -> Value {
     let fixed = &model.view.static_config;
@@ -14,7 +14,6 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
     if fixed.providers.docker.is_some() {
         providers.push("Docker");
     }
-    let tls = &model.view.config.tls;
     json!({
         "http": {
             "routers": count(&router::statuses(model)),
@@ -23,11 +22,7 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
         },
         "tcp": { "routers": none(), "services": none(), "middlewares": none() },
         "udp": { "routers": none(), "services": none() },
-        "certificates": {
-            "total": tls.certificates.len() + usize::from(tls.default_certificate.is_some()),
-            "warnings": 0,
-            "errors": 0,
-        },
+        "certificates": count(&certificate::statuses(&model.view.config.tls, model.view.now)),
         "features": {
             "tracing": "",
             "metrics": if fixed.metrics.is_some() { "Prometheus" } else { "" },
