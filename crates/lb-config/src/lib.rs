@@ -24,6 +24,7 @@ mod pem;
 mod problem;
 mod quarantine;
 mod size;
+mod sources;
 mod statics;
 pub mod suggest;
 #[cfg(test)]
@@ -39,4 +40,5 @@ pub use load::{
 };
 pub use problem::{Kind, Problem, Problems, Scope, Severity};
 pub use quarantine::{DEFAULT_CERTIFICATE, Object, Reasons, Settled, settle};
+pub use sources::{Settings, StaticSource};
 pub use static_config::StaticConfig;

@@ -169,10 +169,14 @@ pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems
 /// a check can go on with: names that only the errors may hide are taken. `None` also when the file says nothing of it.
 pub fn find_dynamic(path: &Path) -> Option<(FileSource, Context)> {
     let text = read_text(path).ok()?;
-    let config = try_static(&path.display().to_string(), &text, Format::of(path)?).0?;
+    dynamic_of(&try_static(&path.display().to_string(), &text, Format::of(path)?).0?)
+}
+
+/// As [`find_dynamic`], of what was read of any source.
+pub(crate) fn dynamic_of(config: &StaticConfig) -> Option<(FileSource, Context)> {
     let Context { entry_points, internal_services, cert_resolvers, .. } = Context::default();
-    let context = Context { entry_points, internal_services, cert_resolvers, ..Context::from(&config) };
-    Some((config.providers.file?.source, context))
+    let context = Context { entry_points, internal_services, cert_resolvers, ..Context::from(config) };
+    Some((config.providers.file.as_ref()?.source.clone(), context))
 }
 
 /// As [`load_static`], from YAML text called `name` in problems.
@@ -184,7 +188,13 @@ pub fn parse_static(name: &str, text: &str) -> Result<(StaticConfig, Vec<Problem
 }
 
 fn read_static(name: &str, text: &str, format: Format) -> Result<(StaticConfig, Vec<Problem>), Problems> {
-    match try_static(name, text, format) {
+    unless_refused(try_static(name, text, format))
+}
+
+pub(crate) fn unless_refused(
+    read: (Option<StaticConfig>, Findings),
+) -> Result<(StaticConfig, Vec<Problem>), Problems> {
+    match read {
         (Some(config), findings) if !findings.refused => Ok((config, findings.problems)),
         (_, findings) => Err(Problems(findings.problems)),
     }

@@ -1,6 +1,6 @@
 //! Asks the API of a running Vigie, for commands.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,7 +13,7 @@ use lb_config::StaticConfig;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::check;
+use crate::options::Options;
 
 /// One request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub(crate) struct Refused {
 
 impl ApiClient {
     /// Reads the static configuration where the command line leaves something open.
-    pub(crate) fn new(target: &Target, config_file: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn new(target: &Target, options: &Options) -> anyhow::Result<Self> {
         let mut token = match &target.token_file {
             Some(file) => {
                 let text = std::fs::read_to_string(file);
@@ -62,7 +62,7 @@ impl ApiClient {
         if address.is_none() || token.is_none() {
             let hint =
                 "name the API with --address=URL and its token with --tokenFile=FILE or $VIGIE_API_TOKEN";
-            let (config, _) = check::static_config(config_file).context(hint)?;
+            let (config, _) = options.static_config().context(hint)?;
             if address.is_none() {
                 address = Some(address_in(&config)?);
             }
@@ -167,7 +167,8 @@ mod tests {
         let file = directory.path().join("vigie.yml");
         std::fs::write(&file, static_text).unwrap();
         let target = Target { address: address.map(str::to_owned), token_file: None };
-        let client = ApiClient::new(&target, Some(&file));
+        let client =
+            ApiClient::new(&target, &Options { config_file: Some(file.clone()), ..Options::default() });
         let shown = client.map(|client| format!("{}{} {}", client.authority, client.base_path, client.token));
         shown.map_err(|error| format!("{error:#}").replace(&file.display().to_string(), "vigie.yml"))
     }

@@ -1,6 +1,5 @@
 //! The server: everything is made, wired, started, and stopped in order.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,22 +15,23 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::admin::{AdminService, Answers};
+use crate::options::Options;
 use crate::print::complain;
 use crate::publish::publish;
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
-use crate::{acme, activation, check, memory, notify, observe};
+use crate::{acme, activation, memory, notify, observe};
 
 /// How long the last lines may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Serves until a signal says to stop.
-pub(crate) fn run(config_file: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut predecessor = Predecessor::meet()?;
     let inherited = match &mut predecessor {
         Some(predecessor) => predecessor.sockets(),
         None => activation::sockets()?,
     };
-    let (config, warnings) = check::static_config(config_file)?;
+    let (config, warnings) = options.static_config()?;
     for warning in warnings {
         complain(&warning.to_string());
     }
@@ -54,6 +54,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     // What libraries and rustls may not find by themselves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let descriptors = raise_descriptor_limit();
+    tracing::info!(source = config.file, "static configuration loaded");
     let config = Arc::new(config);
     let workers = config.core.workers.unwrap_or_else(processors);
     let metrics = observe::metrics(&config, workers);
@@ -311,7 +312,8 @@ async fn wait(
 /// What listens where: the first thing to look at when something cannot be reached.
 fn report(proxy: &Proxy, config: &StaticConfig, workers: usize) {
     let plural = if workers == 1 { "" } else { "s" };
-    let mut text = format!("vigie {} with {workers} worker{plural}", crate::VERSION);
+    let mut text =
+        format!("vigie {} with {workers} worker{plural}, configured by {}", crate::VERSION, config.file);
     for (name, address) in proxy.addresses() {
         let scope = match address.ip() {
             ip if ip.is_loopback() => "this machine only",

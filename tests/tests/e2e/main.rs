@@ -37,6 +37,7 @@ mod reload;
 mod rewrites;
 mod routing;
 mod shutdown;
+mod sources;
 mod streams;
 mod templates;
 mod tls;

@@ -59,6 +59,9 @@ impl<'a> Block<'a> {
 
     /// As [`take`](Self::take), for a key that no hint should propose.
     pub(crate) fn take_unlisted(&self, key: &'static str) -> Option<Field<'a>> {
+        if self.path.is_root() {
+            self.report.hear_root(key);
+        }
         let mut taken = self.taken.borrow_mut();
         let mut found: Option<&'a Entry> = None;
         for (entry, taken) in self.entries.iter().zip(taken.iter_mut()) {
@@ -145,8 +148,11 @@ impl<'a> Block<'a> {
     }
 
     /// As [`finish`](Self::finish) for the root of a file, where Traefik ignores what it does not know
-    /// (people keep templates for `<<` there).
+    /// (people keep templates for `<<` there). It does know its flags and variables.
     pub(crate) fn finish_root(self) {
+        if self.report.is_of_arguments() {
+            return self.finish();
+        }
         for entry in self.left_over() {
             if self.report.is_full() || entry.key.starts_with("x-") {
                 continue;

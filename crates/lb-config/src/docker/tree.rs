@@ -9,7 +9,7 @@ const MAX_PARTS: usize = 32;
 
 /// One name below another, with what its label says and what lies below it in turn.
 #[derive(Clone, Debug)]
-pub(super) struct Branch {
+pub(crate) struct Branch {
     pub(super) at: Position,
     pub(super) value: Option<Rc<str>>,
     /// Fields, in the order of their first labels.
@@ -19,7 +19,7 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    pub(super) fn new(at: Position) -> Self {
+    pub(crate) fn new(at: Position) -> Self {
         Self { at, value: None, children: Vec::new(), items: Vec::new() }
     }
 
@@ -35,7 +35,7 @@ impl Branch {
     ///
     /// # Errors
     /// The name is no path of fields.
-    pub(super) fn add(&mut self, name: &str, value: &str, at: Position) -> Result<(), &'static str> {
+    pub(crate) fn add(&mut self, name: &str, value: &str, at: Position) -> Result<(), &'static str> {
         if name.split('.').count() > MAX_PARTS {
             return Err("has too many parts");
         }
@@ -102,7 +102,7 @@ impl Branch {
 
     /// As the document that YAML would be. Of a block that is also switched on (`tls=true` beside
     /// `tls.certresolver=x`) what is in it counts; switched off it is off.
-    pub(super) fn into_node(self) -> Node {
+    pub(crate) fn into_node(self) -> Node {
         let Self { at, value, children, items } = self;
         let switch =
             value.as_deref().is_none_or(|value| value.is_empty() || value.eq_ignore_ascii_case("true"));

@@ -66,6 +66,10 @@ pub(super) fn read(field: &Field<'_>) -> Option<DockerProvider> {
         docker.watch = watch;
     }
     containers(&block, &mut docker.containers);
+    if let Some(field) = block.take_unlisted("swarmMode") {
+        let hint = "`providers.swarm`, which took its place, is not supported yet".to_owned();
+        field.error_at_key("Traefik v3 has no `swarmMode` any more".to_owned(), Some(hint));
+    }
     block.finish();
     Some(docker)
 }

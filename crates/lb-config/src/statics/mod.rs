@@ -123,7 +123,7 @@ fn rest(root: &Block<'_>) {
     if let Some(field) = root.take_unlisted("pilot") {
         field.error_at_key("Traefik v3 has no `pilot` any more".to_owned(), Some("remove it".to_owned()));
     }
-    for key in ["http", "tls", "tcp", "udp"] {
+    for key in ["http", "tls", "tcp", "udp"].into_iter().filter(|_| !root.report.is_of_arguments()) {
         if let Some(field) = root.take_unlisted(key) {
             field.warn_at_key(
                 "belongs into the dynamic configuration and is ignored here".to_owned(),

@@ -31,12 +31,25 @@ impl Dynasty {
         command: impl FnOnce(&Path, &Path) -> Command,
     ) -> Self {
         let files = Files::new();
-        write(&files, "dynamic.yml", dynamic);
         let config = write(&files, "vigie.yml", static_text);
+        let with_file = |program: &Path, directory: &Path| {
+            let mut command = command(program, directory);
+            command.arg(format!("--configFile={config}"));
+            command
+        };
+        Self::found_over(files, dynamic, with_file).await
+    }
+
+    /// As [`found_by`](Self::found_by), with nothing appended.
+    pub(super) async fn found_over(
+        files: Files,
+        dynamic: &str,
+        command: impl FnOnce(&Path, &Path) -> Command,
+    ) -> Self {
+        write(&files, "dynamic.yml", dynamic);
         replace_program(&files, binary());
         let mut command = command(&files.path().join("vigie"), files.path());
-        command.arg(format!("--configFile={config}")).current_dir(files.path());
-        let (first, addresses) = Vigie::spawn(&mut command).await;
+        let (first, addresses) = Vigie::spawn(command.current_dir(files.path())).await;
         let pids = vec![first.pid()];
         Self { first, files, addresses, pids }
     }
