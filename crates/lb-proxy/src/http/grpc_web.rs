@@ -323,7 +323,7 @@ mod tests {
         let mut trailers = Head::new();
         trailers.append("X-Trail", b"two");
         trailers.append("Grpc-Status", b"0");
-        assert_eq!(trailer_frame(Some(&trailers)), b"\x80\x00\x00\x00\x1dgrpc-status: 0\r\nx-trail: two\r\n");
+        assert_eq!(trailer_frame(Some(&trailers)), b"\x80\x00\x00\x00\x1egrpc-status: 0\r\nx-trail: two\r\n");
         assert_eq!(trailer_frame(None), b"\x80\x00\x00\x00\x00");
     }
 }
