@@ -339,6 +339,9 @@ pub enum Middleware {
     Retry(Retry),
     Compress(Compress),
     Buffering(Buffering),
+    GrpcWeb {
+        allow_origins: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

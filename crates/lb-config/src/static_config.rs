@@ -87,6 +87,8 @@ pub struct EntryPoint {
     /// Names in a client's `Connection` that may survive the middlewares.
     pub forwarded_connection: Vec<String>,
     pub not_append_x_forwarded_for: bool,
+    /// Servers get `X-Forwarded-Scheme` and `X-Scheme`, the same as `X-Forwarded-Proto`.
+    pub add_scheme_headers: bool,
     pub http: EntryPointHttp,
     pub http2_max_concurrent_streams: u32,
     pub limits: EntryPointLimits,
@@ -141,6 +143,8 @@ pub struct EntryPointHttp {
     pub encoded_characters: Option<EncodedCharacters>,
     pub max_header_bytes: usize,
     pub alias_headers: AliasHeaders,
+    /// Only names with `_` are meant by that: the older `underscoreHeadersStrategy`.
+    pub only_underscores: bool,
 }
 
 /// Where the static file writes something.

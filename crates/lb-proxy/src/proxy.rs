@@ -180,6 +180,7 @@ impl Proxy {
                 forwarded: ForwardedSettings::new(
                     config.forwarded_connection.clone(),
                     settings.host_name.clone(),
+                    config.add_scheme_headers,
                 ),
                 seats: Seats::new(&config.limits),
                 least: Least::new(&config.limits),

@@ -24,6 +24,7 @@ mod error_pages;
 mod estates;
 mod faults;
 mod forward_auth;
+mod grpc_web;
 mod health;
 mod hostile;
 mod house;

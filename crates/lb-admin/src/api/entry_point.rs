@@ -36,6 +36,7 @@ fn body(entry_point: &EntryPoint) -> Value {
             trusted(&entry_point.forwarded_headers)
                 .list("connection", &entry_point.forwarded_connection)
                 .flag("notAppendXForwardedFor", entry_point.not_append_x_forwarded_for)
+                .flag("addXForwardedSchemeHeaders", entry_point.add_scheme_headers)
                 .build(),
         )
         .set("http", http(&entry_point.http))
@@ -109,6 +110,7 @@ fn http(http: &EntryPointHttp) -> Value {
         .flag("sanitizePath", http.sanitize_path)
         .some("encodedCharacters", characters)
         .set("maxHeaderBytes", http.max_header_bytes)
-        .text("aliasHeadersStrategy", alias_headers)
+        .text("aliasHeadersStrategy", if http.only_underscores { "" } else { alias_headers })
+        .text("underscoreHeadersStrategy", if http.only_underscores { alias_headers } else { "" })
         .build()
 }

@@ -47,6 +47,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
         forwarded_headers: TrustedPeers::default(),
         forwarded_connection: Vec::new(),
         not_append_x_forwarded_for: false,
+        add_scheme_headers: false,
         http: EntryPointHttp {
             redirection: None,
             middlewares: Vec::new(),
@@ -57,6 +58,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
             encoded_characters: None,
             max_header_bytes: MAX_HEADER_BYTES,
             alias_headers: AliasHeaders::Keep,
+            only_underscores: false,
         },
         http2_max_concurrent_streams: MAX_CONCURRENT_STREAMS,
         limits: EntryPointLimits {
@@ -145,7 +147,9 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
         if let Some(skip) = forwarded.take("notAppendXForwardedFor").and_then(|field| field.boolean()) {
             entry_point.not_append_x_forwarded_for = skip;
         }
-        forwarded.unsupported(&["addXForwardedSchemeHeaders"]);
+        if let Some(add) = forwarded.take("addXForwardedSchemeHeaders").and_then(|field| field.boolean()) {
+            entry_point.add_scheme_headers = add;
+        }
         forwarded.finish();
     }
     if let Some(http) = block.take("http").and_then(|field| field.block()) {
@@ -354,14 +358,19 @@ fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, named: Named<'_, 
     }
     const STRATEGIES: [(&str, AliasHeaders); 3] =
         [("keep", AliasHeaders::Keep), ("delete", AliasHeaders::Delete), ("reject", AliasHeaders::Reject)];
-    if let Some(strategy) = block.take("aliasHeadersStrategy").and_then(|field| field.choice(&STRATEGIES)) {
-        http.alias_headers = strategy;
-    }
+    let alias = block.take("aliasHeadersStrategy").and_then(|field| field.choice(&STRATEGIES));
+    http.alias_headers = alias.unwrap_or_default();
     if let Some(field) = block.take("underscoreHeadersStrategy")
-        && field.choice(&STRATEGIES).is_some_and(|strategy| strategy != AliasHeaders::Keep)
+        && let Some(strategy) = field.choice(&STRATEGIES)
     {
-        let hint = "use `aliasHeadersStrategy`, which covers `_` and other odd characters".to_owned();
-        field.error_at_key("`underscoreHeadersStrategy` is not supported yet".to_owned(), Some(hint));
+        let hint = "write `aliasHeadersStrategy`, which covers `_` and other odd characters".to_owned();
+        if alias.is_some_and(|alias| alias != strategy) {
+            let message = "says something else than `aliasHeadersStrategy`".to_owned();
+            field.error_at_key(message, Some("keep `aliasHeadersStrategy`".to_owned()));
+        } else if alias.is_none() {
+            field.warn_at_key("is the old way to say it, for `_` alone".to_owned(), Some(hint));
+            (http.alias_headers, http.only_underscores) = (strategy, true);
+        }
     }
 }
 

@@ -362,7 +362,7 @@ mod tests {
              lifecycle: {requestAcceptGraceTimeout: 5, gracetimeout: 20s}\n      \
              respondingTimeouts: {readTimeout: 0, writeTimeout: 30s, idleTimeout: 1m}\n      keepAliveMaxTime: 1h\n      \
              keepAliveMaxRequests: 1000\n    proxyProtocol: {trustedIPs: [10.0.0.0/8]}\n    \
-             forwardedHeaders: {insecure: true, connection: X-A, notAppendXForwardedFor: true}\n    http:\n      \
+             forwardedHeaders: {insecure: true, connection: X-A, notAppendXForwardedFor: true, addXForwardedSchemeHeaders: true}\n    http:\n      \
              middlewares: a@file\n      tls: {options: strict}\n      encodeQuerySemicolons: true\n      sanitizePath: false\n      \
              encodedCharacters: {allowEncodedSlash: false}\n      maxHeaderBytes: 4096\n      aliasHeadersStrategy: reject\n      \
              redirections: {entryPoint: {to: ':443', permanent: false, priority: 5}}\n    http2: {maxConcurrentStreams: 10}\n    \
@@ -373,7 +373,7 @@ mod tests {
             (web.address.to_string().as_str(), web.address_text.as_str()),
             ("127.0.0.1:80", "127.0.0.1:80/tcp")
         );
-        assert!(web.as_default && web.reuse_port && web.not_append_x_forwarded_for);
+        assert!(web.as_default && web.reuse_port && web.not_append_x_forwarded_for && web.add_scheme_headers);
         assert_eq!(web.request_accept_grace_timeout, Duration::from_secs(5));
         assert_eq!(web.grace_timeout, Duration::from_secs(20));
         assert_eq!((web.read_timeout, web.write_timeout), (None, Some(Duration::from_secs(30))));
@@ -393,6 +393,25 @@ mod tests {
         );
         assert_eq!(web.http2_max_concurrent_streams, 10);
         assert_eq!(web.observability.unwrap().access_logs, Some(false));
+    }
+
+    #[test]
+    fn the_older_strategy_is_for_underscores() {
+        let http = |http: &str| format!("entryPoints: {{web: {{address: ':1', http: {{{http}}}}}}}");
+        let strategy = |text: &str| {
+            let http = read(&http(text)).entry_points[0].http.clone();
+            (http.alias_headers, http.only_underscores)
+        };
+        assert_eq!(strategy("underscoreHeadersStrategy: delete"), (AliasHeaders::Delete, true));
+        assert_eq!(strategy("aliasHeadersStrategy: delete"), (AliasHeaders::Delete, false));
+        let both = "underscoreHeadersStrategy: reject, aliasHeadersStrategy: reject";
+        assert_eq!(strategy(both), (AliasHeaders::Reject, false));
+        assert_eq!(
+            told(&http("underscoreHeadersStrategy: reject, aliasHeadersStrategy: keep")),
+            [
+                "entryPoints.web.http.underscoreHeadersStrategy: says something else than `aliasHeadersStrategy`"
+            ]
+        );
     }
 
     #[test]

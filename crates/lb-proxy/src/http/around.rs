@@ -10,6 +10,7 @@ use lb_http1::{Framing, Head};
 use super::authorize::{Refusal, authorize, refuse};
 use super::buffering::buffered;
 use super::downstream::{Downstream, Unkept};
+use super::grpc_web;
 use super::handle::{Passed, Reply, ask, pass, send, unwind};
 use super::local::Local;
 use super::pages;
@@ -27,6 +28,19 @@ pub(super) async fn run<'r, D: Downstream>(
     route: &'r Route,
     at: Option<usize>,
 ) -> bool {
+    match at.and_then(|_| grpc_web::asked(route, &p.x.head)) {
+        Some(form) => Box::pin(grpc_web::run(p, route, at, form)).await,
+        None => chain(p, route, at, false).await,
+    }
+}
+
+/// The same; with `framed` what is sent has a form of its own already, which is not compressed as a whole.
+pub(super) async fn chain<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    route: &'r Route,
+    at: Option<usize>,
+    framed: bool,
+) -> bool {
     let Passage { worker, connection, framing, patience, renewed, .. } = *p;
     let (x, outcome) = (&mut *p.x, &mut *p.outcome);
     let mut replay = Replay::new(&mut *p.down);
@@ -36,6 +50,9 @@ pub(super) async fn run<'r, D: Downstream>(
         None => pass(&mut p, route, 0).await,
     };
     unwind(p.x, &route.middlewares[..passed.reached]);
+    if framed {
+        p.x.encode = None;
+    }
     send(&mut p, &mut passed.reply).await
 }
 
@@ -58,6 +75,7 @@ async fn stage<'r, D: Downstream>(
             let passed = behind(p, route, at + 1).await;
             pages::replace(p, errors, &asked, passed).await
         }
+        Middleware::GrpcWeb(web) => Box::pin(grpc_web::stage(p, route, (at, web))).await,
         Middleware::ForwardAuth(auth) => match Box::pin(authorized(p, auth)).await {
             Ok(()) => {
                 let passed = behind(p, route, at + 1).await;

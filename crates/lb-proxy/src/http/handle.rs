@@ -180,7 +180,8 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
     if x.head.method() == "OPTIONS" && x.head.target() == "*" {
         return Err(Box::new(Local::bare(200)));
     }
-    if normalise::alias_headers(&mut x.head, entry.config.http.alias_headers).is_err() {
+    let http = &entry.config.http;
+    if normalise::alias_headers(&mut x.head, http.alias_headers, http.only_underscores).is_err() {
         worker.metrics.refused(entry.label, "alias_header");
         return Err(Box::new(Local::plain(400, "Bad Request")));
     }

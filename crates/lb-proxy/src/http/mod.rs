@@ -11,6 +11,7 @@ pub(crate) mod downstream;
 pub(crate) mod encode;
 mod farewell;
 pub(crate) mod forwarded;
+pub(crate) mod grpc_web;
 pub(crate) mod h1;
 pub(crate) mod h1_serve;
 pub(crate) mod h2_convert;
