@@ -9,6 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::options;
 use crate::server::ServerCommand;
+use crate::verify::Verify;
 
 /// A Layer-7 high-availability load balancer that reads Traefik's configuration.
 #[derive(Debug, Parser)]
@@ -54,6 +55,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// Ask the running instance and its servers whether all is as the configuration says; exit code 1 where it is not.
+    Verify(Verify),
     /// Print the version.
     #[command(arg = no_configuration())]
     Version,
@@ -66,7 +69,7 @@ impl Command {
             Self::Demo { .. } => Some("demo"),
             Self::Upgrade { .. } => Some("upgrade"),
             Self::Version => Some("version"),
-            Self::Check | Self::Healthcheck | Self::Server { .. } => None,
+            Self::Check | Self::Healthcheck | Self::Server { .. } | Self::Verify(_) => None,
         }
     }
 }

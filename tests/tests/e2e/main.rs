@@ -40,3 +40,4 @@ mod shutdown;
 mod streams;
 mod templates;
 mod tls;
+mod verify;
