@@ -10,6 +10,7 @@ use lb_config::Settings;
 
 use crate::options::{self, Options};
 use crate::server::ServerCommand;
+use crate::verify::Verify;
 
 const FLAGS: &str = "\
 Without a file the static configuration is read from flags, and without flags from variables, as in Traefik. A flag is the
@@ -62,6 +63,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// Ask the running instance and its servers whether all is as the configuration says; exit code 1 where it is not.
+    Verify(Verify),
     /// Print the version.
     #[command(arg = no_configuration())]
     Version,
@@ -80,7 +83,7 @@ impl Command {
             Self::Demo { .. } => Some("demo"),
             Self::Upgrade { .. } => Some("upgrade"),
             Self::Version => Some("version"),
-            Self::Check | Self::Healthcheck | Self::Server { .. } => None,
+            Self::Check | Self::Healthcheck | Self::Server { .. } | Self::Verify(_) => None,
         }
     }
 }

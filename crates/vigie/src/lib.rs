@@ -17,6 +17,7 @@ mod publish;
 mod run;
 mod server;
 mod upgrade;
+mod verify;
 mod way_out;
 
 use std::ffi::OsString;
@@ -56,6 +57,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Healthcheck) => check::healthcheck(&options),
         Some(Command::Upgrade { pid }) => upgrade::command(pid),
         Some(Command::Server { command }) => match server::run(&options, &command) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Some(Command::Verify(asked)) => match verify::run(&options, &asked) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },

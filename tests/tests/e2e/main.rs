@@ -42,3 +42,4 @@ mod sources;
 mod streams;
 mod templates;
 mod tls;
+mod verify;
