@@ -36,6 +36,7 @@ mod observe;
 mod reload;
 mod rewrites;
 mod routing;
+mod rule_syntax;
 mod shutdown;
 mod streams;
 mod templates;
