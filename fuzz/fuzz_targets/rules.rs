@@ -83,9 +83,9 @@ fuzz_target!(|text: &str| {
             );
         }
         // Parentheses change nothing, a negation everything; both may nest too deep.
-        let same = parse(&format!("({rule})"));
-        let opposite = parse(&format!("!({rule})"));
-        let both = parse(&format!("({rule}) && !({rule})"));
+        let same = parse_as(&format!("({rule})"), rule.syntax());
+        let opposite = parse_as(&format!("!({rule})"), rule.syntax());
+        let both = parse_as(&format!("({rule}) && !({rule})"), rule.syntax());
         for request in &requests {
             let matches = rule.matches(request);
             assert!(same.as_ref().is_none_or(|same| same.matches(request) == matches), "({rule})");

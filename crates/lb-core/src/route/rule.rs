@@ -61,6 +61,10 @@ impl Rule {
         &self.text
     }
 
+    pub fn syntax(&self) -> Syntax {
+        self.syntax
+    }
+
     /// Whether the rule holds for a request. For many rules, ask a [`RouteIndex`](super::RouteIndex).
     pub fn matches<R: Request + ?Sized>(&self, request: &R) -> bool {
         self.condition.evaluate(&mut |test| test.holds(request))
