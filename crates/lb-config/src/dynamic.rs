@@ -36,6 +36,8 @@ pub struct Config {
 pub struct Router {
     pub rule: Arc<Rule>,
     pub rule_text: String,
+    /// `ruleSyntax` as written; empty: the default. The rule knows what it means.
+    pub rule_syntax: String,
     /// Empty: the default entry points.
     pub entry_points: Vec<String>,
     /// Qualified names, in order.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use lb_core::route::Syntax;
+
 use crate::decode::{Findings, Report};
 use crate::document::{self, Files, Format, Node, Position, defines_nothing, read_text};
 use crate::dynamic::Config;
@@ -33,6 +35,8 @@ pub struct Context {
     pub cert_resolvers: Option<BTreeSet<String>>,
     /// Services of the provider `internal`, without `@internal`.
     pub internal_services: BTreeSet<String>,
+    /// Of the routers that name none.
+    pub rule_syntax: Syntax,
 }
 
 impl Default for Context {
@@ -47,6 +51,7 @@ impl Default for Context {
             providers: [FILE.to_owned()].into(),
             cert_resolvers: None,
             internal_services: names.map(str::to_owned).into(),
+            rule_syntax: Syntax::V3,
         }
     }
 }
@@ -79,6 +84,7 @@ impl From<&StaticConfig> for Context {
             providers: config.providers.names().map(str::to_owned).collect(),
             cert_resolvers: Some(config.certificates_resolvers.keys().cloned().collect()),
             internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
+            rule_syntax: config.core.default_rule_syntax.unwrap_or_default(),
         }
     }
 }

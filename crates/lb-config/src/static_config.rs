@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use lb_core::route::Syntax;
 
 use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
@@ -41,10 +42,19 @@ impl StaticConfig {
         };
         self.entry_points.iter().filter(answers)
     }
+
+    /// Whether a router that is attached to others as well is by itself on this entry point,
+    /// `<entry point>-<router>` (reference 1.3, "models"): where either the entry point or `core` has something for it.
+    pub fn shapes_routers(&self, entry_point: &EntryPoint) -> bool {
+        self.core.default_rule_syntax.is_some() || entry_point.shapes_routers()
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct Core {
+    /// `None`: the section says nothing that Traefik knows. As there, what it says makes copies of routers
+    /// ([`StaticConfig::shapes_routers`]).
+    pub default_rule_syntax: Option<Syntax>,
     pub strict_tls_options: bool,
     /// Data-plane threads. Extension of Vigie (`core.workers`); absent means one per processor.
     pub workers: Option<usize>,
@@ -97,9 +107,8 @@ pub struct EntryPoint {
 }
 
 impl EntryPoint {
-    /// Whether it has settings for the routers attached to it. One that is attached to others as well is then a router
-    /// by itself here, `<entry point>-<router>` (reference 1.3, "models").
-    pub fn shapes_routers(&self) -> bool {
+    /// Whether it has settings for the routers attached to it.
+    fn shapes_routers(&self) -> bool {
         let http = &self.http;
         !http.middlewares.is_empty()
             || http.tls.is_some()

@@ -37,6 +37,7 @@ mod observe;
 mod reload;
 mod rewrites;
 mod routing;
+mod rule_syntax;
 mod shutdown;
 mod sources;
 mod streams;

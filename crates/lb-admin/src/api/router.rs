@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use lb_config::Kind;
 use lb_config::dynamic::{self, Observability, RouterTls};
 use lb_config::static_config::{EntryPoint, StaticConfig};
+use lb_core::route::Syntax;
 use serde_json::Value;
 
 use super::object::Object;
@@ -22,6 +23,7 @@ pub(super) struct Router<'v> {
     /// Qualified; empty for one that was left out.
     pub(super) service: &'v str,
     rule: Cow<'v, str>,
+    rule_syntax: &'v str,
     priority: i64,
     tls: Option<&'v RouterTls>,
     observability: Observability,
@@ -44,6 +46,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             entry_points: router.entry_points.into_iter().map(Cow::from).collect(),
             service: router.service,
             rule: router.rule.into(),
+            rule_syntax: "default",
             priority: router.priority,
             observability: before.observability,
             tls: before.tls,
@@ -60,6 +63,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             middlewares: Vec::new(),
             service: "",
             rule: "".into(),
+            rule_syntax: "",
             priority: 0,
             tls: None,
             observability: Observability::default(),
@@ -80,8 +84,9 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         [] => default_entry_points(fixed).map(Cow::from).collect(),
         named => named.iter().map(|name| name.as_str().into()).collect(),
     };
-    let settings =
-        |name: &str| fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| ep.shapes_routers());
+    let settings = |name: &str| {
+        fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| fixed.shapes_routers(ep))
+    };
     let single =
         |name: Cow<'v, str>, entry_points: Vec<Cow<'v, str>>, entry_point: Option<&'v EntryPoint>| {
             let mut before = Before::new(entry_point, &name);
@@ -96,6 +101,10 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 entry_points,
                 service: &router.service,
                 rule: router.rule_text.as_str().into(),
+                rule_syntax: match &*router.rule_syntax {
+                    "" => default_syntax(fixed),
+                    written => written,
+                },
                 priority: router.priority,
                 tls: before.tls,
                 observability: Observability {
@@ -124,6 +133,15 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         }
     }
     routers
+}
+
+/// The syntax of rules that name none, where the static file names one.
+fn default_syntax(fixed: &StaticConfig) -> &'static str {
+    match fixed.core.default_rule_syntax {
+        Some(Syntax::V2) => "v2",
+        Some(Syntax::V3) => "v3",
+        None => "",
+    }
 }
 
 /// What a router gets from its entry point.
@@ -198,7 +216,7 @@ impl Router<'_> {
             .list("middlewares", &self.middlewares)
             .text("service", self.service_text())
             .text("rule", &self.rule)
-            .text("ruleSyntax", if provider(&self.name) == "internal" { "default" } else { "" })
+            .text("ruleSyntax", self.rule_syntax)
             .number("priority", self.priority)
             .some("tls", self.tls.map(|tls| self::tls(tls, "default")))
             .set("observability", observability(self.observability))

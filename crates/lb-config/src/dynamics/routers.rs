@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lb_core::route::Rule;
+use lb_core::route::{Rule, Syntax};
 
 use super::Draft;
 use crate::decode::{Block, Enabled, Field, Text};
@@ -16,9 +16,9 @@ const MAX_PRIORITY: i64 = i64::MAX - 1000;
 impl<'a> Draft<'a> {
     pub(super) fn router(&mut self, name: &str, field: &Field<'a>) -> Option<Router> {
         let block = field.object()?;
-        let rule = block
-            .require("rule", "write a rule such as ``Host(`example.com`)``")
-            .and_then(|field| read_rule(&field));
+        let written = block.require("rule", "write a rule such as ``Host(`example.com`)``");
+        let (rule_syntax, syntax) = self.syntax(&block);
+        let rule = written.and_then(|field| read_rule(&field, syntax));
         let service = block
             .require("service", "name the service that answers")
             .and_then(|field| self.reference(Kind::Router, name, Kind::Service, &field));
@@ -43,15 +43,6 @@ impl<'a> Draft<'a> {
             ..tls
         });
         let observability = block.take("observability").and_then(|field| observability(&field));
-        if let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) {
-            match syntax.value {
-                "v3" => {}
-                "v2" => syntax.error("the rule syntax v2 is not supported yet", None),
-                other => {
-                    syntax.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned()))
-                }
-            }
-        }
         if let Some(parents) = block.take_unlisted("parentRefs")
             && !parents.texts().is_empty()
         {
@@ -67,6 +58,7 @@ impl<'a> Draft<'a> {
         Some(Router {
             rule: Arc::new(rule),
             rule_text,
+            rule_syntax,
             entry_points,
             middlewares,
             service: service?,
@@ -74,6 +66,23 @@ impl<'a> Draft<'a> {
             tls,
             observability: observability.unwrap_or_default(),
         })
+    }
+
+    /// `ruleSyntax` as written, and what it means.
+    fn syntax(&self, block: &Block<'a>) -> (String, Syntax) {
+        let Some(text) = block.take("ruleSyntax").and_then(|field| field.text()) else {
+            return (String::new(), self.context.rule_syntax);
+        };
+        let syntax = match text.value {
+            "" => self.context.rule_syntax,
+            "v2" => Syntax::V2,
+            "v3" => Syntax::V3,
+            other => {
+                text.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned()));
+                Syntax::V3
+            }
+        };
+        (text.value.to_owned(), syntax)
     }
 
     /// A resolver that is named must exist.
@@ -133,9 +142,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn read_rule(field: &Field<'_>) -> Option<(String, Rule)> {
+fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
     let text = field.text()?;
-    match Rule::parse(text.value) {
+    match Rule::parse_as(text.value, syntax) {
         Ok(rule) => Some((text.value.to_owned(), rule)),
         Err(error) => {
             let reason = format!("error while parsing rule {}: {error}", text.value);
@@ -202,6 +211,8 @@ fn observability(field: &Field<'_>) -> Option<Observability> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{disabled, problems};
+    use lb_core::route::Syntax;
+
     use crate::{Context, Kind, Loaded, parse_dynamic};
 
     fn with(router: &str) -> String {
@@ -232,6 +243,28 @@ mod tests {
             assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
             assert_eq!(loaded.config.routers["r@file"].priority, priority, "{router}");
             assert_eq!(loaded.config.routers["r@file"].service, "s@file");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_read_in_the_syntax_that_the_router_or_the_static_file_names() {
+        let v2 = Context { rule_syntax: Syntax::V2, ..Context::default() };
+        for (context, syntax, reads_v2, warns) in [
+            (&Context::default(), "", false, false),
+            (&Context::default(), "ruleSyntax: v2", true, false),
+            (&Context::default(), "ruleSyntax: V2", false, true),
+            (&v2, "", true, false),
+            (&v2, "ruleSyntax: ''", true, false),
+            (&v2, "ruleSyntax: v3", false, false),
+            (&v2, "ruleSyntax: v4", false, true),
+        ] {
+            let text = with(&format!("{{rule: 'Host(`a`, `b`)', service: s, {syntax}}}"));
+            let loaded = parse_dynamic("a.yml", &text, "file", context).unwrap();
+            let router = loaded.config.routers.get("r@file");
+            assert_eq!(router.is_some(), reads_v2, "{syntax}: {:?}", loaded.problems);
+            assert_eq!(loaded.problems.iter().any(|problem| !problem.is_error()), warns, "{syntax}");
+            let written = syntax.strip_prefix("ruleSyntax: ").unwrap_or_default().replace('\'', "");
+            assert!(router.is_none_or(|router| router.rule_syntax == written));
         }
     }
 
@@ -305,8 +338,8 @@ mod tests {
             ("{rule: 'Path(`/`)', service: ''}", "http.routers.r.service: names no service"),
             ("{rule: 'Path(`/`)', service: s, priority: 9223372036854774808}", "expected a whole number"),
             (
-                "{rule: 'Path(`/`)', service: s, priority: 9223372036854774807, ruleSyntax: v2}",
-                "v2 is not supported yet",
+                "{rule: 'Header(`a`, `b`)', service: s, ruleSyntax: v2}",
+                "http.routers.r.rule: the v2 syntax has no matcher `Header`",
             ),
             ("{rule: 'Path(`/`)', service: s, parentRefs: [a]}", "`parentRefs` is not supported yet"),
         ] {

@@ -12,6 +12,8 @@ pub(crate) use providers::PROVIDERS;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_core::route::Syntax;
+
 use crate::decode::{Block, Enabled, Field, Report};
 use crate::document::Node;
 use crate::dynamic::ServersTransport;
@@ -223,6 +225,7 @@ fn servers_transport(field: Option<&Field<'_>>) -> ServersTransport {
 
 fn core(field: Option<&Field<'_>>) -> Core {
     let mut core = Core {
+        default_rule_syntax: None,
         strict_tls_options: false,
         workers: None,
         memory_limit: MEMORY_LIMIT,
@@ -231,14 +234,15 @@ fn core(field: Option<&Field<'_>>) -> Core {
     let Some(block) = field.and_then(|field| field.block()) else { return core };
     if let Some(syntax) = block.take("defaultRuleSyntax").and_then(|field| field.text()) {
         match syntax.value {
-            "v3" | "" => {}
-            "v2" => syntax
-                .error("the rule syntax v2 is not supported yet", Some("write the rules in v3".to_owned())),
-            _ => syntax.unknown_word(["v3"]),
+            "" => {}
+            "v2" => core.default_rule_syntax = Some(Syntax::V2),
+            "v3" => core.default_rule_syntax = Some(Syntax::V3),
+            _ => syntax.unknown_word(["v3", "v2"]),
         }
     }
     if let Some(strict) = block.take("strictTLSOptions").and_then(|field| field.boolean()) {
         core.strict_tls_options = strict;
+        core.default_rule_syntax.get_or_insert_default();
     }
     core.workers = block
         .take("workers")
@@ -485,10 +489,7 @@ mod tests {
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
             ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),
             ("metrics: {datadog: {}}", "metrics.datadog: `datadog` is not supported yet"),
-            (
-                "core: {defaultRuleSyntax: v2}",
-                "core.defaultRuleSyntax: the rule syntax v2 is not supported yet",
-            ),
+            ("core: {defaultRuleSyntax: v1}", "core.defaultRuleSyntax: `v1` is not a known value"),
             (
                 "hostResolver: {cnameFlattening: true}",
                 "hostResolver.cnameFlattening: CNAME flattening is not supported yet",

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::pattern::Pattern;
-use super::{Request, RuleError, query};
+use super::{Request, RuleError, query, v2};
 use crate::syntax::{Token, Tokens, closest};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub(super) enum Matcher {
     HeaderRegexp(Box<str>, Pattern),
     Query(Box<str>, Box<str>),
     QueryRegexp(Box<str>, Pattern),
+    /// Of the v2 syntax: the first value of the parameter, and no other.
+    FirstQuery(Box<str>, Pattern),
     ClientIp(IpNet),
 }
 
@@ -79,14 +81,26 @@ const MATCHERS: [(&str, usize, usize); 11] = [
 ];
 
 /// A value with its place in the rule.
-struct Value {
-    text: String,
-    at: usize,
+pub(super) struct Value {
+    pub(super) text: String,
+    pub(super) at: usize,
 }
 
-impl Matcher {
-    /// Reads `Name(value, ...)`.
-    pub(super) fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
+/// `Name(value, ...)`, whatever it means.
+pub(super) struct Call<'n> {
+    /// As it is written in the list of those that are known.
+    pub(super) name: &'n str,
+    pub(super) at: usize,
+    pub(super) values: Vec<Value>,
+}
+
+impl<'n> Call<'n> {
+    /// Reads one of those that are `known`; `other` tells of one that is not.
+    pub(super) fn read(
+        tokens: &mut Tokens<'_>,
+        mut known: impl Iterator<Item = &'n str>,
+        other: fn(&str, usize) -> RuleError,
+    ) -> Result<Self, RuleError> {
         let at = tokens.at();
         let Token::Name(name) = *tokens.peek() else {
             let error = tokens.unexpected("a matcher");
@@ -95,18 +109,31 @@ impl Matcher {
                 _ => error,
             });
         };
-        let &(name, least, most) = MATCHERS
-            .iter()
-            .find(|(canonical, ..)| is_spelling(name, canonical))
-            .ok_or_else(|| unknown(name, at))?;
+        let name = known.find(|canonical| is_spelling(name, canonical)).ok_or_else(|| other(name, at))?;
         tokens.take()?;
-        let values = read_values(tokens, name)?;
+        Ok(Self { name, at, values: read_values(tokens, name)? })
+    }
+
+    pub(super) fn refuse_empty(&self) -> Result<(), RuleError> {
+        match self.values.iter().find(|value| value.text.is_empty()) {
+            Some(empty) => Err(RuleError::new(empty.at, format!("a value of `{}` is empty", self.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Matcher {
+    /// Reads `Name(value, ...)`.
+    pub(super) fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
+        let call = Call::read(tokens, MATCHERS.iter().map(|(name, ..)| *name), unknown)?;
+        let Call { name, at, ref values } = call;
+        let counts = MATCHERS.iter().find(|(known, ..)| *known == name);
+        let &(_, least, most) = counts.ok_or_else(|| unknown(name, at))?;
         if !(least..=most).contains(&values.len()) {
-            return Err(wrong_count(name, at, least, most, &values));
+            return Err(wrong_count(name, at, least, most, values));
         }
-        if let Some(empty) = values.iter().find(|value| value.text.is_empty()) {
-            return Err(RuleError::new(empty.at, format!("a value of `{name}` is empty")));
-        }
+        call.refuse_empty()?;
+        let values = call.values;
         let mut values = values.into_iter();
         match (values.next(), values.next()) {
             (Some(first), None) => Self::with_one(name, first),
@@ -157,6 +184,9 @@ impl Matcher {
             Self::QueryRegexp(key, pattern) => query::any_value(request.query(), key, |value| {
                 pattern.is_match(&String::from_utf8_lossy(value))
             }),
+            Self::FirstQuery(key, pattern) => query::first_value(request.query(), key, |value| {
+                pattern.is_match(&String::from_utf8_lossy(value))
+            }),
             Self::ClientIp(network) => network.contains(&request.client().to_canonical()),
         }
     }
@@ -184,6 +214,9 @@ fn unknown(name: &str, at: usize) -> RuleError {
         _ => closest(name, names()),
     };
     error.hint(match meant {
+        Some(meant) if v2::knows(name) && !name.eq_ignore_ascii_case(meant) => {
+            format!("did you mean `{meant}`? `{name}` is of the v2 syntax: `ruleSyntax: v2`")
+        }
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("the matchers are {}", names().collect::<Vec<_>>().join(", ")),
     })
@@ -227,7 +260,7 @@ fn wrong_count(name: &str, at: usize, least: usize, most: usize, values: &[Value
     error.hint(format!("write {}", several.join(" || ")))
 }
 
-fn ascii_host(value: &Value) -> Result<&str, RuleError> {
+pub(super) fn ascii_host(value: &Value) -> Result<&str, RuleError> {
     if value.text.is_ascii() {
         return Ok(&value.text);
     }
@@ -235,7 +268,7 @@ fn ascii_host(value: &Value) -> Result<&str, RuleError> {
         .hint("write the host name in punycode (xn--...)"))
 }
 
-fn absolute_path(value: Value) -> Result<Box<str>, RuleError> {
+pub(super) fn absolute_path(value: Value) -> Result<Box<str>, RuleError> {
     if value.text.starts_with('/') {
         return Ok(value.text.into());
     }
@@ -243,11 +276,11 @@ fn absolute_path(value: Value) -> Result<Box<str>, RuleError> {
         .hint(format!("did you mean `/{}`?", value.text)))
 }
 
-fn pattern(value: &Value) -> Result<Pattern, RuleError> {
+pub(super) fn pattern(value: &Value) -> Result<Pattern, RuleError> {
     Pattern::parse(&value.text).map_err(|message| RuleError::new(value.at, message))
 }
 
-fn network(value: &Value) -> Result<IpNet, RuleError> {
+pub(super) fn network(value: &Value) -> Result<IpNet, RuleError> {
     let text = &value.text;
     crate::net::network(text).ok_or_else(|| {
         RuleError::new(value.at, format!("`{text}` is neither an IP address nor a CIDR range"))

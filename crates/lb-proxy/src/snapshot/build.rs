@@ -350,7 +350,7 @@ impl<'a> Builder<'a> {
                 Node::Composite(composite) => Target::Composite(composite),
             },
         };
-        let apart = elsewhere && entry.shapes_routers();
+        let apart = elsewhere && self.fixed.config.shapes_routers(entry);
         let shown = if apart { format!("{}-{name}", entry.name) } else { name.to_owned() };
         let mut names = Vec::new();
         for middleware in entry.http.middlewares.iter().chain(&router.middlewares) {
