@@ -391,6 +391,8 @@ fn entry_points_have_traefiks_shape() {
         })
     );
     assert_eq!(names(&api("/api/entrypoints", &view)), ["traefik", "web", "websecure"]);
+    let unclean = with_entry_points("secure: {address: ':1', http: {sanitizePath: false}}");
+    assert_eq!(api("/api/entrypoints/secure", &unclean)["http"]["sanitizePath"], false);
 }
 
 #[test]

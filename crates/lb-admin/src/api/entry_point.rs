@@ -107,7 +107,7 @@ fn http(http: &EntryPointHttp) -> Value {
         .list("middlewares", &http.middlewares)
         .some("tls", http.tls.as_ref().map(|own| tls(own, "")))
         .flag("encodeQuerySemicolons", http.encode_query_semicolons)
-        .flag("sanitizePath", http.sanitize_path)
+        .set("sanitizePath", http.sanitize_path)
         .some("encodedCharacters", characters)
         .set("maxHeaderBytes", http.max_header_bytes)
         .text("aliasHeadersStrategy", if http.only_underscores { "" } else { alias_headers })

@@ -1,5 +1,7 @@
 use std::ffi::OsString;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::parse_static;
 
@@ -282,4 +284,20 @@ fn the_reader_tells_what_an_option_is() {
     let roots = schema::roots();
     assert!(roots.contains(&"entryPoints") && roots.contains(&"pilot"), "{roots:?}");
     assert!(!roots.contains(&"http") && !roots.contains(&"address"), "{roots:?}");
+}
+
+proptest! {
+    /// Whatever is written: what is no flag is left as it was, in its order, and reading ends.
+    #[test]
+    fn any_command_line_is_read(line in "((--?|)(ping|api|log|entrypoints|nope|check|=|\\.|\\[0\\]|\\[|x|:80|-1| )){0,30}") {
+        let (source, left) = flags(&line);
+        let mut words = line.split_whitespace();
+        prop_assert!(left.split_whitespace().all(|left| words.any(|word| word == left)), "{line}: {left}");
+        told(&source);
+    }
+
+    #[test]
+    fn any_variable_is_read(name in "(TRAEFIK|PING|API|ENTRYPOINTS|HTTP|TLS|DOMAINS|0|_|\\[|\\.|x){0,12}") {
+        told(&variables(&[(&format!("TRAEFIK_ENTRYPOINTS_{name}"), ":80"), (&format!("TRAEFIK_{name}"), "true")]));
+    }
 }
