@@ -57,6 +57,12 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     tracing::info!(source = config.file, "static configuration loaded");
     let config = Arc::new(config);
     let workers = config.core.workers.unwrap_or_else(processors);
+    let least = 64 + workers * (16 + config.entry_points.len());
+    anyhow::ensure!(
+        descriptors >= least as u64,
+        "{descriptors} file descriptors are too few to serve anybody, {least} are the least\n  \
+         hint: raise the limit: `LimitNOFILE=` of the systemd unit, `ulimit -n` of a shell"
+    );
     let metrics = observe::metrics(&config, workers);
     metrics.follow_log(log.dropped());
     let access_log = match &config.access_log {

@@ -150,6 +150,19 @@ async fn bombs_and_rubbish_are_refused_quickly() {
     }
 }
 
+/// It would run and serve nobody.
+#[tokio::test]
+async fn too_few_descriptors_are_refused_at_start() {
+    let files = Files::new();
+    files.write("vigie.yml", &STATIC.replace("{dir}/", ""));
+    files.write("dynamic.yml", "{}");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 40; exec \"$0\" --configFile=vigie.yml"]).arg(binary());
+    let outcome = run(limited.current_dir(files.path())).await;
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("40 file descriptors are too few"), "{}", outcome.stderr);
+}
+
 #[tokio::test]
 async fn what_is_not_a_readable_file_is_refused() {
     let files = Files::new();
