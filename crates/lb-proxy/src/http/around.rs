@@ -10,7 +10,8 @@ use lb_http1::{Framing, Head};
 use super::authorize::{Refusal, authorize, refuse};
 use super::buffering::buffered;
 use super::downstream::{Downstream, Unkept};
-use super::handle::{Passed, Reply, ask, pass, send, unwind};
+use super::handle::{Passed, Reply, ask, send, unwind};
+use super::layers::rest;
 use super::local::Local;
 use super::pages;
 use super::replay::Replay;
@@ -33,7 +34,7 @@ pub(super) async fn run<'r, D: Downstream>(
     let mut p = Passage { worker, connection, x, down: &mut replay, framing, patience, outcome, renewed };
     let mut passed = match at {
         Some(at) => stage(&mut p, route, 0, at).await,
-        None => pass(&mut p, route, 0).await,
+        None => rest(&mut p, route, 0).await,
     };
     unwind(p.x, &route.middlewares[..passed.reached]);
     send(&mut p, &mut passed.reply).await
@@ -79,7 +80,7 @@ pub(super) async fn behind<'r, D: Downstream>(
 ) -> Passed<'r> {
     let chain = &route.middlewares;
     let passed = match chain[from..].iter().position(Middleware::wraps) {
-        None => pass(p, route, from).await,
+        None => rest(p, route, from).await,
         Some(next) => Box::pin(stage(p, route, from, from + next)).await,
     };
     unwind(p.x, &chain[from..passed.reached.max(from)]);
@@ -171,7 +172,7 @@ pub(super) fn asked<'a>(x: &'a Exchange, route: &'a Route) -> Option<&'a Arc<Ser
     match &route.target {
         Target::Service(service) => Some(service),
         Target::Composite(_) => x.composed.as_ref().and_then(|composed| composed.service()),
-        Target::Internal(_) => None,
+        Target::Internal(_) | Target::Children(_) => None,
     }
 }
 
@@ -208,7 +209,7 @@ async fn attempts<'r, D: Downstream>(
             Some(failure) if failure.unsent && !failure.body_begun => true,
             _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.kept().is_some()),
         };
-        let asked = asked(p.x, route);
+        let asked = asked(p.x, p.outcome.route.unwrap_or(route));
         let allowed = || match (asked, by_error) {
             (Some(service), Some(failure)) => worker.may_retry(service, p.x.tries, &failure.reason()),
             (Some(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),
