@@ -72,7 +72,9 @@ fn places(problems: &[Problem], name: &str, text: &str) {
 fn runnable(config: &Config) {
     for (name, router) in &config.routers {
         let service = &router.service;
-        let there = config.services.contains_key(service) || config.composites.contains_key(service);
+        let leads_on = service.is_empty();
+        let there = leads_on
+            || config.services.contains_key(service) || config.composites.contains_key(service);
         assert!(there || service.ends_with("@internal"), "{name}: {service}");
         for middleware in &router.middlewares {
             assert!(config.middlewares.contains_key(middleware), "{name}: {middleware}");

@@ -42,7 +42,10 @@ pub struct Router {
     pub entry_points: Vec<String>,
     /// Qualified names, in order.
     pub middlewares: Vec<String>,
+    /// Empty where other routers name this one as a parent: they lead on.
     pub service: String,
+    /// Qualified; those whose requests it gets. Empty: a root, which entry points lead to.
+    pub parents: Vec<String>,
     /// As written, or the byte length of the rule.
     pub priority: i64,
     pub tls: Option<RouterTls>,

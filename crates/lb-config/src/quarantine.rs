@@ -182,6 +182,7 @@ impl<'a> Settling<'a> {
         if let (Kind::Router, name) = object
             && let Some(router) = self.config.routers.get(name)
             && !self.blocked.is_empty()
+            && router.parents.is_empty()
         {
             let defaults = self.context.default_entry_points.iter();
             let entry_points =
@@ -362,7 +363,13 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
     match kind {
         Kind::Router => {
             let Some(router) = config.routers.get(name) else { return found };
-            add(Kind::Service, &router.service);
+            if !router.service.is_empty() {
+                add(Kind::Service, &router.service);
+            }
+            // One parent will do.
+            if !router.parents.iter().any(|parent| config.routers.contains_key(parent)) {
+                router.parents.iter().take(1).for_each(|parent| add(Kind::Router, parent));
+            }
             router.middlewares.iter().for_each(|middleware| add(Kind::Middleware, middleware));
             if let Some(tls) = router.tls.as_ref().filter(|tls| !matches!(&*tls.options, "" | "default")) {
                 add(Kind::TlsOptions, &tls.options);

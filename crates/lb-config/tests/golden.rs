@@ -149,10 +149,8 @@ http: {}
 ";
     assert_eq!(
         dynamic(text),
-        r"shop.yml:3:8: http.routers.a: `service` is missing
-  hint: name the service that answers
-shop.yml:3:26: http.routers.a.servce: there is no key `servce` here
-  hint: did you mean `service`? known keys: rule, ruleSyntax, service, entryPoints, middlewares, priority, tls, observability
+        r"shop.yml:3:26: http.routers.a.servce: there is no key `servce` here
+  hint: did you mean `service`? known keys: rule, ruleSyntax, service, parentRefs, entryPoints, middlewares, priority, tls, observability
 shop.yml:3:37: http.routers.a.Rule: `Rule` is the same key as `rule`
   hint: upper and lower case do not matter; keep one, written `rule`
 shop.yml:4:8: http.routers.b: expected a map, found a list

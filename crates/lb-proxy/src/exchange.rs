@@ -43,7 +43,7 @@ pub(crate) struct Exchange {
     pub(crate) tries: u32,
     /// Servers asked in vain, by index: another try goes to others while there are any.
     pub(crate) tried: SmallVec<[usize; 4]>,
-    /// What a request for a service of services is about; others have none.
+    /// What a request for a service of services, or one that several routers have led on, is about; others have none.
     pub(crate) composed: Option<Box<Composed>>,
     /// Off where the entry point or a middleware says that servers get no `X-Forwarded-For`.
     pub(crate) append_forwarded_for: bool,

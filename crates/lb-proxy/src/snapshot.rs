@@ -79,6 +79,21 @@ pub(crate) enum Target {
     Service(Arc<Service>),
     Composite(Arc<Composite>),
     Internal(Internal),
+    /// Other routers decide, once the middlewares of this one have seen the request (`parentRefs`).
+    Children(Arc<Children>),
+}
+
+pub(crate) type Children = RouteIndex<Arc<Route>>;
+
+impl Target {
+    /// Whether a request for it may need a hand in what is behind, as some middlewares do.
+    pub(crate) fn wraps(&self) -> bool {
+        match self {
+            Self::Composite(composite) => composite.keeps > 0,
+            Self::Children(_) => true,
+            Self::Service(_) | Self::Internal(_) => false,
+        }
+    }
 }
 
 /// One service as the data plane uses it.
@@ -125,11 +140,7 @@ impl Snapshot {
         let mut labels: HashSet<_> = self.composites.values().map(|composite| composite.label).collect();
         for entry in &self.entry_points {
             for route in entry.plain.routes().iter().chain(entry.secure.routes()) {
-                labels.extend([route.value.label, route.value.service]);
-                labels.extend(route.value.middlewares.iter().filter_map(Middleware::label));
-                if let Target::Composite(composite) = &route.value.target {
-                    labels.extend(composite.leaves.iter().map(|(_, label)| *label));
-                }
+                route.value.labels(&mut labels);
             }
         }
         for service in self.services.values() {
@@ -167,6 +178,18 @@ impl Snapshot {
 }
 
 impl Route {
+    fn labels(&self, labels: &mut HashSet<LabelId>) {
+        labels.extend([self.label, self.service]);
+        labels.extend(self.middlewares.iter().filter_map(Middleware::label));
+        match &self.target {
+            Target::Composite(composite) => labels.extend(composite.leaves.iter().map(|(_, label)| *label)),
+            Target::Children(children) => {
+                children.routes().iter().for_each(|child| child.value.labels(labels));
+            }
+            Target::Service(_) | Target::Internal(_) => {}
+        }
+    }
+
     /// The middleware at this place of the list, if it has that name.
     fn middleware(&self, at: usize, name: &str) -> Option<&Middleware> {
         let policy = matches!(self.middlewares.first(), Some(Middleware::EncodedCharacters(_)));

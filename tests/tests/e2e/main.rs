@@ -31,6 +31,7 @@ mod house;
 mod http2_servers;
 mod identity;
 mod interop;
+mod layers;
 mod middlewares;
 mod monitoring;
 mod observe;

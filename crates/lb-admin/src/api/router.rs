@@ -24,6 +24,8 @@ pub(super) struct Router<'v> {
     pub(super) service: &'v str,
     rule: Cow<'v, str>,
     rule_syntax: &'v str,
+    /// Empty for those that entry points lead to.
+    parents: Vec<Cow<'v, str>>,
     priority: i64,
     tls: Option<&'v RouterTls>,
     observability: Observability,
@@ -47,6 +49,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             service: router.service,
             rule: router.rule.into(),
             rule_syntax: "default",
+            parents: Vec::new(),
             priority: router.priority,
             observability: before.observability,
             tls: before.tls,
@@ -64,6 +67,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             service: "",
             rule: "".into(),
             rule_syntax: "",
+            parents: Vec::new(),
             priority: 0,
             tls: None,
             observability: Observability::default(),
@@ -105,6 +109,7 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                     "" => default_syntax(fixed),
                     written => written,
                 },
+                parents: router.parents.iter().flat_map(|parent| names(model, parent)).collect(),
                 priority: router.priority,
                 tls: before.tls,
                 observability: Observability {
@@ -117,6 +122,9 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 name,
             }
         };
+    if !router.parents.is_empty() {
+        return vec![single(written.into(), Vec::new(), None)];
+    }
     let (mut apart, together): (Vec<_>, Vec<_>) =
         entry_points.into_iter().partition(|entry_point| settings(entry_point).is_some());
     let mut routers = Vec::new();
@@ -133,6 +141,18 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         }
     }
     routers
+}
+
+/// A router's name, or those of its copies.
+fn names<'v>(model: &Model<'v>, router: &'v str) -> Vec<Cow<'v, str>> {
+    let written = model.view.config.routers.get(router).filter(|router| router.parents.is_empty());
+    let copies = written.map(|written| configured(model, router, written));
+    let mut names: Vec<_> = copies.into_iter().flatten().map(|copy| copy.name).collect();
+    if names.is_empty() {
+        names.push(router.into());
+    }
+    names.sort();
+    names
 }
 
 /// The syntax of rules that name none, where the static file names one.
@@ -217,9 +237,10 @@ impl Router<'_> {
             .text("service", self.service_text())
             .text("rule", &self.rule)
             .text("ruleSyntax", self.rule_syntax)
+            .list("parentRefs", &self.parents)
             .number("priority", self.priority)
             .some("tls", self.tls.map(|tls| self::tls(tls, "default")))
-            .set("observability", observability(self.observability))
+            .some("observability", self.parents.is_empty().then(|| observability(self.observability)))
             .list("error", &self.errors)
             .set("status", self.status)
             .flag("stale", self.stale)

@@ -5,6 +5,7 @@
 
 mod composites;
 mod health;
+mod layers;
 mod limits;
 mod outliers;
 mod references;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::Draft;
+use super::{Draft, layers};
 use crate::decode::Field;
 use crate::docker::DOCKER;
 use crate::document::Position;
@@ -27,6 +27,15 @@ impl Reference<'_> {
     /// Who names the other.
     pub(crate) fn from(&self) -> &(Kind, String) {
         &self.from
+    }
+
+    pub(super) fn place(&self) -> (Position, String) {
+        (self.at, self.field.path())
+    }
+
+    /// From a router to its parent: the two names.
+    pub(super) fn layers(&self) -> Option<(&str, &str)> {
+        (self.to.0 == Kind::Router).then_some((&self.from.1, &self.to.1))
     }
 }
 
@@ -102,6 +111,7 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     report_cycles(draft, Kind::Middleware);
     report_cycles(draft, Kind::Service);
     report_unprobed(draft);
+    layers::report(draft);
     let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
     spread(draft);
     check_entry_points(draft);
@@ -147,7 +157,8 @@ fn report_dangling(draft: &Draft<'_>) {
             Kind::Middleware => missing_middleware(name),
             Kind::ServersTransport => format!("servers transport not found {name}"),
             Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
-            Kind::Router | Kind::Service | Kind::Certificate | Kind::File => {
+            Kind::Router => format!("parent router {name:?} does not exist"),
+            Kind::Service | Kind::Certificate | Kind::File => {
                 format!("the {kind} {name:?} does not exist")
             }
         };
@@ -299,7 +310,8 @@ fn spread(draft: &Draft<'_>) {
         return;
     }
     let mut users: HashMap<&(Kind, String), Vec<&(Kind, String)>> = HashMap::new();
-    for reference in &draft.references {
+    // A router whose parent is broken is not: the parent's last good version may lead to it, or another parent.
+    for reference in draft.references.iter().filter(|reference| reference.to.0 != Kind::Router) {
         users.entry(&reference.to).or_default().push(&reference.from);
     }
     while let Some(broken) = queue.pop() {
@@ -350,7 +362,8 @@ fn check_entry_points(draft: &Draft<'_>) {
         return;
     }
     let mut used: BTreeSet<&str> = BTreeSet::new();
-    for (name, router) in &draft.config.routers {
+    let roots = draft.config.routers.iter().filter(|(_, router)| router.parents.is_empty());
+    for (name, router) in roots {
         let by_default = router.entry_points.is_empty();
         let own = router.entry_points.iter();
         let default = context.default_entry_points.iter().filter(|_| by_default);

@@ -19,9 +19,18 @@ impl<'a> Draft<'a> {
         let written = block.require("rule", "write a rule such as ``Host(`example.com`)``");
         let (rule_syntax, syntax) = self.syntax(&block);
         let rule = written.and_then(|field| read_rule(&field, syntax));
-        let service = block
-            .require("service", "name the service that answers")
-            .and_then(|field| self.reference(Kind::Router, name, Kind::Service, &field));
+        // Without one there must be routers that name this one as their parent, which only all of them know.
+        let service = match block.take("service") {
+            Some(field) => self.reference(Kind::Router, name, Kind::Service, &field),
+            None => Some(String::new()),
+        };
+        let parents = block
+            .take("parentRefs")
+            .map(|field| self.references(Kind::Router, name, Kind::Router, &field))
+            .unwrap_or_default();
+        if !parents.is_empty() {
+            refuse_roots_keys(&block);
+        }
         let entry_points =
             block.take("entryPoints").map(|field| self.entry_points(&field)).unwrap_or_default();
         let middlewares = block
@@ -43,11 +52,6 @@ impl<'a> Draft<'a> {
             ..tls
         });
         let observability = block.take("observability").and_then(|field| observability(&field));
-        if let Some(parents) = block.take_unlisted("parentRefs")
-            && !parents.texts().is_empty()
-        {
-            parents.error_at_key("`parentRefs` is not supported yet".to_owned(), None);
-        }
         block.finish();
 
         let (rule_text, rule) = rule?;
@@ -62,6 +66,7 @@ impl<'a> Draft<'a> {
             entry_points,
             middlewares,
             service: service?,
+            parents,
             priority,
             tls,
             observability: observability.unwrap_or_default(),
@@ -156,6 +161,25 @@ fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
                 Some(reason),
             );
             None
+        }
+    }
+}
+
+/// What only a router that entry points lead to can say.
+fn refuse_roots_keys(block: &Block<'_>) {
+    for (key, traefik) in [("tls", "TLS"), ("observability", "Observability"), ("entryPoints", "Entrypoints")]
+    {
+        let Some(field) = block.take_unlisted(key) else { continue };
+        let is_said = match key {
+            "tls" => !matches!(field.enabled(), Enabled::Off),
+            "entryPoints" => !field.texts().is_empty(),
+            _ => true,
+        };
+        if is_said {
+            let reason = format!("non-root router cannot have {traefik} configuration");
+            let message = format!("a router with `parentRefs` cannot have {}", quoted(key));
+            let hint = "write it at the router that is its root".to_owned();
+            field.report.error_because(field.at(), &field.path(), message, Some(hint), Some(reason));
         }
     }
 }
@@ -330,7 +354,7 @@ mod tests {
     fn what_makes_no_router() {
         for (router, expected) in [
             ("{service: s}", "http.routers.r: `rule` is missing"),
-            ("{rule: 'Path(`/`)'}", "http.routers.r: `service` is missing"),
+            ("{rule: 'Path(`/`)'}", "http.routers.r: the router has no `service`"),
             (
                 "{rule: \"Path(`\\u001bapi`)\", service: s}",
                 "http.routers.r.rule: the path `\\u{1b}api` does not start with `/`",
@@ -341,7 +365,7 @@ mod tests {
                 "{rule: 'Header(`a`, `b`)', service: s, ruleSyntax: v2}",
                 "http.routers.r.rule: the v2 syntax has no matcher `Header`",
             ),
-            ("{rule: 'Path(`/`)', service: s, parentRefs: [a]}", "`parentRefs` is not supported yet"),
+            ("{rule: 'Path(`/`)', service: s, parentRefs: [a]}", "no router is called `a`"),
         ] {
             let found = problems(&with(router)).join("\n");
             assert!(found.contains(expected) || found.contains("out of range"), "{router}: {found}");

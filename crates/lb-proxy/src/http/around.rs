@@ -11,7 +11,8 @@ use super::authorize::{Refusal, authorize, refuse};
 use super::buffering::buffered;
 use super::downstream::{Downstream, Unkept};
 use super::grpc_web;
-use super::handle::{Passed, Reply, ask, pass, send, unwind};
+use super::handle::{Passed, Reply, ask, send, unwind};
+use super::layers::rest;
 use super::local::Local;
 use super::pages;
 use super::replay::Replay;
@@ -47,7 +48,7 @@ pub(super) async fn chain<'r, D: Downstream>(
     let mut p = Passage { worker, connection, x, down: &mut replay, framing, patience, outcome, renewed };
     let mut passed = match at {
         Some(at) => stage(&mut p, route, 0, at).await,
-        None => pass(&mut p, route, 0).await,
+        None => rest(&mut p, route, 0).await,
     };
     unwind(p.x, &route.middlewares[..passed.reached]);
     if framed {
@@ -97,7 +98,7 @@ pub(super) async fn behind<'r, D: Downstream>(
 ) -> Passed<'r> {
     let chain = &route.middlewares;
     let passed = match chain[from..].iter().position(Middleware::wraps) {
-        None => pass(p, route, from).await,
+        None => rest(p, route, from).await,
         Some(next) => Box::pin(stage(p, route, from, from + next)).await,
     };
     unwind(p.x, &chain[from..passed.reached.max(from)]);
@@ -189,7 +190,7 @@ pub(super) fn asked<'a>(x: &'a Exchange, route: &'a Route) -> Option<&'a Arc<Ser
     match &route.target {
         Target::Service(service) => Some(service),
         Target::Composite(_) => x.composed.as_ref().and_then(|composed| composed.service()),
-        Target::Internal(_) => None,
+        Target::Internal(_) | Target::Children(_) => None,
     }
 }
 
@@ -226,7 +227,7 @@ async fn attempts<'r, D: Downstream>(
             Some(failure) if failure.unsent && !failure.body_begun => true,
             _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.kept().is_some()),
         };
-        let asked = asked(p.x, route);
+        let asked = asked(p.x, p.outcome.route.unwrap_or(route));
         let allowed = || match (asked, by_error) {
             (Some(service), Some(failure)) => worker.may_retry(service, p.x.tries, &failure.reason()),
             (Some(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),

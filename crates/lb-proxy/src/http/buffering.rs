@@ -39,7 +39,8 @@ pub(super) async fn buffered<'r, D: Downstream>(
     let mut tries = 1;
     loop {
         let mut passed = behind(p, route, at + 1).await;
-        let server = asked(p.x, route).and_then(|service| passed.reply.server(service));
+        let server =
+            asked(p.x, p.outcome.route.unwrap_or(route)).and_then(|service| passed.reply.server(service));
         keep_answer(p, route, &mut passed, &options.response).await;
         let Some((condition, saved)) = &saved else { return passed };
         let status = p.x.response.status();
@@ -48,7 +49,8 @@ pub(super) async fn buffered<'r, D: Downstream>(
             && status != 101
             && tries <= MOST_RETRIES
             && condition.holds(&answered)
-            && asked(p.x, route).is_none_or(|service| p.worker.may_retry(service, p.x.tries, &status));
+            && asked(p.x, p.outcome.route.unwrap_or(route))
+                .is_none_or(|service| p.worker.may_retry(service, p.x.tries, &status));
         if !again {
             return passed;
         }

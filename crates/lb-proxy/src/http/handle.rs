@@ -222,7 +222,7 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
 }
 
 /// A request as rules see it.
-struct Query<'a> {
+pub(super) struct Query<'a> {
     head: &'a Head,
     host: Cow<'a, str>,
     path: Cow<'a, str>,
@@ -231,7 +231,7 @@ struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    fn new(head: &'a Head, client: std::net::IpAddr) -> Self {
+    pub(super) fn new(head: &'a Head, client: std::net::IpAddr) -> Self {
         let (path, query) = split_target(head.target());
         let host = canonical_host(head.get_str("host").unwrap_or_default());
         Self { head, host, path: routing_path(path), query, client }
@@ -268,7 +268,7 @@ impl route::Request for Query<'_> {
 /// Runs the chain and sends what comes of it.
 async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) -> bool {
     let at = route.middlewares.iter().position(Middleware::wraps);
-    if at.is_some() || matches!(&route.target, Target::Composite(composite) if composite.keeps > 0) {
+    if at.is_some() || route.target.wraps() {
         // Boxed: others need not make room for it.
         return Box::pin(around::run(p, route, at)).await;
     }
@@ -289,11 +289,7 @@ pub(super) async fn pass<'r, D: Downstream>(
     if let Some((reached, body)) = ask(p.x, chain, from).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
-    if p.x.head.target_bytes().first() != Some(&b'/') {
-        // A stripped prefix was all of the path.
-        let target = format!("/{}", p.x.head.target());
-        p.x.head.set_target(&target);
-    }
+    complete_path(p.x);
     let service = match &route.target {
         Target::Internal(internal) => {
             // Boxed: what an operator asks, and not to be in the way of what clients ask.
@@ -303,6 +299,8 @@ pub(super) async fn pass<'r, D: Downstream>(
         }
         // Boxed: others need not make room for it.
         Target::Composite(composite) => return Box::pin(compose::pass(p, route, composite)).await,
+        // Never: `layers` has led the request on.
+        Target::Children(_) => return Passed { reply: Reply::Gone, reached: from, failure: None },
         Target::Service(service) => service,
     };
     // Without middlewares nothing has happened since.
@@ -314,6 +312,14 @@ pub(super) async fn pass<'r, D: Downstream>(
     let called = forward::call(p, service).await;
     let (reply, failure) = answered(p, service, called);
     Passed { reply, reached: route.middlewares.len(), failure }
+}
+
+/// A stripped prefix was perhaps all of the path.
+pub(super) fn complete_path(x: &mut Exchange) {
+    if x.head.target_bytes().first() != Some(&b'/') {
+        let target = format!("/{}", x.head.target());
+        x.head.set_target(&target);
+    }
 }
 
 /// What the client gets of how a service has answered; its head is in [`Exchange::response`].

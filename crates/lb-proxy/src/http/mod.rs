@@ -21,6 +21,7 @@ pub(crate) mod h2_serve;
 pub(crate) mod h2_stream;
 pub(crate) mod handle;
 mod internally;
+pub(crate) mod layers;
 pub(crate) mod local;
 pub(crate) mod mirror;
 pub(crate) mod normalise;

@@ -150,6 +150,7 @@ fn router(
         entry_points: vec![entry_point.to_owned()],
         middlewares: Vec::new(),
         service: target.name().to_owned(),
+        parents: Vec::new(),
         priority,
         tls: None,
         observability: Observability::default(),
