@@ -101,9 +101,14 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) async fn start(name: &str, database: SocketAddr, redis: SocketAddr) -> Self {
+        Self::at(([127, 0, 0, 1], 0).into(), name, database, redis).await
+    }
+
+    /// At an address of the caller's: it comes back where it was.
+    pub(crate) async fn at(listen: SocketAddr, name: &str, database: SocketAddr, redis: SocketAddr) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_replica-e2e"));
         command
-            .args(["--listen", "127.0.0.1:0", "--name", name])
+            .args(["--listen", &listen.to_string(), "--name", name])
             .env("DATABASE_URL", format!("postgres://replica@{database}/postgres"))
             .env("REDIS_URL", format!("redis://{redis}/"));
         let process = VigieProcess::spawn(&mut command).unwrap();
