@@ -9,6 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use lb_config::Settings;
 
 use crate::options::{self, Options};
+use crate::rollout::Rollout;
 use crate::server::ServerCommand;
 use crate::verify::Verify;
 
@@ -63,6 +64,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// Give the servers of a service another version, one at a time, and back again when one does not get well.
+    Rollout(Rollout),
     /// Ask the running instance and its servers whether all is as the configuration says; exit code 1 where it is not.
     Verify(Verify),
     /// Print the version.
@@ -83,7 +86,9 @@ impl Command {
             Self::Demo { .. } => Some("demo"),
             Self::Upgrade { .. } => Some("upgrade"),
             Self::Version => Some("version"),
-            Self::Check | Self::Healthcheck | Self::Server { .. } | Self::Verify(_) => None,
+            Self::Check | Self::Healthcheck | Self::Rollout(_) | Self::Server { .. } | Self::Verify(_) => {
+                None
+            }
         }
     }
 }

@@ -4,9 +4,11 @@ mod acme;
 mod activation;
 mod admin;
 mod api_client;
+mod attempt;
 mod check;
 mod cli;
 mod demo;
+mod listening;
 mod memory;
 mod notify;
 mod observe;
@@ -14,6 +16,7 @@ mod options;
 mod print;
 mod publish;
 
+mod rollout;
 mod run;
 mod server;
 mod upgrade;
@@ -57,6 +60,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Healthcheck) => check::healthcheck(&options),
         Some(Command::Upgrade { pid }) => upgrade::command(pid),
         Some(Command::Server { command }) => match server::run(&options, &command) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Some(Command::Rollout(asked)) => match rollout::run(&options, &asked) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },

@@ -183,12 +183,12 @@ fn text<'v>(answer: &'v Value, key: &str) -> &'v str {
     answer[key].as_str().unwrap_or_default()
 }
 
-fn path(service: &str, server: &str) -> String {
+pub(crate) fn path(service: &str, server: &str) -> String {
     format!("/api/http/services/{}/servers/{}/state", segment(service), segment(server))
 }
 
 /// One segment of a path, percent-encoded but for what is always plain (RFC 3986 section 2.3).
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
@@ -201,7 +201,7 @@ fn segment(text: &str) -> String {
 }
 
 /// As far as the environment tells: it is for the log, not for proof.
-fn whoami() -> String {
+pub(crate) fn whoami() -> String {
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
     let user = user.context("nobody says").unwrap_or_else(|_| "vigie server".to_owned());
     let host = crate::run::host_name();

@@ -5,7 +5,6 @@
 
 mod certificates;
 mod entry_points;
-mod listening;
 mod objects;
 mod servers;
 
@@ -15,17 +14,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use lb_config::dynamic::Config;
-use lb_config::{Context, StaticConfig, load_dynamic};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::api_client::{ApiClient, Target};
+use crate::attempt::{OnDisk, PATIENCE};
+use crate::listening;
 use crate::options::Options;
 use crate::print::say;
 
-/// How long a connection may take: chosen, as the health checks of the reference system have it.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// Servers that are tried at a time: chosen, far below any limit of descriptors.
 const AT_ONCE: usize = 64;
 /// Between two rounds of `--wait`.
@@ -101,10 +98,7 @@ struct Instance {
     is_here: bool,
     /// What listens on this machine.
     sockets: Vec<SocketAddr>,
-    /// As on disk: `None` where there is no file that can be read.
-    static_config: Option<StaticConfig>,
-    /// As on disk; transports and headers, which the API does not show.
-    files: Option<Config>,
+    on_disk: OnDisk,
 }
 
 impl Instance {
@@ -115,11 +109,6 @@ impl Instance {
         };
         let configuration = api.ask("GET", "/api/configuration", None).await?;
         let address = tokio::net::lookup_host(api.authority()).await?.next().context("no address")?;
-        let static_config = options.static_config().ok().map(|(config, _)| config);
-        let files = static_config.as_ref().and_then(|config| {
-            let file = config.providers.file.as_ref()?;
-            load_dynamic(&file.source, &Context::from(config)).ok().map(|loaded| loaded.config)
-        });
         Ok(Self {
             entry_points: list("/api/entrypoints").await?,
             routers: list("/api/http/routers").await?,
@@ -128,8 +117,7 @@ impl Instance {
             address,
             is_here: listening::is_here(address.ip()),
             sockets: listening::sockets(),
-            static_config,
-            files,
+            on_disk: OnDisk::read(options),
         })
     }
 }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Instance, PATIENCE, Report, listening, text};
+use super::{Instance, PATIENCE, Report, text};
+use crate::listening;
 
 pub(super) async fn verify(instance: &Instance, report: &mut Report) {
     report.entry_points = instance.entry_points.len();
@@ -56,7 +57,7 @@ fn parse(written: &str) -> Option<SocketAddr> {
 
 /// The file may say something else by now: entry points take effect at the start only.
 fn compare(instance: &Instance, report: &mut Report) {
-    let Some(file) = &instance.static_config else { return };
+    let Some(file) = &instance.on_disk.static_config else { return };
     let hint = "`vigie upgrade` or a restart puts the file in force";
     for entry_point in &file.entry_points {
         let (name, written) = (&entry_point.name, &entry_point.address_text);

@@ -5,5 +5,6 @@ mod operator;
 mod quarantine;
 mod reload;
 mod removed;
+mod rollout;
 mod systemd;
 mod upgrade;

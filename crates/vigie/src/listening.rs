@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// TCP sockets that take connections; empty where there is no `/proc`.
-pub(super) fn sockets() -> Vec<SocketAddr> {
+pub(crate) fn sockets() -> Vec<SocketAddr> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
     tables.iter().flatten().flat_map(|table| parse(table)).collect()
 }
@@ -32,12 +32,12 @@ fn parse(table: &str) -> Vec<SocketAddr> {
 }
 
 /// Whether the address is one of this machine's: only those can be bound.
-pub(super) fn is_here(ip: IpAddr) -> bool {
+pub(crate) fn is_here(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Why `address`, one of this machine's, refuses connections, and what to do about it.
-pub(super) fn explain(sockets: &[SocketAddr], address: SocketAddr) -> (String, String) {
+pub(crate) fn explain(sockets: &[SocketAddr], address: SocketAddr) -> (String, String) {
     let port = address.port();
     let mut bound: Vec<IpAddr> =
         sockets.iter().filter(|socket| socket.port() == port).map(SocketAddr::ip).collect();
