@@ -6,4 +6,5 @@ mod quarantine;
 mod reload;
 mod removed;
 mod systemd;
+mod udp;
 mod upgrade;
