@@ -103,7 +103,7 @@ fn runnable(config: &Config) {
 
 /// What was left out is not there, and each error of an object that is left out says which.
 fn accounted(loaded: &Loaded) {
-    let Config { routers, services, composites, middlewares, servers_transports, tls } = &loaded.config;
+    let Config { routers, services, composites, middlewares, servers_transports, tls, udp } = &loaded.config;
     for (kind, name) in loaded.disabled.keys() {
         let there = match kind {
             Kind::Router => routers.contains_key(name),
@@ -111,6 +111,8 @@ fn accounted(loaded: &Loaded) {
             Kind::Middleware => middlewares.contains_key(name),
             Kind::ServersTransport => servers_transports.contains_key(name),
             Kind::TlsOptions => tls.options.contains_key(name),
+            Kind::UdpRouter => udp.routers.contains_key(name),
+            Kind::UdpService => udp.services.contains_key(name),
             // Neither has a name by which it could be found.
             Kind::Certificate | Kind::File => false,
         };

@@ -16,6 +16,7 @@ use lb_core::route::{Pattern, Rule};
 
 use crate::static_config::EncodedCharacters;
 
+pub use crate::udp::{Udp, UdpChild, UdpRouter, UdpServer, UdpService};
 pub use asking::{Errors, ForwardAuth};
 use lb_core::encoding::Offer;
 use lb_core::resend::Condition;
@@ -30,6 +31,7 @@ pub struct Config {
     pub middlewares: BTreeMap<String, Middleware>,
     pub servers_transports: BTreeMap<String, ServersTransport>,
     pub tls: Tls,
+    pub udp: Udp,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -29,6 +29,7 @@ mod statics;
 pub mod suggest;
 #[cfg(test)]
 mod testing;
+mod udp;
 
 pub use directory::is_configuration;
 pub use document::{defines_nothing, read_bytes};

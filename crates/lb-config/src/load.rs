@@ -23,6 +23,8 @@ pub(crate) const FILE: &str = "file";
 pub struct Context {
     /// Names of the entry points; `None` accepts every name.
     pub entry_points: Option<BTreeSet<String>>,
+    /// The same for UDP.
+    pub udp_entry_points: Option<BTreeSet<String>>,
     /// Those of the routers that name none.
     pub default_entry_points: BTreeSet<String>,
     /// The middlewares that an entry point puts before its routers, as the static file writes them.
@@ -45,6 +47,7 @@ impl Default for Context {
         let names = ["acme-http", "api", "dashboard", "noop", "ping", "prometheus"];
         Self {
             entry_points: None,
+            udp_entry_points: None,
             default_entry_points: BTreeSet::new(),
             entry_point_middlewares: BTreeMap::new(),
             static_file: String::new(),
@@ -72,6 +75,7 @@ impl From<&StaticConfig> for Context {
         let is_default = |e: &&EntryPoint| if explicit { e.as_default } else { e.name != TRAEFIK };
         Self {
             entry_points: Some(entry_points().map(|e| e.name.clone()).collect()),
+            udp_entry_points: Some(config.udp_entry_points.iter().map(|e| e.name.clone()).collect()),
             default_entry_points: entry_points().filter(is_default).map(|e| e.name.clone()).collect(),
             entry_point_middlewares: entry_points()
                 .filter(|e| !e.http.middlewares.is_empty())
@@ -180,8 +184,15 @@ pub fn find_dynamic(path: &Path) -> Option<(FileSource, Context)> {
 
 /// As [`find_dynamic`], of what was read of any source.
 pub(crate) fn dynamic_of(config: &StaticConfig) -> Option<(FileSource, Context)> {
-    let Context { entry_points, internal_services, cert_resolvers, .. } = Context::default();
-    let context = Context { entry_points, internal_services, cert_resolvers, ..Context::from(config) };
+    let Context { entry_points, udp_entry_points, internal_services, cert_resolvers, .. } =
+        Context::default();
+    let context = Context {
+        entry_points,
+        udp_entry_points,
+        internal_services,
+        cert_resolvers,
+        ..Context::from(config)
+    };
     Some((config.providers.file.as_ref()?.source.clone(), context))
 }
 

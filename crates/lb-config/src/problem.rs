@@ -46,6 +46,8 @@ pub enum Kind {
     Middleware,
     ServersTransport,
     TlsOptions,
+    UdpRouter,
+    UdpService,
     /// Has no name and nothing refers to it: called by its `certFile`, or by its place when it has none,
     /// `<inline> a.yml:tls.certificates[0]`.
     Certificate,
@@ -62,6 +64,8 @@ impl Kind {
             Kind::Middleware => "middleware",
             Kind::ServersTransport => "servers transport",
             Kind::TlsOptions => "TLS options",
+            Kind::UdpRouter => "UDP router",
+            Kind::UdpService => "UDP service",
             Kind::Certificate => "certificate",
             Kind::File => "file",
         }

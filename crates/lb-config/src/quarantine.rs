@@ -244,8 +244,8 @@ impl<'a> Settling<'a> {
 
     /// New and old chains or services together may run in a circle that neither has alone. Then the new ones go back.
     fn uncoil(&mut self) {
-        let may_coil =
-            |stale: &Reasons| stale.keys().any(|(kind, _)| matches!(kind, Kind::Middleware | Kind::Service));
+        let coils = |kind| matches!(kind, Kind::Middleware | Kind::Service | Kind::UdpService);
+        let may_coil = |stale: &Reasons| stale.keys().any(|(kind, _)| coils(*kind));
         while may_coil(&self.stale) {
             let coiled = coiled(&self.config);
             let new: Vec<_> = coiled.into_iter().filter(|object| !self.is_old(object)).collect();
@@ -308,6 +308,8 @@ fn has(config: &Config, (kind, name): &Object) -> bool {
         Kind::Middleware => config.middlewares.contains_key(name),
         Kind::ServersTransport => config.servers_transports.contains_key(name),
         Kind::TlsOptions => config.tls.options.contains_key(name),
+        Kind::UdpRouter => config.udp.routers.contains_key(name),
+        Kind::UdpService => config.udp.services.contains_key(name),
         Kind::Certificate | Kind::File => false,
     }
 }
@@ -319,6 +321,8 @@ fn remove(config: &mut Config, (kind, name): &Object) {
         Kind::Middleware => drop(config.middlewares.remove(name)),
         Kind::ServersTransport => drop(config.servers_transports.remove(name)),
         Kind::TlsOptions => drop(config.tls.options.remove(name)),
+        Kind::UdpRouter => drop(config.udp.routers.remove(name)),
+        Kind::UdpService => drop(config.udp.services.remove(name)),
         Kind::Certificate | Kind::File => {}
     }
 }
@@ -338,6 +342,8 @@ fn copy(from: &Config, to: &mut Config, (kind, name): &Object) -> bool {
         Kind::Middleware => put(&from.middlewares, &mut to.middlewares, name),
         Kind::ServersTransport => put(&from.servers_transports, &mut to.servers_transports, name),
         Kind::TlsOptions => put(&from.tls.options, &mut to.tls.options, name),
+        Kind::UdpRouter => put(&from.udp.routers, &mut to.udp.routers, name),
+        Kind::UdpService => put(&from.udp.services, &mut to.udp.services, name),
         Kind::Certificate | Kind::File => false,
     }
 }
@@ -349,7 +355,10 @@ fn objects(config: &Config) -> impl Iterator<Item = Object> + '_ {
     }
     // TLS options and servers transports refer to nothing.
     let services = named(Kind::Service, &config.services).chain(named(Kind::Service, &config.composites));
-    services.chain(named(Kind::Middleware, &config.middlewares)).chain(named(Kind::Router, &config.routers))
+    let udp =
+        named(Kind::UdpService, &config.udp.services).chain(named(Kind::UdpRouter, &config.udp.routers));
+    let http = services.chain(named(Kind::Middleware, &config.middlewares));
+    http.chain(named(Kind::Router, &config.routers)).chain(udp)
 }
 
 /// What an object refers to, without what is built in.
@@ -391,6 +400,13 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
             Some(Middleware::Errors(errors)) => add(Kind::Service, &errors.service),
             _ => {}
         },
+        Kind::UdpRouter => {
+            config.udp.routers.get(name).into_iter().for_each(|r| add(Kind::UdpService, &r.service));
+        }
+        Kind::UdpService => {
+            let children = config.udp.services.get(name).into_iter().flat_map(|service| service.children());
+            children.for_each(|child| add(Kind::UdpService, &child.service));
+        }
         Kind::ServersTransport | Kind::TlsOptions | Kind::Certificate | Kind::File => {}
     }
     found
@@ -411,7 +427,11 @@ fn coiled(config: &Config) -> Vec<Object> {
         let children = composite.children().map(|child| (Kind::Service, child.name.as_str()));
         ((Kind::Service, name.as_str()), children.collect::<Vec<Name<'_>>>())
     });
-    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).collect();
+    let udp = config.udp.services.iter().map(|(name, service)| {
+        let children = service.children().iter().map(|child| (Kind::UdpService, child.service.as_str()));
+        ((Kind::UdpService, name.as_str()), children.collect::<Vec<Name<'_>>>())
+    });
+    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).chain(udp).collect();
     let mut users: HashMap<Name<'_>, Vec<Name<'_>>> = HashMap::new();
     let mut open: BTreeMap<Name<'_>, usize> = BTreeMap::new();
     for (name, members) in &all {

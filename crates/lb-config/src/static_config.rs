@@ -19,6 +19,8 @@ pub struct StaticConfig {
     pub file: String,
     /// Sorted by name; includes the internal entry point `traefik` when a feature needs it.
     pub entry_points: Vec<EntryPoint>,
+    /// The same for those of UDP, in which nothing counts that is of TCP or HTTP.
+    pub udp_entry_points: Vec<EntryPoint>,
     pub providers: Providers,
     pub api: Option<Api>,
     pub ping: Option<Ping>,
@@ -102,6 +104,8 @@ pub struct EntryPoint {
     pub http: EntryPointHttp,
     pub http2_max_concurrent_streams: u32,
     pub limits: EntryPointLimits,
+    /// After so long without a datagram a flow of UDP is forgotten.
+    pub udp_timeout: Duration,
     /// What routers on this entry point take when they do not say. `Some` when the block was written at all.
     pub observability: Option<Observability>,
 }

@@ -83,7 +83,7 @@ fn a_static_file_is_checked_as_thoroughly() {
     adress: :443
     http3: {}
   dns:
-    address: :53/udp
+    address: :53/sctp
   again:
     address: '[::]:80'
     transport:
@@ -106,10 +106,11 @@ htpp: {}
 vigie.yml:9:5: entryPoints.websecure: `address` is missing
   hint: write `address: :80`
 vigie.yml:9:5: entryPoints.websecure.adress: there is no key `adress` here
-  hint: did you mean `address`? known keys: address, asDefault, reusePort, allowACMEByPass, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, observability
+  hint: did you mean `address`? known keys: address, asDefault, reusePort, allowACMEByPass, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, udp and 1 more
 vigie.yml:10:5: entryPoints.websecure.http3: `http3` is not supported yet
   hint: remove it
-vigie.yml:12:14: entryPoints.dns.address: UDP entry points are not supported yet
+vigie.yml:12:14: entryPoints.dns.address: `sctp` is not a protocol
+  hint: write `/tcp`, `/udp` or leave it out
 vigie.yml:14:14: entryPoints.again.address: the entry point `web` has the same address
 vigie.yml:17:22: entryPoints.again.transport.respondingTimeouts.readTimeout: `10d` has a unit that does not exist
   hint: write seconds as a whole number, or a unit: `300ms`, `10s`, `1m30s`

@@ -91,12 +91,14 @@ impl Words {
 
 /// How many there are of each kind, all kinds named.
 pub(crate) fn counts(quarantined: &Reasons) -> Vec<(&'static str, usize)> {
-    const KINDS: [(Kind, &str); 7] = [
+    const KINDS: [(Kind, &str); 9] = [
         (Kind::Router, "router"),
         (Kind::Service, "service"),
         (Kind::Middleware, "middleware"),
         (Kind::ServersTransport, "servers_transport"),
         (Kind::TlsOptions, "tls_options"),
+        (Kind::UdpRouter, "udp_router"),
+        (Kind::UdpService, "udp_service"),
         (Kind::Certificate, "certificate"),
         (Kind::File, "file"),
     ];

@@ -14,6 +14,7 @@ mod process;
 mod sample;
 mod shard;
 mod table;
+mod udp;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -34,6 +35,7 @@ use table::Bounds;
 pub use label::{Kind, LabelId};
 pub use sample::{Method, Protocol, Sample};
 pub use shard::{OpenConnection, Shard};
+pub use udp::UdpCounts;
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -109,6 +111,8 @@ struct Inner {
     shards: Box<[Arc<Shard>]>,
     labels: Labels,
     refused: Events,
+    udp: Mutex<BTreeMap<LabelId, Arc<UdpCounts>>>,
+    udp_dropped: Events,
     upstream_errors: Events,
     retries: Events,
     retries_refused: Events,
@@ -155,6 +159,8 @@ impl Metrics {
             shards: (0..workers.max(1)).map(|_| Arc::new(Shard::new(bounds.clone()))).collect(),
             labels: Labels::default(),
             refused: Events::default(),
+            udp: Mutex::default(),
+            udp_dropped: Events::default(),
             upstream_errors: Events::default(),
             retries: Events::default(),
             retries_refused: Events::default(),
@@ -232,6 +238,16 @@ impl Metrics {
     /// A request refused before routing. `reason` is one of a fixed set.
     pub fn refused(&self, entry_point: LabelId, reason: &'static str) {
         self.inner.refused.count(entry_point, reason);
+    }
+
+    /// What the flows of a UDP entry point count by themselves.
+    pub fn udp(&self, entry_point: LabelId) -> Arc<UdpCounts> {
+        Arc::clone(self.inner.udp.lock().entry(entry_point).or_default())
+    }
+
+    /// A datagram that went nowhere. `reason` is one of a fixed set.
+    pub fn udp_dropped(&self, entry_point: LabelId, reason: &'static str) {
+        self.inner.udp_dropped.count(entry_point, reason);
     }
 
     /// An attempt on a server that failed.

@@ -1,16 +1,17 @@
 //! The data plane as a whole: bind, publish, run, drain.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use lb_config::dynamic::Config;
-use lb_config::static_config::StaticConfig;
+use lb_config::static_config::{EntryPoint, StaticConfig};
 use lb_core::balance::Service as LiveService;
 use lb_observe::access_log::AccessLog;
 use lb_observe::metrics::{Certificate, Kind, Metrics};
@@ -26,6 +27,7 @@ use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
 use crate::snapshot::{Failure, Fixed, Snapshot};
+use crate::udp::{self, Relay};
 use crate::worker::{Internals, Worker};
 
 /// How often idle connections to servers are looked over.
@@ -88,11 +90,22 @@ pub struct Proxy {
     listeners: Vec<Vec<TcpListener>>,
     /// Which of them came by socket activation.
     activated: Vec<bool>,
+    /// Those for UDP.
+    datagrams: Vec<Datagrams>,
+    /// The process that follows this one reads from all sockets.
+    handed_over: Arc<AtomicBool>,
     store: Arc<ArcSwap<Snapshot>>,
     /// Told of each snapshot after it came into force.
     published: watch::Sender<()>,
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// An entry point for UDP.
+struct Datagrams {
+    entry: Arc<Entry>,
+    sockets: Vec<UdpSocket>,
+    activated: bool,
 }
 
 /// Compiles configurations and puts them in force. The control plane has the only one.
@@ -154,7 +167,11 @@ impl Proxy {
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn bind(settings: Settings, mut inherited: Vec<Inherited>) -> Result<Self, BindError> {
+    pub fn bind(settings: Settings, inherited: Vec<Inherited>) -> Result<Self, BindError> {
+        let (mut datagrams, mut inherited): (Vec<_>, Vec<_>) =
+            inherited.into_iter().partition(|one| udp::is_for_datagrams(&one.socket));
+        let udp = bind_udp(&settings, &mut datagrams)?;
+        inherited.extend(datagrams);
         let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
         for (index, config) in settings.config.entry_points.iter().enumerate() {
             let share = inherit::take(&mut inherited, config, &settings.config.entry_points);
@@ -170,23 +187,7 @@ impl Proxy {
                 source,
             })?);
             activated.push(share.activated);
-            entries.push(Arc::new(Entry {
-                index,
-                label: settings.metrics.label(Kind::EntryPoint, &config.name),
-                policy: Policy {
-                    sanitize_path: config.http.sanitize_path,
-                    encode_query_semicolons: config.http.encode_query_semicolons,
-                },
-                forwarded: ForwardedSettings::new(
-                    config.forwarded_connection.clone(),
-                    settings.host_name.clone(),
-                    config.add_scheme_headers,
-                ),
-                seats: Seats::new(&config.limits),
-                least: Least::new(&config.limits),
-                validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
-                config: config.clone(),
-            }));
+            entries.push(Arc::new(entry(&settings, index, config.clone())));
         }
         for unwanted in inherited {
             tracing::info!(
@@ -202,6 +203,8 @@ impl Proxy {
             entries,
             listeners,
             activated,
+            datagrams: udp,
+            handed_over: Arc::default(),
             store: Arc::new(ArcSwap::from_pointee(empty)),
             published: watch::Sender::new(()),
             phase: watch::Sender::new(Phase::Serve),
@@ -219,7 +222,12 @@ impl Proxy {
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let first = self.listeners.iter().map(|sockets| sockets.first());
         let named = self.entries.iter().map(|entry| entry.config.name.clone()).zip(first);
-        named.filter_map(|(name, listener)| Some((name, listener?.local_addr().ok()?))).collect()
+        let tcp = named.filter_map(|(name, listener)| Some((name, listener?.local_addr().ok()?)));
+        let udp = self
+            .datagrams
+            .iter()
+            .filter_map(|one| Some((one.entry.config.name.clone(), one.sockets.first()?.local_addr().ok()?)));
+        tcp.chain(udp).collect()
     }
 
     /// Every listening socket once more, for the process that is to follow this one.
@@ -237,7 +245,21 @@ impl Proxy {
                 })
             })
         });
-        each.collect()
+        let udp = self.datagrams.iter().flat_map(|Datagrams { entry, sockets, activated }| {
+            sockets.iter().map(move |socket| {
+                Ok(Inherited {
+                    entry_point: entry.config.name.clone(),
+                    configured: (!activated).then_some(entry.config.address),
+                    socket: OwnedFd::from(socket.try_clone()?).into(),
+                })
+            })
+        });
+        each.chain(udp).collect()
+    }
+
+    /// From now on the process that follows reads what comes for the UDP entry points.
+    pub fn handed_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
     }
 
     /// Starts the workers.
@@ -248,13 +270,23 @@ impl Proxy {
         // Kept as well: `addresses` stays true, nothing is refused between here and there, and the next process can
         // have them.
         let shares = listen::share_out(&self.listeners, self.settings.workers)?;
+        let mut datagrams: Vec<Vec<_>> = (0..self.settings.workers).map(|_| Vec::new()).collect();
+        for Datagrams { entry, sockets, .. } in &self.datagrams {
+            for (turn, socket) in sockets.iter().enumerate() {
+                datagrams[turn % self.settings.workers].push((Arc::clone(entry), socket.try_clone()?));
+            }
+        }
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
-        for (index, (listeners, inbox)) in shares.into_iter().zip(inboxes).enumerate() {
+        for (index, ((listeners, datagrams), inbox)) in
+            shares.into_iter().zip(datagrams).zip(inboxes).enumerate()
+        {
             let seed = Seed {
                 index,
                 balancer: Arc::clone(&balancer),
                 inbox,
                 listeners,
+                datagrams,
+                handed_over: Arc::clone(&self.handed_over),
                 entries: self.entries.clone(),
                 store: Arc::clone(&self.store),
                 metrics: self.settings.metrics.clone(),
@@ -273,6 +305,7 @@ impl Proxy {
     /// Stops accepting, lets open requests finish within `graceTimeOut`, and returns when all is quiet.
     pub fn drain(mut self) {
         self.listeners.clear();
+        self.datagrams.clear();
         let _ = self.phase.send(Phase::Drain);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -280,6 +313,51 @@ impl Proxy {
             }
         }
     }
+}
+
+fn entry(settings: &Settings, index: usize, config: EntryPoint) -> Entry {
+    Entry {
+        index,
+        label: settings.metrics.label(Kind::EntryPoint, &config.name),
+        policy: Policy {
+            sanitize_path: config.http.sanitize_path,
+            encode_query_semicolons: config.http.encode_query_semicolons,
+        },
+        forwarded: ForwardedSettings::new(
+            config.forwarded_connection.clone(),
+            settings.host_name.clone(),
+            config.add_scheme_headers,
+        ),
+        seats: Seats::new(&config.limits),
+        least: Least::new(&config.limits),
+        validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
+        config,
+    }
+}
+
+/// The entry points for UDP, with sockets that were `inherited` where there are any.
+fn bind_udp(settings: &Settings, inherited: &mut Vec<Inherited>) -> Result<Vec<Datagrams>, BindError> {
+    let all = &settings.config.udp_entry_points;
+    let bound = all.iter().enumerate().map(|(index, config)| {
+        let share = inherit::take(inherited, config, all);
+        let sockets = match share.sockets.is_empty() {
+            false => {
+                udp::adopt(share.sockets.into_iter().map(|socket| OwnedFd::from(socket).into()).collect())
+            }
+            true => udp::bind(config.address, config.reuse_port, settings.workers),
+        };
+        let sockets = sockets.map_err(|source| BindError {
+            name: config.name.clone(),
+            address: config.address,
+            source,
+        })?;
+        let mut config = config.clone();
+        // Each flow has a descriptor, and strangers can make as many as they have addresses to invent.
+        config.limits.connections.get_or_insert_with(udp::most_flows);
+        let entry = Arc::new(entry(settings, index, config));
+        Ok(Datagrams { entry, sockets, activated: share.activated })
+    });
+    bound.collect()
 }
 
 /// What a worker's thread starts with.
@@ -290,6 +368,8 @@ struct Seed {
     inbox: UnboundedReceiver<Arrival>,
     /// With the index of the entry point.
     listeners: Vec<(usize, TcpListener)>,
+    datagrams: Vec<(Arc<Entry>, UdpSocket)>,
+    handed_over: Arc<AtomicBool>,
     entries: Vec<Arc<Entry>>,
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
@@ -320,6 +400,8 @@ impl Seed {
             balancer,
             inbox,
             listeners,
+            datagrams,
+            handed_over,
             entries,
             store,
             metrics,
@@ -343,6 +425,18 @@ impl Seed {
                 Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
             }
         }
+        let mut relays = Vec::new();
+        for (entry, socket) in datagrams {
+            match Relay::new(&worker, entry, socket, Arc::clone(&handed_over)) {
+                Ok(relay) => {
+                    let stop = Rc::new(tokio::sync::Notify::new());
+                    let serve = Rc::clone(&relay).serve(Rc::clone(&stop));
+                    acceptors.push((stop, tokio::task::spawn_local(serve)));
+                    relays.push(relay);
+                }
+                Err(error) => tracing::error!(%error, "a UDP socket cannot be used"),
+            }
+        }
         let stop = Rc::new(tokio::sync::Notify::new());
         let receive = listen::receive(Rc::clone(&worker), entries, inbox, Rc::clone(&stop));
         // The last to stop: until then other workers may hand over.
@@ -357,7 +451,10 @@ impl Seed {
         }
         worker.drain();
         let began = tokio::time::Instant::now();
-        while worker.waits_after(began.elapsed()) || worker.mirrors.wait_after(began.elapsed()) {
+        while worker.waits_after(began.elapsed())
+            || worker.mirrors.wait_after(began.elapsed())
+            || relays.iter().any(|relay| relay.waits_after(began.elapsed()))
+        {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         if worker.connections() > 0 {

@@ -26,6 +26,7 @@ use crate::composite::Composite;
 use crate::middleware::Middleware;
 use crate::report::Report;
 use crate::tls::{TlsProfile, TlsTable};
+use crate::udp::UdpTable;
 use crate::upstream::{Endpoint, Transport};
 
 /// Everything a request is decided by.
@@ -35,6 +36,7 @@ pub struct Snapshot {
     /// One for each entry point, in the order of the static configuration.
     pub(crate) entry_points: Vec<EntryRoutes>,
     pub(crate) tls: Arc<TlsTable>,
+    pub(crate) udp: UdpTable,
     /// By name: where the next snapshot finds the state to keep.
     routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,

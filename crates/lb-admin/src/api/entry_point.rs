@@ -13,13 +13,17 @@ use crate::query::Query;
 use crate::{Response, View};
 
 pub(super) fn list(view: &View, query: &Query) -> Response {
-    let mut entry_points: Vec<_> = view.static_config.entry_points.iter().collect();
+    let mut entry_points: Vec<_> = all(view).collect();
     entry_points.sort_by(|a, b| a.name.cmp(&b.name));
     list::page(entry_points, query, body)
 }
 
 pub(super) fn one(view: &View, name: &str) -> Option<Value> {
-    view.static_config.entry_points.iter().find(|entry_point| entry_point.name == name).map(body)
+    all(view).find(|entry_point| entry_point.name == name).map(body)
+}
+
+fn all(view: &View) -> impl Iterator<Item = &EntryPoint> {
+    view.static_config.entry_points.iter().chain(&view.static_config.udp_entry_points)
 }
 
 fn body(entry_point: &EntryPoint) -> Value {
@@ -49,7 +53,7 @@ fn body(entry_point: &EntryPoint) -> Value {
                 .set("maxEncoderHeaderTableSize", 4096)
                 .build(),
         )
-        .set("udp", Object::new().set("timeout", "3s").build())
+        .set("udp", Object::new().duration("timeout", entry_point.udp_timeout).build())
         .some("observability", entry_point.observability.map(observability))
         .set("name", entry_point.name.as_str())
         .build()

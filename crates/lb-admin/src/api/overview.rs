@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Model, certificate, middleware, router, service};
+use super::{Model, certificate, middleware, router, service, udp};
 
 pub(super) fn overview(model: &Model<'_>) -> Value {
     let fixed = &model.view.static_config;
@@ -21,7 +21,10 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
             "middlewares": count(&middleware::statuses(model)),
         },
         "tcp": { "routers": none(), "services": none(), "middlewares": none() },
-        "udp": { "routers": none(), "services": none() },
+        "udp": {
+            "routers": count(&udp::statuses(&udp::routers(model))),
+            "services": count(&udp::statuses(&udp::services(model))),
+        },
         "certificates": count(&certificate::statuses(&model.view.config.tls, model.view.now)),
         "features": {
             "tracing": "",

@@ -14,6 +14,7 @@ mod services;
 mod sticky;
 mod tls;
 mod transports;
+mod udp;
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 
@@ -53,7 +54,11 @@ impl<'a> Draft<'a> {
             self.read_tls(&tls);
             tls.finish();
         }
-        root.lacking(&["tcp", "udp"]);
+        if let Some(udp) = root.take("udp").and_then(|field| field.block()) {
+            self.read_udp(&udp);
+            udp.finish();
+        }
+        root.lacking(&["tcp"]);
         root.finish_root();
     }
 
@@ -146,10 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_takes_no_routes_with_it() {
-        for (text, key) in [
-            ("tcp: {routers: {r: {rule: HostSNI(`*`), service: s}}}", "tcp"),
-            ("udp: {services: {s: {loadBalancer: {servers: []}}}}", "udp"),
-        ] {
+        for (text, key) in [("tcp: {routers: {r: {rule: HostSNI(`*`), service: s}}}", "tcp")] {
             let routes = "http: {routers: {r: {rule: Path(`/`), service: s}}, services: {s: {loadBalancer: {servers: []}}}}";
             let loaded = load(&format!("{routes}\n{text}"));
             assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty(), "{text}");

@@ -110,6 +110,7 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     report_dangling(draft);
     report_cycles(draft, Kind::Middleware);
     report_cycles(draft, Kind::Service);
+    report_cycles(draft, Kind::UdpService);
     report_unprobed(draft);
     layers::report(draft);
     let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
@@ -128,6 +129,8 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
             Kind::Middleware => take(&mut from.middlewares, name, keep.then_some(&mut to.middlewares)),
             Kind::ServersTransport => take(&mut from.servers_transports, name, None),
             Kind::TlsOptions => take(&mut from.tls.options, name, None),
+            Kind::UdpRouter => take(&mut from.udp.routers, name, keep.then_some(&mut to.udp.routers)),
+            Kind::UdpService => take(&mut from.udp.services, name, keep.then_some(&mut to.udp.services)),
             Kind::Certificate | Kind::File => {}
         }
     }
@@ -158,7 +161,7 @@ fn report_dangling(draft: &Draft<'_>) {
             Kind::ServersTransport => format!("servers transport not found {name}"),
             Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
             Kind::Router => format!("parent router {name:?} does not exist"),
-            Kind::Service | Kind::Certificate | Kind::File => {
+            Kind::Service | Kind::UdpRouter | Kind::UdpService | Kind::Certificate | Kind::File => {
                 format!("the {kind} {name:?} does not exist")
             }
         };
@@ -213,6 +216,8 @@ fn plural(kind: Kind) -> &'static str {
         Kind::Middleware => "middlewares",
         Kind::ServersTransport => "servers transports",
         Kind::TlsOptions => "TLS options",
+        Kind::UdpRouter => "UDP routers",
+        Kind::UdpService => "UDP services",
         Kind::Certificate => "certificates",
         Kind::File => "files",
     }

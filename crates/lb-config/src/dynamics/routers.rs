@@ -1,5 +1,6 @@
 //! `http.routers`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lb_core::route::{Rule, Syntax};
@@ -118,17 +119,26 @@ impl<'a> Draft<'a> {
 
     /// Those that exist; a router left with none cannot be loaded.
     fn entry_points(&self, field: &Field<'a>) -> Vec<String> {
+        self.known_entry_points(field, &self.context.entry_points)
+    }
+
+    /// The same of one protocol; `None` accepts every name.
+    pub(super) fn known_entry_points(
+        &self,
+        field: &Field<'a>,
+        names: &Option<BTreeSet<String>>,
+    ) -> Vec<String> {
         let texts = field.texts();
         let mut known = Vec::with_capacity(texts.len());
         for text in &texts {
-            let exists = self.context.entry_points.as_ref().is_none_or(|names| names.contains(text.value));
+            let exists = names.as_ref().is_none_or(|names| names.contains(text.value));
             if exists {
                 if !known.iter().any(|name| name == text.value) {
                     known.push(text.value.to_owned());
                 }
                 continue;
             }
-            let names = self.context.entry_points.iter().flatten().map(String::as_str);
+            let names = names.iter().flatten().map(String::as_str);
             field.report.tolerated(
                 text.start(),
                 &text.field.path(),

@@ -8,7 +8,7 @@ use crate::acme::Resolver;
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::{Observability, RouterTls};
 use crate::dynamics::router_tls;
-use crate::net::{is_token, listen_address, networks};
+use crate::net::{is_token, is_udp, listen_address, networks};
 use crate::problem::quoted;
 use crate::static_config::{
     AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, EntryPointLimits, Redirection, TrustedPeers,
@@ -19,6 +19,7 @@ use crate::suggest;
 const GRACE_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
+const UDP_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
 const MAX_CONCURRENT_STREAMS: u32 = 250;
 /// As Kestrel has it, but over the minute that nginx gives between two reads or writes.
@@ -67,6 +68,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
             min_body_rate: MIN_BODY_RATE,
             body_rate_window: BODY_RATE_WINDOW,
         },
+        udp_timeout: UDP_TIMEOUT,
         observability: None,
     }
 }
@@ -78,7 +80,7 @@ pub(super) fn read<'a>(root: &Block<'a>) -> (Vec<EntryPoint>, Vec<Field<'a>>) {
     };
     let mut resolvers = Vec::new();
     let mut entry_points = Vec::new();
-    let mut addresses: HashMap<SocketAddr, String> = HashMap::new();
+    let mut addresses: HashMap<(SocketAddr, bool), String> = HashMap::new();
     let mut redirections = Vec::new();
     for (entry, field) in field.objects() {
         let name: &str = &entry.key;
@@ -94,7 +96,7 @@ pub(super) fn read<'a>(root: &Block<'a>) -> (Vec<EntryPoint>, Vec<Field<'a>>) {
                 Ok(address) => {
                     entry_point.address = address;
                     entry_point.address_text = text.value.to_owned();
-                    if let Some(other) = addresses.insert(address, name.to_owned())
+                    if let Some(other) = addresses.insert((address, is_udp(text.value)), name.to_owned())
                         && address.port() != 0
                     {
                         text.error(format!("the entry point {} has the same address", quoted(&other)), None);
@@ -173,7 +175,12 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
     {
         field.error_at_key("`http3` is not supported yet".to_owned(), Some("remove it".to_owned()));
     }
-    block.without_effect(&["udp"], "there are no UDP entry points yet");
+    if let Some(udp) = block.take("udp").and_then(|field| field.block()) {
+        if let Some(timeout) = udp.take("timeout").and_then(|field| field.positive_duration()) {
+            entry_point.udp_timeout = timeout;
+        }
+        udp.finish();
+    }
     if let Some(block) = block.take("observability").and_then(|field| field.block()) {
         let flag = |key| block.take(key).and_then(|field| field.boolean());
         entry_point.observability =

@@ -18,6 +18,7 @@ use crate::decode::{Block, Enabled, Field, Report};
 use crate::document::Node;
 use crate::dynamic::ServersTransport;
 use crate::dynamics::{forwarding_timeouts, max_idle_conns};
+use crate::net::is_udp;
 use crate::pem;
 use crate::problem::quoted;
 use crate::static_config::{Api, Core, MemoryLimit, Ping, StaticConfig};
@@ -43,7 +44,10 @@ pub(crate) const TRAEFIK: &str = "traefik";
 /// Reads the static file called `name`; what it returns may only be used if the report refuses nothing.
 pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<StaticConfig> {
     let root = Block::root(report, root)?;
-    let (mut entry_points, resolvers_at) = entry_points::read(&root);
+    let (entry_points, resolvers_at) = entry_points::read(&root);
+    let (mut udp_entry_points, mut entry_points): (Vec<_>, Vec<_>) =
+        entry_points.into_iter().partition(|entry_point| is_udp(&entry_point.address_text));
+    udp_entry_points.sort_by(|a, b| a.name.cmp(&b.name));
     let (api, insecure_at) = root.take("api").as_ref().and_then(api).unzip();
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
     let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
@@ -83,6 +87,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         servers_transport: servers_transport(root.take("serversTransport").as_ref()),
         core: core(root.take("core").as_ref()),
         entry_points,
+        udp_entry_points,
         api,
         ping,
         metrics,

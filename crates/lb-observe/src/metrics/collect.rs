@@ -58,6 +58,7 @@ impl Collector for Requests {
         services(inner, &mut families);
         events(inner, &labels, &mut families);
         probes(inner, &labels, &mut families);
+        super::udp::collect(inner, &labels, &mut families);
         configuration(inner, &mut families);
         inner.forget(&dead);
         families
@@ -311,6 +312,7 @@ fn services(inner: &Inner, families: &mut Vec<MetricFamily>) {
 fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     for (definition, events) in [
         (names::REFUSED_REQUESTS, &inner.refused),
+        (names::UDP_DROPPED, &inner.udp_dropped),
         (names::UPSTREAM_ERRORS, &inner.upstream_errors),
         (names::RETRIES, &inner.retries),
         (names::SERVICE_RETRIES, &inner.retries),

@@ -109,6 +109,13 @@ definitions! {
         "Requests and tunnels on servers that a reload removed, ended because the drain time was over.";
     HANDED_OVER = "lb_connections_handed_over_total" []
         "Client connections that a worker accepted and another with fewer of them serves.";
+    UDP_FLOWS = "lb_udp_flows" ["entrypoint"] "Clients of a UDP entry point that have a server now.";
+    UDP_FLOWS_BEGUN = "lb_udp_flows_total" ["entrypoint"] "Flows that clients of a UDP entry point have begun.";
+    UDP_DATAGRAMS = "lb_udp_datagrams_total" ["entrypoint", "direction"]
+        "Datagrams that came from clients (in) and went to them (out).";
+    UDP_BYTES = "lb_udp_bytes_total" ["entrypoint", "direction"]
+        "Bytes in datagrams that came from clients (in) and went to them (out).";
+    UDP_DROPPED = "lb_udp_dropped_total" ["entrypoint", "reason"] "Datagrams that went nowhere.";
     UPSTREAM_CONNECTIONS = "lb_upstream_connections" ["service"] "Open connections to servers, idle ones included.";
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []
         "Access log lines lost because the file could not be written in time.";

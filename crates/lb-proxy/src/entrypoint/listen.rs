@@ -123,7 +123,7 @@ fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
     }
 }
 
-fn is_no_ipv6(error: &io::Error) -> bool {
+pub(crate) fn is_no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(97) // EAFNOSUPPORT
 }

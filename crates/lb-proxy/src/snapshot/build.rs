@@ -23,6 +23,7 @@ use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
 use crate::tls::{TlsTable, client_config};
+use crate::udp::UdpTable;
 use crate::upstream::{Endpoint, Transport};
 
 /// One object that could not be compiled, and so whatever uses it. Everything else of the configuration is not
@@ -91,7 +92,9 @@ impl Snapshot {
             failures, tls, routes, services, auth_servers, composites, transports, endpoints, ..
         } = builder;
         let config = Arc::clone(config);
+        let udp_entry_points = &fixed.config.udp_entry_points;
         let snapshot = Self {
+            udp: UdpTable::build(&config.udp, udp_entry_points, previous.map(|snapshot| &snapshot.udp)),
             config,
             entry_points,
             tls,

@@ -19,6 +19,11 @@ use lb_observe::metrics::LabelId;
 
 pub use dial::dial;
 
+/// The addresses of `host`, with `port`, in the system's order.
+pub(crate) async fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    resolve::resolve(host, port).await
+}
+
 /// One server as the data plane reaches it. Immutable; unchanged ones live on in the next snapshot.
 pub(crate) struct Endpoint {
     /// Keys the workers' connection pools; never used twice.

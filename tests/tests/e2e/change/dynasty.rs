@@ -76,6 +76,10 @@ impl Dynasty {
         self.addresses["websecure"]
     }
 
+    pub(super) fn address(&self, entry_point: &str) -> SocketAddr {
+        self.addresses[entry_point]
+    }
+
     pub(super) fn admin(&self) -> SocketAddr {
         self.addresses["traefik"]
     }

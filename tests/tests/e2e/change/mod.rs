@@ -7,4 +7,5 @@ mod reload;
 mod removed;
 mod rollout;
 mod systemd;
+mod udp;
 mod upgrade;
