@@ -12,6 +12,7 @@ mod notify;
 mod observe;
 mod options;
 mod print;
+mod providers;
 mod publish;
 
 mod run;

@@ -34,6 +34,7 @@ mod middlewares;
 mod monitoring;
 mod observe;
 mod reload;
+mod remote;
 mod rewrites;
 mod routing;
 mod shutdown;

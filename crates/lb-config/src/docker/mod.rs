@@ -9,7 +9,7 @@ mod constraints;
 mod container;
 mod merge;
 mod rule_template;
-mod tree;
+pub(crate) mod tree;
 
 use std::collections::BTreeMap;
 
