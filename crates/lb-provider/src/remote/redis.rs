@@ -40,6 +40,7 @@ struct Link {
     server: Endpoint,
     commands: MultiplexedConnection,
     changes: PubSub,
+    listens: bool,
     /// It says that it sends notifications.
     notifies: bool,
     next_look: Instant,
@@ -58,7 +59,7 @@ impl Redis {
             None => self.connect().await?,
         };
         if !link.notifies {
-            link.notifies = notifies(&mut link.commands).await;
+            link.notifies = link.listens && notifies(&mut link.commands).await;
             if !link.notifies && !std::mem::replace(&mut self.told_to_notify, true) {
                 warn!(
                     server = %link.server,
@@ -119,8 +120,9 @@ impl Redis {
             let commands = commands(&info, one).await?;
             let mut changes = PubSub::new(&info, other).await?;
             let pattern = format!("__keyspace@{db}__:{}/*", escaped(&self.settings.root));
-            changes.psubscribe(pattern).await?;
-            Ok(Link { server, commands, changes, notifies: false, next_look: Instant::now() })
+            // A user may be forbidden to listen.
+            let listens = changes.psubscribe(pattern).await.is_ok();
+            Ok(Link { server, commands, changes, listens, notifies: false, next_look: Instant::now() })
         };
         let linked = timeout(TIMEOUT, linked).await.unwrap_or(Err(SourceError::Timeout(TIMEOUT)));
         if linked.is_err() {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod endpoint;
+mod logins;
 mod stores;
 
 use lb_testkit::{Files, PATIENCE, eventually};
