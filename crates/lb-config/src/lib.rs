@@ -7,6 +7,8 @@
 pub mod acme;
 pub mod docker;
 pub mod dynamic;
+pub mod kv;
+pub mod remote;
 pub mod static_config;
 
 mod composite;
@@ -37,7 +39,8 @@ pub use duration::{duration, show as show_duration};
 pub use dynamic::Config;
 pub use find::find_static;
 pub use load::{
-    Context, LastGood, Loaded, Places, find_dynamic, load_dynamic, load_static, parse_dynamic, parse_static,
+    Context, LastGood, Loaded, Places, find_dynamic, load_dynamic, load_static, parse_answer, parse_dynamic,
+    parse_static,
 };
 pub use problem::{Kind, Problem, Problems, Scope, Severity};
 pub use quarantine::{DEFAULT_CERTIFICATE, Object, Reasons, Settled, settle};

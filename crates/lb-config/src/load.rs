@@ -363,9 +363,48 @@ pub fn parse_dynamic(name: &str, text: &str, provider: &str, context: &Context) 
     read_dynamic(&texts, Vec::new(), Vec::new(), provider, context, &|name| std::env::var(name).ok())
 }
 
+/// Reads what an HTTP endpoint answered, YAML or JSON, as the configuration of `provider`; problems name `endpoint`. It
+/// is no template.
+///
+/// # Errors
+/// Every problem, when the text does not have the shape of a configuration, or holds nothing of one: nobody removes
+/// everything by an answer that something else gave.
+pub fn parse_answer(
+    provider: &str,
+    endpoint: &str,
+    body: &[u8],
+    context: &Context,
+) -> Result<Loaded, Problems> {
+    let refuse = |message: &str| {
+        let hint = Some("to remove everything answer `{}`".to_owned());
+        Err(Problem::whole_file(endpoint, message.to_owned(), hint).into())
+    };
+    let Ok(text) = std::str::from_utf8(body) else { return refuse("the answer is not UTF-8 text") };
+    if document::defines_nothing(text) {
+        return refuse(if text.trim().is_empty() {
+            "the answer is empty"
+        } else {
+            "the answer defines nothing"
+        });
+    }
+    let mut files = Files::default();
+    let file = files.add(endpoint);
+    let mut problems = Vec::new();
+    let root = document::parse(text, Format::Yaml, file, &files, &mut problems);
+    if let Some(Node { value: document::Value::Map(entries), .. }) = &root {
+        let is_section = |entry: &document::Entry| {
+            ["http", "tcp", "udp", "tls"].iter().any(|section| section.eq_ignore_ascii_case(&entry.key))
+        };
+        if !entries.is_empty() && !entries.iter().any(is_section) {
+            return refuse("the answer has none of the sections of a configuration");
+        }
+    }
+    read_roots(files, root.into_iter().collect(), (Vec::new(), problems), provider, context)
+}
+
 fn read_dynamic(
     texts: &[(String, String, Format)],
-    mut paths: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     mut problems: Vec<Problem>,
     provider: &str,
     context: &Context,
@@ -377,6 +416,16 @@ fn read_dynamic(
         let file = files.add(name);
         roots.extend(document::parse_template(text, *format, file, &files, env, &mut problems));
     }
+    read_roots(files, roots, (paths, problems), provider, context)
+}
+
+fn read_roots(
+    files: Files,
+    roots: Vec<Node>,
+    (mut paths, problems): (Vec<PathBuf>, Vec<Problem>),
+    provider: &str,
+    context: &Context,
+) -> Result<Loaded, Problems> {
     // Without every file it is not known which names exist; nothing will be loaded anyway.
     let complete = !problems.iter().any(Problem::is_error);
     let report = Report::new(&files, problems);
@@ -579,6 +628,34 @@ mod tests {
             assert_eq!(loaded.config, Config::default(), "{text}");
             assert!(loaded.problems.is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_yaml_or_json_and_no_template() {
+        let parse =
+            |body: &str| parse_answer("http", "http://a.test/c", body.as_bytes(), &Context::default());
+        let json = "{\n\t\"http\": {\n\t\t\"middlewares\": {\"m\": {\"addPrefix\": {\"prefix\": \"/{{x}}\"}}}\n\t}\n}\n";
+        let yaml = "http:\n  middlewares:\n    m:\n      addPrefix: {prefix: '/{{x}}'}\n";
+        for body in [json, yaml] {
+            let loaded = parse(body).unwrap();
+            assert!(loaded.config.middlewares.contains_key("m@http") && loaded.problems.is_empty(), "{body}");
+        }
+        assert_eq!(parse("{}").unwrap().config, Config::default());
+        for (body, expected) in [
+            ("", "http://a.test/c: the answer is empty"),
+            ("http:\n", "http://a.test/c: the answer defines nothing"),
+            ("{\"error\": 1}", "http://a.test/c: the answer has none of the sections of a configuration"),
+            ("<html>Sign in</html>", "http://a.test/c:1:1: a configuration is a map"),
+            ("http: {routers: {r: {rul: a}}}", "http://a.test/c:1:"),
+            ("http: [", "http://a.test/c:1:"),
+        ] {
+            let told = match parse(body) {
+                Ok(loaded) => loaded.problems.iter().map(ToString::to_string).collect(),
+                Err(problems) => problems.to_string(),
+            };
+            assert!(told.contains(expected), "{body}: {told}");
+        }
+        assert!(parse_answer("http", "a", &[0xff], &Context::default()).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use lb_core::route::Syntax;
 use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
+use crate::remote::RemoteProvider;
 
 /// Everything the static file says, with Traefik's defaults filled in.
 #[derive(Clone, Debug)]
@@ -204,13 +205,15 @@ pub struct Providers {
     pub precedence: Vec<String>,
     pub file: Option<FileProvider>,
     pub docker: Option<DockerProvider>,
+    pub remote: Vec<RemoteProvider>,
 }
 
 impl Providers {
     /// Names of those that are switched on.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         let docker = self.docker.as_ref().map(|_| "docker");
-        self.file.as_ref().map(|_| "file").into_iter().chain(docker)
+        let remote = self.remote.iter().map(|remote| remote.name.as_str());
+        self.file.as_ref().map(|_| "file").into_iter().chain(docker).chain(remote)
     }
 }
 

@@ -68,15 +68,16 @@ fn findings(source: &StaticSource) -> Findings {
                 }
                 _ => true,
             });
-            // Which containers there are only the daemon knows, and it is not asked. Of what files may name, labels
-            // define services and middlewares.
-            let is_up_to_docker = |problem: &Problem| {
-                let missing = problem.message.ends_with("@docker\" does not exist");
+            // What other providers have only they know, and they are not asked. Of what files may name, they define
+            // services and middlewares.
+            let is_up_to = |provider: &str, problem: &Problem| {
+                let missing = problem.message.ends_with(&format!("@{provider}\" does not exist"));
                 missing
                     && (problem.message.contains("service \"") || problem.message.contains("middleware \""))
             };
-            if config.as_ref().is_some_and(|config| config.providers.docker.is_some()) {
-                found.retain(|problem| !is_up_to_docker(problem));
+            let others = config.iter().flat_map(|config| config.providers.names());
+            for other in others.filter(|name| *name != "file") {
+                found.retain(|problem| !is_up_to(other, problem));
             }
             found.iter_mut().for_each(|problem| loaded.places.locate(problem));
             problems.extend(found);

@@ -14,6 +14,7 @@ mod notify;
 mod observe;
 mod options;
 mod print;
+mod providers;
 mod publish;
 
 mod rollout;

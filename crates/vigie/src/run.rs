@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::admin::{AdminService, Answers};
 use crate::options::Options;
 use crate::print::complain;
+use crate::providers::Remotes;
 use crate::publish::publish;
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
 use crate::{acme, activation, memory, notify, observe};
@@ -150,6 +151,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         }
         None => None,
     };
+    let remotes = Remotes::start(&config, control_runtime.handle(), &mut control, predecessor.is_some())?;
     let (state, operators) = (control.state(), control.operators());
     if let Some(predecessor) = &predecessor {
         predecessor.check(&admin.spoilt())?;
@@ -188,11 +190,11 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         ongoing: None,
     };
     let logs = Logs { access_log: access_log.as_deref(), diagnostics: &log };
-    control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, (&file, &docker)));
+    control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, (&file, &docker, &remotes)));
     acme.stop();
     proxy.drain();
     control.abort();
-    drop((file, docker));
+    drop((file, docker, remotes));
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {
         access_log.flush(FLUSH);
@@ -270,7 +272,7 @@ async fn wait(
     mut upgrades: Upgrades<'_>,
     config: &StaticConfig,
     logs: &Logs<'_>,
-    (file, docker): (&Option<FileProvider>, &Option<DockerProvider>),
+    (file, docker, remotes): (&Option<FileProvider>, &Option<DockerProvider>, &Remotes),
 ) {
     let Signals { terminate, interrupt, commands: Commands { reopen, reread, upgrade } } = &mut signals;
     loop {
@@ -290,6 +292,7 @@ async fn wait(
                 if let Some(docker) = docker {
                     docker.reread();
                 }
+                remotes.reread();
             }
             _ = upgrade.recv() => upgrades.begin(None),
             reply = requests.next() => upgrades.begin(Some(reply)),

@@ -37,6 +37,7 @@ mod monitoring;
 mod observe;
 mod programs;
 mod reload;
+mod remote;
 mod rewrites;
 mod routing;
 mod rule_syntax;

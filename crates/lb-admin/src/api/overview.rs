@@ -14,6 +14,8 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
     if fixed.providers.docker.is_some() {
         providers.push("Docker");
     }
+    providers.extend(fixed.providers.remote.iter().map(|remote| remote.source.word()));
+    providers.dedup();
     json!({
         "http": {
             "routers": count(&router::statuses(model)),

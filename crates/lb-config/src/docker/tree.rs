@@ -1,4 +1,4 @@
-//! Labels as a tree: `traefik.http.routers.api.rule` becomes what YAML nests.
+//! Labels as a tree: `traefik.http.routers.api.rule` becomes what YAML nests. Keys of a store become the same.
 
 use std::rc::Rc;
 
@@ -16,6 +16,13 @@ pub(crate) struct Branch {
     pub(super) children: Vec<(Rc<str>, Branch)>,
     /// Elements of a list with their indices.
     items: Vec<(u32, Branch)>,
+}
+
+/// One step into the tree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
+    Field(&'a str),
+    Item(u32),
 }
 
 impl Branch {
@@ -61,6 +68,19 @@ impl Branch {
         Ok(())
     }
 
+    /// Adds what a key of a store says; columns count the parts.
+    pub(crate) fn set(&mut self, parts: &[Part<'_>], value: &str, at: Position) {
+        let mut branch = self;
+        for (column, part) in (1..).zip(parts) {
+            let at = Position { column, ..at };
+            branch = match part {
+                Part::Field(name) => branch.child(name, at),
+                Part::Item(index) => branch.item(*index, at),
+            };
+        }
+        branch.value = Some(value.into());
+    }
+
     /// The field of this name, whatever its case, made if it is not there.
     pub(super) fn child(&mut self, name: &str, at: Position) -> &mut Self {
         let found = self.children.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -98,6 +118,11 @@ impl Branch {
     /// How many names lie right below the field `name`.
     pub(super) fn count(&self, name: &str) -> usize {
         self.find(name).map_or(0, |branch| branch.children.len())
+    }
+
+    /// As [`into_node`](Self::into_node) for the root, which is a map even with nothing in it.
+    pub(crate) fn into_map(self) -> Node {
+        if self.children.is_empty() { Node::new(self.at, Value::Map(Rc::from([]))) } else { self.into_node() }
     }
 
     /// As the document that YAML would be. Of a block that is also switched on (`tls=true` beside

@@ -9,7 +9,7 @@ use crate::document::Position;
 use crate::dynamic::Config;
 use crate::load::FILE;
 use crate::problem::{Kind, Problem, Scope, printable, quoted};
-use crate::statics::PROVIDERS;
+use crate::statics::{PROVIDERS, REMOTE};
 use crate::suggest;
 
 /// One object names another.
@@ -192,7 +192,7 @@ fn nothing_called<'d>(
         let hint = if provider == INTERNAL {
             let names = draft.context.internal_services.iter().map(String::as_str);
             suggest::hint(bare, "internal services", names)
-        } else if provider == DOCKER || provider == FILE {
+        } else if provider == DOCKER || provider == FILE || REMOTE.contains(&provider) {
             format!("the provider {} is not switched on: add `providers.{provider}`", quoted(provider))
         } else if PROVIDERS.contains(&provider) {
             format!("the provider {} is not supported yet; define it in a file", quoted(provider))

@@ -153,11 +153,11 @@ fn endpoint(field: &Field<'_>, with_tls: bool) -> Option<DockerEndpoint> {
     }
 }
 
-fn plain_transport() -> ServersTransport {
+pub(super) fn plain_transport() -> ServersTransport {
     ServersTransport { disable_http2: true, ..ServersTransport::with_idle_conns(1) }
 }
 
-fn transport(block: &Block<'_>) -> ServersTransport {
+pub(super) fn transport(block: &Block<'_>) -> ServersTransport {
     let mut transport = plain_transport();
     if let Some(ca) = block.take_word("ca") {
         transport.root_cas = pem::certificate_list(&ca);

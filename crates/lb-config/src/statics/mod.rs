@@ -4,10 +4,12 @@ mod docker;
 mod entry_points;
 mod observe;
 mod providers;
+mod remote;
 mod resolvers;
 mod token;
 
 pub(crate) use providers::PROVIDERS;
+pub(crate) use remote::REMOTE;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -488,7 +490,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_never_ignored_in_silence() {
         for (text, expected) in [
-            ("providers: {consul: {}}", "providers.consul: `consul` is not supported yet"),
+            ("providers: {plugin: {}}", "providers.plugin: `plugin` is not supported yet"),
             ("ocsp: {}", "ocsp: `ocsp` is not supported yet"),
             ("tracing: {}", "tracing: `tracing` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
