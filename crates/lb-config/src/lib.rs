@@ -8,6 +8,7 @@ pub mod acme;
 pub mod docker;
 pub mod dynamic;
 pub mod static_config;
+pub mod telemetry;
 
 mod composite;
 mod decode;

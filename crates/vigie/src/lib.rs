@@ -7,6 +7,7 @@ mod api_client;
 mod check;
 mod cli;
 mod demo;
+mod export;
 mod memory;
 mod notify;
 mod observe;
