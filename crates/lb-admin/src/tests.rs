@@ -192,7 +192,7 @@ fn routers_show_what_they_get_from_their_entry_point() {
 fn routers_take_the_observability_of_their_entry_point() {
     let mut view = view();
     assert_eq!(api("/api/entrypoints/web", &view).get("observability"), None);
-    let off = Observability { access_logs: Some(false), metrics: Some(false) };
+    let off = Observability { access_logs: Some(false), metrics: Some(false), ..Observability::default() };
     let fixed = Arc::make_mut(&mut view.static_config);
     fixed.entry_points.iter_mut().find(|entry_point| entry_point.name == "web").unwrap().observability =
         Some(off);

@@ -59,6 +59,34 @@ pub struct Router {
 pub struct Observability {
     pub access_logs: Option<bool>,
     pub metrics: Option<bool>,
+    pub tracing: Option<bool>,
+    pub trace_verbosity: Option<TraceVerbosity>,
+}
+
+/// How many spans a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceVerbosity {
+    /// Its own, and one for each server that was asked.
+    Minimal,
+    /// One for its router and its service as well.
+    Detailed,
+}
+
+impl Observability {
+    /// Whether there are traces, and of what kind.
+    pub fn traces(&self) -> Option<TraceVerbosity> {
+        (self.tracing != Some(false)).then(|| self.trace_verbosity.unwrap_or(TraceVerbosity::Minimal))
+    }
+
+    /// Whose own value is missing takes that of `default`.
+    pub fn or(self, default: Self) -> Self {
+        Self {
+            access_logs: self.access_logs.or(default.access_logs),
+            metrics: self.metrics.or(default.metrics),
+            tracing: self.tracing.or(default.tracing),
+            trace_verbosity: self.trace_verbosity.or(default.trace_verbosity),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod dynamic;
 pub mod kv;
 pub mod remote;
 pub mod static_config;
+pub mod telemetry;
 
 mod composite;
 mod decode;

@@ -12,6 +12,7 @@ use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
 use crate::remote::RemoteProvider;
+use crate::telemetry::Tracing;
 
 /// Everything the static file says, with Traefik's defaults filled in.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct StaticConfig {
     pub log: Log,
     pub access_log: Option<AccessLog>,
     pub metrics: Option<Metrics>,
+    pub tracing: Option<Tracing>,
     /// Authorities that certificates are ordered from, by name.
     pub certificates_resolvers: BTreeMap<String, Resolver>,
     /// `default@internal`: the transport of every service that names none.

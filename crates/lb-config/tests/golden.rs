@@ -92,7 +92,7 @@ fn a_static_file_is_checked_as_thoroughly() {
 providers:
   swarm: {}
   file: {}
-tracing: {}
+spiffe: {}
 ping:
   entryPoint: metrics
 log:
@@ -117,7 +117,7 @@ vigie.yml:17:22: entryPoints.again.transport.respondingTimeouts.readTimeout: `10
 vigie.yml:19:3: providers.swarm: `swarm` is not supported yet
 vigie.yml:20:9: providers.file: cannot be a standalone element: `{}` is empty
   hint: remove the key, or write at least one option
-vigie.yml:21:1: tracing: `tracing` is not supported yet
+vigie.yml:21:1: spiffe: `spiffe` is not supported yet
 vigie.yml:23:15: ping.entryPoint: no entry point is called `metrics`
   hint: known entry points: again, dns, web, websecure
 vigie.yml:25:10: warning: log.level: `verbose` is not a known value; `ERROR` is used

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use rustc_hash::FxHashMap;
 
+use crate::otlp::Queue;
 use events::{Events, Probes};
 use label::Labels;
 use table::Bounds;
@@ -137,6 +138,7 @@ struct Inner {
     access_log_dropped: Arc<AtomicU64>,
     memory: Mutex<Option<(u64, Arc<AtomicBool>)>>,
     log_dropped: Mutex<Arc<AtomicU64>>,
+    telemetry: Mutex<Vec<(&'static str, Arc<Queue>)>>,
     quarantined: Mutex<Vec<(&'static str, usize)>>,
     disabled: Mutex<Vec<(&'static str, usize)>>,
     stale_providers: Mutex<Vec<(String, bool)>>,
@@ -185,6 +187,7 @@ impl Metrics {
             access_log_dropped: Arc::default(),
             memory: Mutex::default(),
             log_dropped: Mutex::default(),
+            telemetry: Mutex::default(),
             quarantined: Mutex::default(),
             disabled: Mutex::default(),
             stale_providers: Mutex::default(),
@@ -423,6 +426,11 @@ impl Metrics {
     /// Where lines of the diagnostics that were lost are counted.
     pub fn follow_log(&self, dropped: Arc<AtomicU64>) {
         *self.inner.log_dropped.lock() = dropped;
+    }
+
+    /// Where what leaves the process is counted; `signal` is `traces`.
+    pub fn follow_telemetry(&self, signal: &'static str, queue: Arc<Queue>) {
+        self.inner.telemetry.lock().push((signal, queue));
     }
 
     /// The Prometheus text format; see [`CONTENT_TYPE`].

@@ -21,8 +21,8 @@ use crate::deadline::Deadline;
 use crate::exchange::Exchange;
 use crate::http::body::{Fill, Pump, PumpError, Source};
 use crate::http::downstream::Downstream;
-use crate::http::forwarded;
 use crate::http::h1::H1;
+use crate::http::{forwarded, traced};
 use crate::lasting::Lease;
 use crate::passage::{Passage, Patience};
 use crate::snapshot::Service;
@@ -136,8 +136,10 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
             p.x.head.set_target(&format!("{prefix}{target}"));
         }
         p.x.tries += 1;
-        let Failed { failure, untouched } = match attempt(p, endpoint, Some(picked), upgrade.is_some()).await
-        {
+        traced::ask(worker, p.x, endpoint, Some(&service.name));
+        let tried = attempt(p, endpoint, Some(picked), upgrade.is_some()).await;
+        traced::answered(worker, p.x, &tried);
+        let Failed { failure, untouched } = match tried {
             Ok(answer) => {
                 observe(worker, service, index, &answer.picked, p.x);
                 stick(p.x, service, endpoint, answer.picked.by_cookie());

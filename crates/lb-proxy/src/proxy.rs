@@ -15,6 +15,8 @@ use lb_config::static_config::{EntryPoint, StaticConfig};
 use lb_core::balance::Service as LiveService;
 use lb_observe::access_log::AccessLog;
 use lb_observe::metrics::{Certificate, Kind, Metrics};
+use lb_observe::otlp::Queue;
+use lb_observe::trace::{self, Tracer};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -40,6 +42,8 @@ pub struct Settings {
     pub config: Arc<StaticConfig>,
     pub metrics: Metrics,
     pub access_log: Option<Arc<AccessLog>>,
+    /// What is said of requests that are traced, and where their spans go.
+    pub tracing: Option<(Arc<trace::Settings>, Arc<Queue>)>,
     pub internals: Arc<dyn Internals>,
     /// Threads; at least one.
     pub workers: usize,
@@ -291,6 +295,7 @@ impl Proxy {
                 store: Arc::clone(&self.store),
                 metrics: self.settings.metrics.clone(),
                 access_log: self.settings.access_log.as_ref().map(|log| log.shard(index)),
+                tracer: self.tracer(index),
                 internals: Arc::clone(&self.settings.internals),
                 shedding: Arc::clone(&self.settings.shedding),
                 published: self.published.subscribe(),
@@ -300,6 +305,11 @@ impl Proxy {
             self.threads.push(thread.spawn(move || seed.run())?);
         }
         Ok(())
+    }
+
+    fn tracer(&self, worker: usize) -> Option<Tracer> {
+        let (settings, queue) = self.settings.tracing.as_ref()?;
+        Some(Tracer::new(Arc::clone(settings), Arc::clone(queue), worker))
     }
 
     /// Stops accepting, lets open requests finish within `graceTimeOut`, and returns when all is quiet.
@@ -374,6 +384,7 @@ struct Seed {
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
     access_log: Option<lb_observe::access_log::Shard>,
+    tracer: Option<Tracer>,
     internals: Arc<dyn Internals>,
     shedding: Arc<AtomicBool>,
     published: watch::Receiver<()>,
@@ -406,13 +417,14 @@ impl Seed {
             store,
             metrics,
             access_log,
+            tracer,
             internals,
             shedding,
             published,
             mut phase,
         } = self;
-        let worker =
-            Rc::new(Worker::new((index, balancer), &store, &metrics, access_log, internals, shedding));
+        let observed = (access_log, tracer);
+        let worker = Rc::new(Worker::new((index, balancer), &store, &metrics, observed, internals, shedding));
         let mut acceptors = Vec::new();
         for (entry, listener) in listeners {
             let entry = Arc::clone(&entries[entry]);

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use lb_config::dynamic::{self, Config, RetryBudget, ServersTransport, StickyCookie};
+use lb_config::dynamic::{self, Config, RetryBudget, ServersTransport, StickyCookie, TraceVerbosity};
 use lb_core::balance::Service as LiveService;
 use lb_core::route::RouteIndex;
 use lb_observe::metrics::LabelId;
@@ -72,6 +72,10 @@ pub(crate) struct Route {
     pub(crate) tls_options: Option<Arc<str>>,
     pub(crate) access_log: bool,
     pub(crate) metrics: bool,
+    /// `None`: its requests have no spans.
+    pub(crate) tracing: Option<TraceVerbosity>,
+    /// Rule and service as written, where spans show them.
+    pub(crate) shown: Option<Box<(String, String)>>,
     /// Qualified names of the middlewares, but for those that YAML does not call middlewares: the policy on encoded
     /// characters before, a redirection behind them.
     names: Vec<String>,
@@ -190,6 +194,12 @@ impl Route {
             }
             Target::Service(_) | Target::Internal(_) => {}
         }
+    }
+
+    /// The name of the middleware at this place of the chain.
+    pub(crate) fn middleware_name(&self, at: usize) -> &str {
+        let policy = matches!(self.middlewares.first(), Some(Middleware::EncodedCharacters(_)));
+        self.names.get(at.wrapping_sub(usize::from(policy))).map_or("", String::as_str)
     }
 
     /// The middleware at this place of the list, if it has that name.

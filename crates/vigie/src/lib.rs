@@ -8,6 +8,7 @@ mod attempt;
 mod check;
 mod cli;
 mod demo;
+mod export;
 mod listening;
 mod memory;
 mod notify;

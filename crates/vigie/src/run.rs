@@ -20,7 +20,7 @@ use crate::print::complain;
 use crate::providers::Remotes;
 use crate::publish::publish;
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
-use crate::{acme, activation, memory, notify, observe};
+use crate::{acme, activation, export, memory, notify, observe};
 
 /// How long the last lines may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -78,6 +78,11 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         .thread_name("vigie-control")
         .enable_all()
         .build()?;
+    let traces = config
+        .tracing
+        .as_ref()
+        .map(|tracing| export::traces(tracing, workers, &metrics, control_runtime.handle()));
+    let traces = traces.transpose()?;
     // From here on: to read many routers takes its time, and a log may be rotated meanwhile.
     let commands = control_runtime.block_on(async { Commands::catch() })?;
     let (acme, resolvers) = Acme::open(&config, &metrics);
@@ -97,6 +102,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         config: Arc::clone(&config),
         metrics: metrics.clone(),
         access_log: access_log.clone(),
+        tracing: traces.as_ref().map(|traces| (Arc::clone(&traces.settings), Arc::clone(&traces.queue))),
         internals: Arc::new(Answers(Arc::clone(&admin))),
         workers,
         host_name: host_name(),
@@ -195,6 +201,9 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     proxy.drain();
     control.abort();
     drop((file, docker, remotes));
+    if let Some(traces) = traces {
+        control_runtime.block_on(traces.exporter.finish());
+    }
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {
         access_log.flush(FLUSH);

@@ -44,6 +44,7 @@ mod rule_syntax;
 mod shutdown;
 mod sources;
 mod streams;
+mod telemetry;
 mod templates;
 mod timeline;
 mod tls;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use lb_config::Kind;
-use lb_config::dynamic::{self, Observability, RouterTls};
+use lb_config::dynamic::{self, Observability, RouterTls, TraceVerbosity};
 use lb_config::static_config::{EntryPoint, StaticConfig};
 use lb_core::route::Syntax;
 use serde_json::Value;
@@ -112,10 +112,7 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 parents: router.parents.iter().flat_map(|parent| names(model, parent)).collect(),
                 priority: router.priority,
                 tls: before.tls,
-                observability: Observability {
-                    access_logs: own.access_logs.or(default.access_logs),
-                    metrics: own.metrics.or(default.metrics),
-                },
+                observability: own.or(default),
                 status: if lack.is_some() { "disabled" } else { model.status(Kind::Router, written) },
                 stale: model.is_stale(Kind::Router, written),
                 errors: lack.unwrap_or_else(|| model.errors(Kind::Router, written)).to_vec(),
@@ -269,11 +266,12 @@ impl Router<'_> {
 
 /// What is not said is on.
 pub(super) fn observability(settings: Observability) -> Value {
+    let detailed = settings.trace_verbosity == Some(TraceVerbosity::Detailed);
     Object::new()
         .set("accessLogs", settings.access_logs.unwrap_or(true))
         .set("metrics", settings.metrics.unwrap_or(true))
-        .set("tracing", true)
-        .set("traceVerbosity", "minimal")
+        .set("tracing", settings.tracing.unwrap_or(true))
+        .set("traceVerbosity", if detailed { "detailed" } else { "minimal" })
         .build()
 }
 

@@ -19,7 +19,7 @@ mod udp;
 use std::collections::{BTreeMap, HashMap, hash_map};
 
 pub(crate) use references::{Reference, check as check_references};
-pub(crate) use routers::router_tls;
+pub(crate) use routers::{observability, router_tls};
 pub(crate) use tls::{tls_max_version, tls_min_version};
 pub(crate) use transports::{forwarding_timeouts, max_idle_conns};
 

@@ -7,7 +7,7 @@ use lb_core::route::{Rule, Syntax};
 
 use super::Draft;
 use crate::decode::{Block, Enabled, Field, Text};
-use crate::dynamic::{Domain, Observability, Router, RouterTls};
+use crate::dynamic::{Domain, Observability, Router, RouterTls, TraceVerbosity};
 use crate::problem::{Kind, quoted};
 use crate::suggest;
 
@@ -232,14 +232,20 @@ pub(super) fn domain(block: Block<'_>) -> Option<Domain> {
     main.map(|main| Domain { main, sans })
 }
 
-fn observability(field: &Field<'_>) -> Option<Observability> {
+/// A router's or an entry point's `observability`.
+pub(crate) fn observability(field: &Field<'_>) -> Option<Observability> {
+    const VERBOSITIES: [(&str, TraceVerbosity); 2] =
+        [("minimal", TraceVerbosity::Minimal), ("detailed", TraceVerbosity::Detailed)];
     let block = field.block()?;
-    let access_logs = block.take("accessLogs").and_then(|field| field.boolean());
-    let metrics = block.take("metrics").and_then(|field| field.boolean());
-    // There are no traces yet, so whether this router would be part of them changes nothing.
-    block.harmless(&["tracing", "traceVerbosity"]);
+    let flag = |key| block.take(key).and_then(|field| field.boolean());
+    let observability = Observability {
+        access_logs: flag("accessLogs"),
+        metrics: flag("metrics"),
+        tracing: flag("tracing"),
+        trace_verbosity: block.take_word("traceVerbosity").and_then(|field| field.choice(&VERBOSITIES)),
+    };
     block.finish();
-    Some(Observability { access_logs, metrics })
+    Some(observability)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::acme::Resolver;
 use crate::decode::{Block, Enabled, Field};
-use crate::dynamic::{Observability, RouterTls};
-use crate::dynamics::router_tls;
+use crate::dynamic::RouterTls;
+use crate::dynamics::{observability, router_tls};
 use crate::net::{is_token, is_udp, listen_address, networks};
 use crate::problem::quoted;
 use crate::static_config::{
@@ -181,13 +181,8 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
         }
         udp.finish();
     }
-    if let Some(block) = block.take("observability").and_then(|field| field.block()) {
-        let flag = |key| block.take(key).and_then(|field| field.boolean());
-        entry_point.observability =
-            Some(Observability { access_logs: flag("accessLogs"), metrics: flag("metrics") });
-        // There are no traces yet, so whether these requests would be part of them changes nothing.
-        block.harmless(&["tracing", "traceVerbosity"]);
-        block.finish();
+    if let Some(field) = block.take("observability") {
+        entry_point.observability = observability(&field);
     }
 }
 

@@ -6,7 +6,9 @@ mod observe;
 mod providers;
 mod remote;
 mod resolvers;
+mod telemetry;
 mod token;
+mod transport;
 
 pub(crate) use providers::PROVIDERS;
 pub(crate) use remote::REMOTE;
@@ -93,6 +95,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         api,
         ping,
         metrics,
+        tracing: root.take("tracing").as_ref().and_then(telemetry::tracing),
         certificates_resolvers,
     };
     rest(&root);
@@ -128,7 +131,7 @@ fn rest(root: &Block<'_>) {
         experimental.finish();
     }
     root.without_effect(&["tcpServersTransport"], "there are no TCP services yet");
-    root.unsupported(&["ocsp", "spiffe", "tracing"]);
+    root.unsupported(&["ocsp", "spiffe"]);
     if let Some(field) = root.take_unlisted("pilot") {
         field.error_at_key("Traefik v3 has no `pilot` any more".to_owned(), Some("remove it".to_owned()));
     }
@@ -492,7 +495,6 @@ mod tests {
         for (text, expected) in [
             ("providers: {plugin: {}}", "providers.plugin: `plugin` is not supported yet"),
             ("ocsp: {}", "ocsp: `ocsp` is not supported yet"),
-            ("tracing: {}", "tracing: `tracing` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
             ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),
             ("metrics: {datadog: {}}", "metrics.datadog: `datadog` is not supported yet"),

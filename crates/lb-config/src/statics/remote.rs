@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::transport;
 use crate::decode::{Block, Enabled, Field, Text};
 use crate::document::MAX_BYTES;
 use crate::dynamic::{Scheme, ServersTransport};
@@ -69,7 +70,7 @@ fn http(field: &Field<'_>, block: Block<'_>) -> Option<RemoteProvider> {
     block.finish();
     let (endpoint, is_tls, path_and_query, endpoint_text, credentials) = endpoint?;
     match (is_tls, &tls) {
-        (true, None) => tls = Some(super::docker::plain_transport()),
+        (true, None) => tls = Some(transport::plain(false)),
         (false, Some(_)) => {
             field.warn("`tls` has no effect: the endpoint is `http://`".to_owned(), None);
             tls = None;
@@ -225,7 +226,7 @@ fn kv_parts<T>(
         let (endpoint, is_tls) = kv_endpoint(text, port)?;
         endpoints.push(endpoint);
         if is_tls {
-            tls.get_or_insert_with(super::docker::plain_transport);
+            tls.get_or_insert_with(|| transport::plain(false));
         }
     }
     if written.is_none() {
@@ -267,7 +268,7 @@ fn kv_endpoint(text: &Text<'_>, port: u16) -> Option<(Endpoint, bool)> {
 
 fn tls(block: &Block<'_>) -> Option<ServersTransport> {
     let tls = block.take("tls").and_then(|field| field.block())?;
-    let transport = super::docker::transport(&tls);
+    let transport = transport::read(&tls, transport::plain(false));
     tls.finish();
     Some(transport)
 }

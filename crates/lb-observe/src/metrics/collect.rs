@@ -421,6 +421,14 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
             single(Family::gauge(names::MEMORY_SHEDDING), shedding),
         ]);
     }
+    let mut sent = Family::counter(names::TELEMETRY_SENT);
+    let mut dropped = Family::counter(names::TELEMETRY_DROPPED);
+    for (signal, queue) in &*inner.telemetry.lock() {
+        let (arrived, lost) = queue.counts();
+        sent.push(&[signal], arrived as f64);
+        dropped.push(&[signal], lost as f64);
+    }
+    families.extend([sent.build(), dropped.build()]);
     for (name, counts) in [(names::QUARANTINED, &inner.quarantined), (names::DISABLED, &inner.disabled)] {
         let mut broken = Family::gauge(name);
         for (kind, count) in &*counts.lock() {

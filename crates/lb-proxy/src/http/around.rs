@@ -16,6 +16,7 @@ use super::layers::rest;
 use super::local::Local;
 use super::pages;
 use super::replay::Replay;
+use super::traced;
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::middleware::{ForwardAuth, Middleware};
@@ -210,7 +211,9 @@ async fn attempts<'r, D: Downstream>(
     let saved = p.x.head.clone();
     let began = worker.now();
     let mut tries = 1;
+    let outer = traced::outer(p.x);
     loop {
+        traced::retry(worker, p.x, route.middleware_name(at), tries - 1, outer);
         let passed = behind(p, route, at + 1).await;
         let by_error = passed.failure.filter(|failure| {
             let harmless = failure.unsent || forward::is_idempotent(saved.method());

@@ -14,7 +14,7 @@ use super::encode::Encoded;
 use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
-use super::{around, compose, farewell, forwarded, internally, sniff, tunnel};
+use super::{around, compose, farewell, forwarded, internally, sniff, traced, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Called, Delivered};
@@ -71,6 +71,9 @@ pub(crate) async fn handle<D: Downstream>(
     let renewed = Renewed::default();
     let mut outcome = Outcome::new(worker, x);
     let admitted = admit(worker, connection, x);
+    if let Some(tracer) = &worker.tracer {
+        traced::begin(tracer, worker, connection, x, (admitted.as_deref().ok(), framing));
+    }
     let mut p = Passage {
         worker,
         connection,

@@ -31,6 +31,7 @@ pub(crate) mod record;
 pub(crate) mod replay;
 mod sniff;
 mod spool;
+pub(crate) mod traced;
 pub(crate) mod tunnel;
 
 use lb_http1::Limits;

@@ -7,7 +7,7 @@ use lb_http1::Head;
 use lb_observe::access_log;
 use lb_observe::metrics::{Method, Protocol, Sample};
 
-use super::normalise::normalise_target;
+use super::{normalise::normalise_target, traced};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::snapshot::{Route, Target};
@@ -143,6 +143,7 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
     {
         write_line(log, connection, x, outcome, duration, service_duration);
     }
+    traced::end(worker, x, outcome.status, now);
 }
 
 /// Counts a copy that a mirror got, for the mirror alone.
@@ -229,6 +230,7 @@ fn write_line(
         }),
         status: outcome.status,
         response_bytes: outcome.response_bytes,
+        trace: x.trace.as_ref().map(|traced| traced.context()),
         retry_attempts: x.tries.saturating_sub(1),
         tls: connection.tls.as_ref().map(|tls| access_log::Tls {
             version: tls.version,

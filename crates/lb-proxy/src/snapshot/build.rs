@@ -417,8 +417,11 @@ impl<'a> Builder<'a> {
         middlewares.extend(redirect.map(|options| Middleware::RedirectScheme(RedirectScheme::new(options))));
         // Redirections are the users' traffic, unlike the other internal routers': logged and counted.
         let users = redirect.is_some() || !matches!(target, Target::Internal(_));
-        let (own, default) =
-            (router.observability, entry.and_then(|entry| entry.observability).unwrap_or_default());
+        let observed =
+            router.observability.or(entry.and_then(|entry| entry.observability).unwrap_or_default());
+        let tracing = self.fixed.config.tracing.as_ref().filter(|tracing| users || tracing.add_internals);
+        let tracing = tracing.and_then(|_| observed.traces());
+        let is_detailed = tracing == Some(dynamic::TraceVerbosity::Detailed);
         Some(Arc::new(Route {
             name: shown.as_str().into(),
             label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
@@ -432,9 +435,10 @@ impl<'a> Builder<'a> {
                 }
             },
             middlewares: middlewares.into(),
-            access_log: own.access_logs.or(default.access_logs).unwrap_or(true)
-                && (users || self.logs_internals()),
-            metrics: own.metrics.or(default.metrics).unwrap_or(true) && (users || self.counts_internals()),
+            access_log: observed.access_logs.unwrap_or(true) && (users || self.logs_internals()),
+            metrics: observed.metrics.unwrap_or(true) && (users || self.counts_internals()),
+            tracing,
+            shown: is_detailed.then(|| Box::new((router.rule_text.clone(), router.service.clone()))),
             target,
             tls_options: None,
             names,
