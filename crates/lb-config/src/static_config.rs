@@ -89,6 +89,7 @@ pub struct EntryPoint {
     pub not_append_x_forwarded_for: bool,
     pub http: EntryPointHttp,
     pub http2_max_concurrent_streams: u32,
+    pub http3: Option<Http3>,
     pub limits: EntryPointLimits,
     /// What routers on this entry point take when they do not say. `Some` when the block was written at all.
     pub observability: Option<Observability>,
@@ -104,6 +105,13 @@ impl EntryPoint {
             || http.encoded_characters.is_some()
             || self.observability.is_some()
     }
+}
+
+/// HTTP/3 on the UDP port of the same number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http3 {
+    /// What clients are told; `None` is the port that the entry point listens on.
+    pub advertised_port: Option<u16>,
 }
 
 /// How much of Vigie strangers may take up. Extension of Vigie (`limits`).

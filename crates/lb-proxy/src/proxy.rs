@@ -1,7 +1,7 @@
 //! The data plane as a whole: bind, publish, run, drain.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::entrypoint::balancer::{Arrival, Balancer};
 use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::seats::Seats;
-use crate::entrypoint::{Entry, Validations, listen};
+use crate::entrypoint::{Entry, Validations, listen, quic};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
@@ -88,6 +88,8 @@ pub struct Proxy {
     listeners: Vec<Vec<TcpListener>>,
     /// Which of them came by socket activation.
     activated: Vec<bool>,
+    /// The socket for HTTP/3 of each entry point that has it.
+    datagrams: Vec<Option<UdpSocket>>,
     store: Arc<ArcSwap<Snapshot>>,
     /// Told of each snapshot after it came into force.
     published: watch::Sender<()>,
@@ -156,6 +158,7 @@ impl Proxy {
     /// The first address that cannot be had.
     pub fn bind(settings: Settings, mut inherited: Vec<Inherited>) -> Result<Self, BindError> {
         let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
+        let mut datagrams = Vec::new();
         for (index, config) in settings.config.entry_points.iter().enumerate() {
             let share = inherit::take(&mut inherited, config, &settings.config.entry_points);
             let bound = match share.sockets.is_empty() {
@@ -164,11 +167,14 @@ impl Proxy {
                     listen::bind(config.address, config.reuse_port, settings.workers, config.idle_timeout)
                 }
             };
-            listeners.push(bound.map_err(|source| BindError {
-                name: config.name.clone(),
-                address: config.address,
-                source,
-            })?);
+            let failed = |source| BindError { name: config.name.clone(), address: config.address, source };
+            let bound = bound.map_err(failed)?;
+            let (socket, alt_svc) = match config.http3 {
+                Some(http3) => quic::beside(&bound, config, http3).map_err(failed)?,
+                None => (None, None),
+            };
+            listeners.push(bound);
+            datagrams.push(socket);
             activated.push(share.activated);
             entries.push(Arc::new(Entry {
                 index,
@@ -183,6 +189,7 @@ impl Proxy {
                 ),
                 seats: Seats::new(&config.limits),
                 least: Least::new(&config.limits),
+                alt_svc,
                 validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
                 config: config.clone(),
             }));
@@ -201,6 +208,7 @@ impl Proxy {
             entries,
             listeners,
             activated,
+            datagrams,
             store: Arc::new(ArcSwap::from_pointee(empty)),
             published: watch::Sender::new(()),
             phase: watch::Sender::new(Phase::Serve),
@@ -248,12 +256,14 @@ impl Proxy {
         // have them.
         let shares = listen::share_out(&self.listeners, self.settings.workers)?;
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
+        let mut datagrams = quic::share_out(&self.datagrams, self.settings.workers)?;
         for (index, (listeners, inbox)) in shares.into_iter().zip(inboxes).enumerate() {
             let seed = Seed {
                 index,
                 balancer: Arc::clone(&balancer),
                 inbox,
                 listeners,
+                datagrams: std::mem::take(&mut datagrams[index]),
                 entries: self.entries.clone(),
                 store: Arc::clone(&self.store),
                 metrics: self.settings.metrics.clone(),
@@ -289,6 +299,8 @@ struct Seed {
     inbox: UnboundedReceiver<Arrival>,
     /// With the index of the entry point.
     listeners: Vec<(usize, TcpListener)>,
+    /// The same for HTTP/3.
+    datagrams: Vec<(usize, UdpSocket)>,
     entries: Vec<Arc<Entry>>,
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
@@ -319,6 +331,7 @@ impl Seed {
             balancer,
             inbox,
             listeners,
+            datagrams,
             entries,
             store,
             metrics,
@@ -342,6 +355,7 @@ impl Seed {
                 Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
             }
         }
+        let receivers = quic::start(&worker, &entries, datagrams, &mut acceptors);
         let stop = Rc::new(tokio::sync::Notify::new());
         let receive = listen::receive(Rc::clone(&worker), entries, inbox, Rc::clone(&stop));
         // The last to stop: until then other workers may hand over.
@@ -356,12 +370,16 @@ impl Seed {
         }
         worker.drain();
         let began = tokio::time::Instant::now();
-        while worker.waits_after(began.elapsed()) || worker.mirrors.wait_after(began.elapsed()) {
+        while worker.waits_after(began.elapsed())
+            || worker.mirrors.wait_after(began.elapsed())
+            || receivers.iter().any(|receiver| receiver.waits_after(began.elapsed()))
+        {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         if worker.connections() > 0 {
             tracing::warn!(connections = worker.connections(), "graceTimeOut is over, closing what is left");
         }
+        quic::end(&receivers).await;
     }
 }
 

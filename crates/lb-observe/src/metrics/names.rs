@@ -109,6 +109,7 @@ definitions! {
         "Requests and tunnels on servers that a reload removed, ended because the drain time was over.";
     HANDED_OVER = "lb_connections_handed_over_total" []
         "Client connections that a worker accepted and another with fewer of them serves.";
+    HTTP3_CONNECTIONS = "lb_http3_connections" ["entrypoint"] "Open connections of clients over QUIC.";
     UPSTREAM_CONNECTIONS = "lb_upstream_connections" ["service"] "Open connections to servers, idle ones included.";
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []
         "Access log lines lost because the file could not be written in time.";
