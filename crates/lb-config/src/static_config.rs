@@ -106,6 +106,7 @@ pub struct EntryPoint {
     pub add_scheme_headers: bool,
     pub http: EntryPointHttp,
     pub http2_max_concurrent_streams: u32,
+    pub http3: Option<Http3>,
     pub limits: EntryPointLimits,
     /// After so long without a datagram a flow of UDP is forgotten.
     pub udp_timeout: Duration,
@@ -122,6 +123,13 @@ impl EntryPoint {
             || http.encoded_characters.is_some()
             || self.observability.is_some()
     }
+}
+
+/// HTTP/3 on the UDP port of the same number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http3 {
+    /// What clients are told; `None` is the port that the entry point listens on.
+    pub advertised_port: Option<u16>,
 }
 
 /// How much of Vigie strangers may take up. Extension of Vigie (`limits`).

@@ -81,7 +81,7 @@ fn a_static_file_is_checked_as_thoroughly() {
           to: websecrue
   websecure:
     adress: :443
-    http3: {}
+    http3: {advertisedPort: 70000}
   dns:
     address: :53/sctp
   again:
@@ -107,8 +107,7 @@ vigie.yml:9:5: entryPoints.websecure: `address` is missing
   hint: write `address: :80`
 vigie.yml:9:5: entryPoints.websecure.adress: there is no key `adress` here
   hint: did you mean `address`? known keys: address, asDefault, reusePort, allowACMEByPass, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, udp and 1 more
-vigie.yml:10:5: entryPoints.websecure.http3: `http3` is not supported yet
-  hint: remove it
+vigie.yml:10:28: entryPoints.websecure.http3.advertisedPort: `70000` is not between 0 and 65535
 vigie.yml:12:14: entryPoints.dns.address: `sctp` is not a protocol
   hint: write `/tcp`, `/udp` or leave it out
 vigie.yml:14:14: entryPoints.again.address: the entry point `web` has the same address

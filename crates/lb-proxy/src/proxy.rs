@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::entrypoint::balancer::{Arrival, Balancer};
 use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::seats::Seats;
-use crate::entrypoint::{Entry, Validations, listen};
+use crate::entrypoint::{Entry, Validations, listen, quic};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
@@ -98,6 +98,8 @@ pub struct Proxy {
     datagrams: Vec<Datagrams>,
     /// The process that follows this one reads from all sockets.
     handed_over: Arc<AtomicBool>,
+    /// The socket for HTTP/3 of each entry point that has it.
+    quic: Vec<Option<UdpSocket>>,
     store: Arc<ArcSwap<Snapshot>>,
     /// Told of each snapshot after it came into force.
     published: watch::Sender<()>,
@@ -177,6 +179,7 @@ impl Proxy {
         let udp = bind_udp(&settings, &mut datagrams)?;
         inherited.extend(datagrams);
         let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
+        let mut quic = Vec::new();
         for (index, config) in settings.config.entry_points.iter().enumerate() {
             let share = inherit::take(&mut inherited, config, &settings.config.entry_points);
             let bound = match share.sockets.is_empty() {
@@ -185,13 +188,16 @@ impl Proxy {
                     listen::bind(config.address, config.reuse_port, settings.workers, config.idle_timeout)
                 }
             };
-            listeners.push(bound.map_err(|source| BindError {
-                name: config.name.clone(),
-                address: config.address,
-                source,
-            })?);
+            let failed = |source| BindError { name: config.name.clone(), address: config.address, source };
+            let bound = bound.map_err(failed)?;
+            let (socket, alt_svc) = match config.http3 {
+                Some(http3) => quic::beside(&bound, config, http3).map_err(failed)?,
+                None => (None, None),
+            };
+            listeners.push(bound);
+            quic.push(socket);
             activated.push(share.activated);
-            entries.push(Arc::new(entry(&settings, index, config.clone())));
+            entries.push(Arc::new(entry(&settings, index, config.clone(), alt_svc)));
         }
         for unwanted in inherited {
             tracing::info!(
@@ -209,6 +215,7 @@ impl Proxy {
             activated,
             datagrams: udp,
             handed_over: Arc::default(),
+            quic,
             store: Arc::new(ArcSwap::from_pointee(empty)),
             published: watch::Sender::new(()),
             phase: watch::Sender::new(Phase::Serve),
@@ -281,6 +288,7 @@ impl Proxy {
             }
         }
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
+        let mut quic = quic::share_out(&self.quic, self.settings.workers)?;
         for (index, ((listeners, datagrams), inbox)) in
             shares.into_iter().zip(datagrams).zip(inboxes).enumerate()
         {
@@ -291,6 +299,7 @@ impl Proxy {
                 listeners,
                 datagrams,
                 handed_over: Arc::clone(&self.handed_over),
+                quic: std::mem::take(&mut quic[index]),
                 entries: self.entries.clone(),
                 store: Arc::clone(&self.store),
                 metrics: self.settings.metrics.clone(),
@@ -325,7 +334,7 @@ impl Proxy {
     }
 }
 
-fn entry(settings: &Settings, index: usize, config: EntryPoint) -> Entry {
+fn entry(settings: &Settings, index: usize, config: EntryPoint, alt_svc: Option<Box<str>>) -> Entry {
     Entry {
         index,
         label: settings.metrics.label(Kind::EntryPoint, &config.name),
@@ -340,6 +349,7 @@ fn entry(settings: &Settings, index: usize, config: EntryPoint) -> Entry {
         ),
         seats: Seats::new(&config.limits),
         least: Least::new(&config.limits),
+        alt_svc,
         validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
         config,
     }
@@ -364,7 +374,7 @@ fn bind_udp(settings: &Settings, inherited: &mut Vec<Inherited>) -> Result<Vec<D
         let mut config = config.clone();
         // Each flow has a descriptor, and strangers can make as many as they have addresses to invent.
         config.limits.connections.get_or_insert_with(udp::most_flows);
-        let entry = Arc::new(entry(settings, index, config));
+        let entry = Arc::new(entry(settings, index, config, None));
         Ok(Datagrams { entry, sockets, activated: share.activated })
     });
     bound.collect()
@@ -380,6 +390,8 @@ struct Seed {
     listeners: Vec<(usize, TcpListener)>,
     datagrams: Vec<(Arc<Entry>, UdpSocket)>,
     handed_over: Arc<AtomicBool>,
+    /// The same for HTTP/3.
+    quic: Vec<(usize, UdpSocket)>,
     entries: Vec<Arc<Entry>>,
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
@@ -413,6 +425,7 @@ impl Seed {
             listeners,
             datagrams,
             handed_over,
+            quic,
             entries,
             store,
             metrics,
@@ -449,6 +462,7 @@ impl Seed {
                 Err(error) => tracing::error!(%error, "a UDP socket cannot be used"),
             }
         }
+        let receivers = quic::start(&worker, &entries, quic, &mut acceptors);
         let stop = Rc::new(tokio::sync::Notify::new());
         let receive = listen::receive(Rc::clone(&worker), entries, inbox, Rc::clone(&stop));
         // The last to stop: until then other workers may hand over.
@@ -466,12 +480,14 @@ impl Seed {
         while worker.waits_after(began.elapsed())
             || worker.mirrors.wait_after(began.elapsed())
             || relays.iter().any(|relay| relay.waits_after(began.elapsed()))
+            || receivers.iter().any(|receiver| receiver.waits_after(began.elapsed()))
         {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         if worker.connections() > 0 {
             tracing::warn!(connections = worker.connections(), "graceTimeOut is over, closing what is left");
         }
+        quic::end(&receivers).await;
     }
 }
 

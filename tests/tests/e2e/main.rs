@@ -29,6 +29,7 @@ mod health;
 mod hostile;
 mod house;
 mod http2_servers;
+mod http3;
 mod identity;
 mod interop;
 mod layers;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_config::static_config::{AliasHeaders, EntryPoint, EntryPointHttp, TrustedPeers};
+use lb_config::static_config::{AliasHeaders, EntryPoint, EntryPointHttp, Http3, TrustedPeers};
 use serde_json::Value;
 
 use super::duration::go_duration;
@@ -53,10 +53,15 @@ fn body(entry_point: &EntryPoint) -> Value {
                 .set("maxEncoderHeaderTableSize", 4096)
                 .build(),
         )
+        .some("http3", entry_point.http3.map(http3))
         .set("udp", Object::new().duration("timeout", entry_point.udp_timeout).build())
         .some("observability", entry_point.observability.map(observability))
         .set("name", entry_point.name.as_str())
         .build()
+}
+
+fn http3(http3: Http3) -> Value {
+    Object::new().some("advertisedPort", http3.advertised_port).build()
 }
 
 fn transport(entry_point: &EntryPoint) -> Value {

@@ -11,7 +11,8 @@ use crate::dynamics::{observability, router_tls};
 use crate::net::{is_token, is_udp, listen_address, networks};
 use crate::problem::quoted;
 use crate::static_config::{
-    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, EntryPointLimits, Redirection, TrustedPeers,
+    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, EntryPointLimits, Http3, Redirection,
+    TrustedPeers,
 };
 use crate::suggest;
 
@@ -62,6 +63,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
             only_underscores: false,
         },
         http2_max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+        http3: None,
         limits: EntryPointLimits {
             connections: None,
             connections_per_client: None,
@@ -170,10 +172,8 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
         read_limits(&limits, &mut entry_point.limits);
         limits.finish();
     }
-    if let Some(field) = block.take("http3")
-        && !matches!(field.enabled(), Enabled::Off)
-    {
-        field.error_at_key("`http3` is not supported yet".to_owned(), Some("remove it".to_owned()));
+    if let Some(field) = block.take("http3") {
+        entry_point.http3 = http3(&field);
     }
     if let Some(udp) = block.take("udp").and_then(|field| field.block()) {
         if let Some(timeout) = udp.take("timeout").and_then(|field| field.positive_duration()) {
@@ -294,6 +294,21 @@ fn proxy_protocol(field: &Field<'_>, entry_point: &EntryPoint) -> TrustedPeers {
         field.warn_at_key("has no effect: nobody is trusted to send a PROXY header".to_owned(), Some(hint));
     }
     peers
+}
+
+fn http3(field: &Field<'_>) -> Option<Http3> {
+    let mut http3 = Http3::default();
+    match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => {}
+        Enabled::With(block) => {
+            // 0 is the entry point's own, as with Traefik.
+            let port = block.take("advertisedPort").and_then(|field| field.u16(0, u16::MAX));
+            http3.advertised_port = port.filter(|port| *port > 0);
+            block.finish();
+        }
+    }
+    Some(http3)
 }
 
 fn connection_names(field: &Field<'_>) -> Vec<String> {

@@ -246,15 +246,17 @@ fn per_server(requests: &Table<Key>, labels: &Snapshot, families: &mut Vec<Metri
 fn connections(open: &Open, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     let mut clients = Family::gauge(names::OPEN_CONNECTIONS);
     let mut upstream = Family::gauge(names::UPSTREAM_CONNECTIONS);
+    let mut http3 = Family::gauge(names::HTTP3_CONNECTIONS);
     for (label, count) in open {
         let Some(text) = labels.text(*label) else { continue };
         match labels.kind(*label) {
             Some(Kind::EntryPoint) => clients.push(&[text, "TCP"], *count as f64),
+            Some(Kind::Http3) => http3.push(&[text], *count as f64),
             Some(Kind::Service) => upstream.push(&[text], *count as f64),
             _ => {}
         }
     }
-    families.extend([clients.build(), upstream.build()]);
+    families.extend([clients.build(), http3.build(), upstream.build()]);
 }
 
 fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {

@@ -116,6 +116,7 @@ definitions! {
     UDP_BYTES = "lb_udp_bytes_total" ["entrypoint", "direction"]
         "Bytes in datagrams that came from clients (in) and went to them (out).";
     UDP_DROPPED = "lb_udp_dropped_total" ["entrypoint", "reason"] "Datagrams that went nowhere.";
+    HTTP3_CONNECTIONS = "lb_http3_connections" ["entrypoint"] "Open connections of clients over QUIC.";
     UPSTREAM_CONNECTIONS = "lb_upstream_connections" ["service"] "Open connections to servers, idle ones included.";
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []
         "Access log lines lost because the file could not be written in time.";

@@ -13,7 +13,7 @@ use super::around::{asked, behind, keep_body, without_body};
 use super::body::{Fill, Sink, Source};
 use super::downstream::{Downstream, Unkept};
 use super::h1::H1;
-use super::handle::{Passed, Reply};
+use super::handle::{self, Passed, Reply};
 use super::local::{Local, decimal};
 use super::replay::Replay;
 use super::spool::Spool;
@@ -222,8 +222,9 @@ impl Whole {
 
 /// Sends an answer that was read to its end.
 pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, whole: &mut Whole) -> bool {
-    let Passage { worker, x, down, outcome, patience, .. } = p;
+    let Passage { worker, connection, x, down, outcome, patience, .. } = p;
     outcome.status = x.response.status();
+    handle::advertise(connection, x);
     if !x.response.contains("date") {
         worker.with_date(|date| x.response.append("Date", date.as_bytes()));
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_core::route::{self, routing_path};
-use lb_http1::{FieldName, Framing, Head};
+use lb_http1::{FieldName, Framing, Head, Version};
 
 use super::buffering::{self, Whole};
 use super::downstream::Downstream;
@@ -28,6 +28,7 @@ use crate::worker::Worker;
 pub(super) const SHED_RETRY_AFTER: &str = "5";
 
 const DATE: FieldName = FieldName::new("Date");
+const ALT_SVC: FieldName = FieldName::new("Alt-Svc");
 
 /// What is to be sent to the client; its head is in [`Exchange::response`].
 pub(super) enum Reply<'a> {
@@ -416,11 +417,22 @@ pub(super) fn unwind(x: &mut Exchange, chain: &[Middleware]) {
     }
 }
 
+/// Says where HTTP/3 is spoken, on every answer over TLS, as Traefik does.
+pub(super) fn advertise(connection: &Connection, x: &mut Exchange) {
+    if let Some(alt_svc) = &connection.entry.alt_svc
+        && connection.tls.is_some()
+        && x.head.version() != Version::Http3
+    {
+        x.response.append_named(ALT_SVC, alt_svc.as_bytes());
+    }
+}
+
 /// Sends an answer of our own.
 async fn send_local<D: Downstream>(p: &mut Passage<'_, '_, D>, body: &[u8]) -> bool {
-    let Passage { worker, x, down, outcome, .. } = p;
+    let Passage { worker, connection, x, down, outcome, .. } = p;
     outcome.status = x.response.status();
     worker.with_date(|date| x.response.set("Date", date.as_bytes()));
+    advertise(connection, x);
     if x.detect_type {
         sniff::name(&mut x.response, body);
     }
@@ -448,7 +460,7 @@ async fn send_local<D: Downstream>(p: &mut Passage<'_, '_, D>, body: &[u8]) -> b
 
 /// Sends a server's answer.
 async fn send_answer<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Answer<'_>) -> bool {
-    let Passage { worker, x, down, patience, outcome, .. } = p;
+    let Passage { worker, connection, x, down, patience, outcome, .. } = p;
     outcome.status = x.response.status();
     // `writeTimeout` is for the whole answer: what cannot be ended is not begun.
     if patience.write_by.is_some_and(|by| tokio::time::Instant::now() >= by) {
@@ -458,6 +470,7 @@ async fn send_answer<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Ans
     if !x.response.contains("date") {
         worker.with_date(|date| x.response.append_named(DATE, date.as_bytes()));
     }
+    advertise(connection, x);
     let framing = answer.framing;
     if down.respond(&mut x.response, framing).is_err() {
         down.abort();

@@ -19,6 +19,7 @@ pub(crate) mod h2_gather;
 pub(crate) mod h2_meter;
 pub(crate) mod h2_serve;
 pub(crate) mod h2_stream;
+pub(crate) mod h3;
 pub(crate) mod handle;
 mod internally;
 pub(crate) mod layers;
@@ -31,6 +32,7 @@ pub(crate) mod record;
 pub(crate) mod replay;
 mod sniff;
 mod spool;
+mod streams;
 pub(crate) mod traced;
 pub(crate) mod tunnel;
 
