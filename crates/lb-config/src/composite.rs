@@ -5,6 +5,8 @@ use crate::dynamic::StickyCookie;
 /// A service whose requests other services answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Composite {
+    /// Qualified names, in order: between those of a router and this service.
+    pub middlewares: Vec<String>,
     pub kind: CompositeKind,
     /// `healthCheck: {}`: it minds the health of its children, and has one itself for its parents.
     pub health_check: bool,

@@ -34,6 +34,15 @@ pub struct Config {
     pub udp: Udp,
 }
 
+impl Config {
+    /// The middlewares of a service, of whatever kind it is.
+    pub fn middlewares_of(&self, service: &str) -> &[String] {
+        let leaf = self.services.get(service).map(|service| &service.middlewares);
+        leaf.or_else(|| self.composites.get(service).map(|composite| &composite.middlewares))
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Router {
     pub rule: Arc<Rule>,
@@ -105,6 +114,8 @@ pub struct Domain {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
+    /// Qualified names, in order: between those of a router and this service.
+    pub middlewares: Vec<String>,
     pub servers: Vec<Server>,
     pub strategy: Strategy,
     pub sticky: Option<StickyCookie>,

@@ -390,6 +390,7 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
                 .get(name)
                 .into_iter()
                 .for_each(|s| add(Kind::ServersTransport, &s.servers_transport));
+            config.middlewares_of(name).iter().for_each(|middleware| add(Kind::Middleware, middleware));
             let children = config.composites.get(name).into_iter().flat_map(Composite::children);
             children.for_each(|child| add(Kind::Service, &child.name));
         }

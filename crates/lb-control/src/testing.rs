@@ -312,6 +312,7 @@ pub(crate) fn config(name: &str, urls: &[&str], check: Option<HealthCheck>) -> C
         strategy: Strategy::RoundRobin,
         sticky: None,
         health_check: check,
+        middlewares: Vec::new(),
         passive_health_check: None,
         slow_start: None,
         outlier_detection: None,

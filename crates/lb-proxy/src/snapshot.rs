@@ -44,6 +44,7 @@ pub struct Snapshot {
     auth_servers: HashMap<String, Arc<AuthServer>>,
     composites: HashMap<String, Arc<Composite>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
+    service_chains: HashMap<String, Arc<ServiceChain>>,
     /// Ids of the endpoints in use; pools of others are closed.
     pub(crate) endpoints: HashSet<u64>,
 }
@@ -100,6 +101,13 @@ impl Target {
             Self::Service(_) | Self::Internal(_) => false,
         }
     }
+}
+
+/// The middlewares of a service. Routers that lead to it have instances of their own with the live state of these.
+struct ServiceChain {
+    /// Qualified, chains replaced by their members.
+    names: Vec<String>,
+    middlewares: Vec<Middleware>,
 }
 
 /// One service as the data plane uses it.

@@ -42,6 +42,7 @@ mod remote;
 mod rewrites;
 mod routing;
 mod rule_syntax;
+mod service_middlewares;
 mod shutdown;
 mod sources;
 mod streams;

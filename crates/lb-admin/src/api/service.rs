@@ -52,6 +52,15 @@ fn services<'m>(model: &'m Model<'_>) -> Vec<Service<'m>> {
 }
 
 impl Service<'_> {
+    /// As Traefik shows them: as they are written, so without their own provider.
+    fn middlewares<'m>(&self, model: &'m Model<'_>) -> Vec<&'m str> {
+        let own = |name: &'m String| match name.rsplit_once('@') {
+            Some((bare, of)) if of == provider(self.name) => bare,
+            _ => name,
+        };
+        model.view.config.middlewares_of(self.name).iter().map(own).collect()
+    }
+
     fn kind(&self) -> String {
         self.shape().map_or_else(String::new, |(kind, _)| kind.to_ascii_lowercase())
     }
@@ -78,6 +87,7 @@ impl Service<'_> {
             None => Object::new(),
         };
         object
+            .list("middlewares", &self.middlewares(model))
             .list("error", model.errors(Kind::Service, self.name))
             .set("status", self.status)
             .flag("stale", model.is_stale(Kind::Service, self.name))

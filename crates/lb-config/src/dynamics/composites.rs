@@ -33,7 +33,7 @@ impl<'a> Draft<'a> {
                 services: self.weighted_children(name, block, health_check),
             },
         };
-        Some(Composite { kind, health_check })
+        Some(Composite { middlewares: Vec::new(), kind, health_check })
     }
 
     fn mirroring(&mut self, name: &str, block: &Block<'a>, probed: bool) -> Option<Mirroring> {

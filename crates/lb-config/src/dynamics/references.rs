@@ -112,6 +112,7 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     report_cycles(draft, Kind::Service);
     report_cycles(draft, Kind::UdpService);
     report_unprobed(draft);
+    report_inner_middlewares(draft);
     layers::report(draft);
     let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
     spread(draft);
@@ -258,6 +259,23 @@ fn report_unprobed(draft: &Draft<'_>) {
         );
         let message = format!("{} has no health check", quoted(&written));
         draft.report.error_on(from.0, &from.1, *at, &field.path(), message, Some(hint), Some(reason));
+    }
+}
+
+/// Services with middlewares that a router does not lead to by itself.
+fn report_inner_middlewares(draft: &Draft<'_>) {
+    for Reference { from, to, at, field, .. } in &draft.references {
+        if from.0 == Kind::Router || to.0 != Kind::Service || draft.config.middlewares_of(&to.1).is_empty() {
+            continue;
+        }
+        let written = field.string().unwrap_or_default();
+        let hint =
+            "give the middlewares to the router, or to the service that the router leads to".to_owned();
+        let message = format!(
+            "the `middlewares` of the service {} are not supported yet where it is part of something else",
+            quoted(&written)
+        );
+        draft.report.error_on(from.0, &from.1, *at, &field.path(), message, Some(hint), None);
     }
 }
 

@@ -8,6 +8,7 @@ use lb_core::balance::Strategy;
 
 use super::composites::COMPOSITES;
 use super::{Draft, health, limits, outliers, sticky};
+use crate::composite::Composite;
 use crate::decode::{Block, Field};
 use crate::dynamic::{Server, Service};
 use crate::net::server_url;
@@ -43,7 +44,10 @@ impl<'a> Draft<'a> {
                 Some("declare two services and let one refer to the other".to_owned()),
             );
         }
-        block.unsupported(&["middlewares"]);
+        let middlewares = block
+            .take("middlewares")
+            .map(|field| self.references(Kind::Service, name, Kind::Middleware, &field))
+            .unwrap_or_default();
         // A key that does not exist is likely to be the kind, misspelt.
         if load_balancer.is_none() && composites == 0 && block.left_over().is_empty() {
             block.error(
@@ -56,13 +60,14 @@ impl<'a> Draft<'a> {
             let block = field.block()?;
             let composite = self.composite(name, kind, &block);
             block.finish();
+            let composite = composite.map(|composite| Composite { middlewares, ..composite });
             self.config.composites.extend(composite.map(|composite| (name.to_owned(), composite)));
             return None;
         }
         let load_balancer = load_balancer?.block()?;
         let service = self.load_balancer(name, &load_balancer);
         load_balancer.finish();
-        service
+        service.map(|service| Service { middlewares, ..service })
     }
 
     fn load_balancer(&mut self, name: &str, block: &Block<'a>) -> Option<Service> {
@@ -99,6 +104,7 @@ impl<'a> Draft<'a> {
             .and_then(|field| self.reference(Kind::Service, name, Kind::ServersTransport, &field));
         let drain_timeout = block.take("drainTimeout").and_then(|field| field.duration_or_none());
         Some(Service {
+            middlewares: Vec::new(),
             servers,
             strategy: strategy?,
             sticky,
@@ -186,7 +192,7 @@ pub(super) fn weight(field: &Field<'_>) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{load_balancer, load_balancer_problems, problems};
+    use crate::testing::{load, load_balancer, load_balancer_problems, problems};
 
     #[test]
     fn an_empty_balancer_has_traefiks_defaults() {
@@ -194,6 +200,7 @@ mod tests {
         assert_eq!(
             service,
             Service {
+                middlewares: vec![],
                 servers: vec![],
                 strategy: Strategy::RoundRobin,
                 sticky: None,
@@ -286,13 +293,36 @@ mod tests {
     }
 
     #[test]
+    fn services_of_any_kind_have_middlewares_unless_they_are_part_of_another() {
+        let with = |more: &str| {
+            format!(
+                "http: {{middlewares: {{m: {{addPrefix: {{prefix: /}}}}, e: {{errors: {{service: s, status: ['500']}}}}}}, \
+                 services: {{a: {{loadBalancer: {{servers: []}}}}, s: {{loadBalancer: {{servers: []}}, middlewares: [m, m@file]}}, \
+                 w: {{weighted: {{services: [{{name: a}}]}}, middlewares: m}}{more}}}}}"
+            )
+        };
+        let text = with("").replace("e: {errors: {service: s,", "e: {errors: {service: a,");
+        let loaded = load(&text);
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        assert_eq!(loaded.config.middlewares_of("s@file"), ["m@file", "m@file"]);
+        assert_eq!(loaded.config.middlewares_of("w@file"), ["m@file"]);
+        assert_eq!(
+            problems(&with(", v: {weighted: {services: [{name: a}, {name: w}]}}")),
+            [
+                "http.middlewares.e.errors.service: the `middlewares` of the service `s` are not supported yet where it is part of something else",
+                "http.services.v.weighted.services[1].name: the `middlewares` of the service `w` are not supported yet where it is part of something else",
+            ]
+        );
+    }
+
+    #[test]
     fn a_service_has_one_kind() {
         for (service, expected) in [
             ("{}", "http.services.x: the service has no kind"),
             ("{loadBalancr: 5}", "http.services.x.loadBalancr: there is no key `loadBalancr` here"),
             (
                 "{loadBalancer: {servers: []}, middlewares: [m]}",
-                "http.services.x.middlewares: `middlewares` is not supported yet",
+                "http.services.x.middlewares[0]: no middleware is called `m`",
             ),
         ] {
             assert_eq!(problems(&format!("http: {{services: {{x: {service}}}}}")), [expected]);

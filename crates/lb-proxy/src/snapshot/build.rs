@@ -2,6 +2,7 @@
 
 mod auth_server;
 mod layers;
+mod service_chains;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use lb_core::route;
 use lb_observe::metrics::{self, Metrics};
 
 use super::internal::{self, Internal, InternalRouter};
-use super::{AuthServer, EntryRoutes, Queue, Retries, Route, Service, Snapshot, Target};
+use super::{AuthServer, EntryRoutes, Queue, Retries, Route, Service, ServiceChain, Snapshot, Target};
 use crate::composite::{Composite, Node};
 use crate::http::local::whole_seconds;
 use crate::middleware::{self, Middleware, RedirectScheme};
@@ -80,6 +81,7 @@ impl Snapshot {
             transports: HashMap::new(),
             endpoints: HashSet::new(),
             layers: layers::Layers::new(config),
+            service_chains: HashMap::new(),
         };
         builder.transports();
         let internal = internal::routers(&fixed.config);
@@ -89,7 +91,16 @@ impl Snapshot {
             entry_points.push(builder.entry_point(entry, routers));
         }
         let Builder {
-            failures, tls, routes, services, auth_servers, composites, transports, endpoints, ..
+            failures,
+            tls,
+            routes,
+            services,
+            auth_servers,
+            composites,
+            transports,
+            endpoints,
+            service_chains,
+            ..
         } = builder;
         let config = Arc::clone(config);
         let udp_entry_points = &fixed.config.udp_entry_points;
@@ -104,6 +115,7 @@ impl Snapshot {
             composites,
             transports,
             endpoints,
+            service_chains,
         };
         (snapshot, failures)
     }
@@ -124,6 +136,7 @@ pub(super) struct Builder<'a> {
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     endpoints: HashSet<u64>,
     layers: layers::Layers<'a>,
+    pub(super) service_chains: HashMap<String, Arc<ServiceChain>>,
 }
 
 /// A router on one entry point.
@@ -379,6 +392,14 @@ impl<'a> Builder<'a> {
                 return None;
             }
         }
+        // What is of the service comes last, and is the same whichever router leads there.
+        let own = names.len();
+        let mut shared = None;
+        if !self.layers.is_parent(name) && !self.config.middlewares_of(&router.service).is_empty() {
+            let chain = self.service_chain(&router.service)?;
+            names.extend_from_slice(&chain.names);
+            shared = Some(chain);
+        }
         // The same router on an entry point before this one, else in the snapshot before.
         let earlier = || self.previous.and_then(|snapshot| snapshot.routes.get(&shown));
         let before = self.routes.get(&shown).or_else(earlier).cloned();
@@ -386,32 +407,11 @@ impl<'a> Builder<'a> {
         middlewares
             .extend(entry.and_then(|entry| entry.http.encoded_characters).map(Middleware::EncodedCharacters));
         for (at, middleware) in names.iter().enumerate() {
-            let kept = before.as_ref().and_then(|route| route.middleware(at, middleware));
-            let (mut pages, mut auth_server) = (None, None);
-            match &self.config.middlewares[middleware] {
-                dynamic::Middleware::Errors(errors) => {
-                    pages = Some(self.node((Kind::Router, name), &errors.service)?)
-                }
-                dynamic::Middleware::ForwardAuth(auth) => {
-                    auth_server = Some(self.auth_server(middleware, auth)?);
-                }
-                _ => {}
-            }
-            let build = middleware::Build {
-                name: middleware,
-                previous: kept,
-                metrics: &self.fixed.metrics,
-                now: self.now,
-                auth_server,
-                pages,
+            let kept = match at.checked_sub(own) {
+                None => before.as_ref().and_then(|route| route.middleware(at, middleware)),
+                Some(at) => shared.as_ref().and_then(|chain| chain.middlewares.get(at)),
             };
-            match Middleware::compile(&self.config.middlewares[middleware], &build) {
-                Ok(compiled) => middlewares.push(compiled),
-                Err(message) => {
-                    self.fail(Kind::Middleware, middleware, message);
-                    return None;
-                }
-            }
+            middlewares.push(self.middleware((Kind::Router, name), middleware, kept)?);
         }
         let redirect = internal.and_then(|own| own.redirect.as_ref());
         middlewares.extend(redirect.map(|options| Middleware::RedirectScheme(RedirectScheme::new(options))));
@@ -445,6 +445,30 @@ impl<'a> Builder<'a> {
         }))
     }
 
+    /// One instance, with its live state taken over from `kept`.
+    pub(super) fn middleware(
+        &mut self,
+        user: (Kind, &str),
+        name: &str,
+        kept: Option<&Middleware>,
+    ) -> Option<Middleware> {
+        let (mut pages, mut auth_server) = (None, None);
+        match &self.config.middlewares[name] {
+            dynamic::Middleware::Errors(errors) => pages = Some(self.node(user, &errors.service)?),
+            dynamic::Middleware::ForwardAuth(auth) => auth_server = Some(self.auth_server(name, auth)?),
+            _ => {}
+        }
+        let (metrics, now) = (&self.fixed.metrics, self.now);
+        let build = middleware::Build { name, previous: kept, metrics, now, auth_server, pages };
+        match Middleware::compile(&self.config.middlewares[name], &build) {
+            Ok(compiled) => Some(compiled),
+            Err(message) => {
+                self.fail(Kind::Middleware, name, message);
+                None
+            }
+        }
+    }
+
     fn logs_internals(&self) -> bool {
         self.fixed.config.access_log.as_ref().is_some_and(|log| log.add_internals)
     }
@@ -454,7 +478,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Names in order, chains replaced by their members.
-    fn flatten(&self, name: &str, into: &mut Vec<String>, depth: usize) -> Result<(), String> {
+    pub(super) fn flatten(&self, name: &str, into: &mut Vec<String>, depth: usize) -> Result<(), String> {
         const DEEPEST: usize = 32;
         if depth > DEEPEST {
             return Err(format!("middleware {name:?} contains itself"));
@@ -548,7 +572,7 @@ fn options_name(tls: &RouterTls) -> &str {
 }
 
 /// `name@provider` as it stands, else in the provider of whoever refers to it.
-fn qualify(name: &str, referrer: &str) -> String {
+pub(super) fn qualify(name: &str, referrer: &str) -> String {
     if name.contains('@') {
         return name.to_owned();
     }

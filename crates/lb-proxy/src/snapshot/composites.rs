@@ -24,6 +24,14 @@ impl Builder<'_> {
     }
 
     fn node_at(&mut self, user: (Kind, &str), name: &str, depth: usize) -> Option<Node> {
+        // Only where it comes from another provider, or from before: otherwise the file was refused.
+        if user.0 != Kind::Router && !self.config.middlewares_of(name).is_empty() {
+            let message = format!(
+                "the middlewares of the service {name:?} are not supported yet where it is part of something else"
+            );
+            self.fail(user.0, user.1, message);
+            return None;
+        }
         let Some(config) = self.config.composites.get(name) else {
             return self.service(user, name).map(Node::Service);
         };
