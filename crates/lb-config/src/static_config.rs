@@ -35,6 +35,14 @@ pub struct StaticConfig {
     /// `default@internal`: the transport of every service that names none.
     pub servers_transport: ServersTransport,
     pub core: Core,
+    /// OCSP responses are stapled.
+    pub ocsp: Option<Ocsp>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ocsp {
+    /// Responders to ask instead of those that certificates name.
+    pub responder_overrides: BTreeMap<String, String>,
 }
 
 impl StaticConfig {

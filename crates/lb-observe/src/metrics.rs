@@ -148,6 +148,7 @@ struct Inner {
     last_success: AtomicU64,
     last_failure: AtomicU64,
     acme_orders: Mutex<BTreeMap<(String, &'static str), u64>>,
+    ocsp_responses: Mutex<BTreeMap<&'static str, u64>>,
     upgrades: AtomicU64,
     upgrade_failures: AtomicU64,
 }
@@ -194,6 +195,7 @@ impl Metrics {
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
             acme_orders: Mutex::default(),
+            ocsp_responses: Mutex::default(),
             upgrades: AtomicU64::new(0),
             upgrade_failures: AtomicU64::new(0),
             last_success: AtomicU64::new(0),
@@ -369,6 +371,11 @@ impl Metrics {
     /// How many objects of each kind are left out because they are broken and never were good.
     pub fn set_disabled(&self, counts: Vec<(&'static str, usize)>) {
         *self.inner.disabled.lock() = counts;
+    }
+
+    /// A responder was asked, with this outcome.
+    pub fn ocsp_response(&self, outcome: &'static str) {
+        *self.inner.ocsp_responses.lock().entry(outcome).or_insert(0) += 1;
     }
 
     /// An order for a certificate had this outcome.

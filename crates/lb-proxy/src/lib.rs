@@ -29,5 +29,9 @@ pub use entrypoint::inherit::Inherited;
 pub use proxy::{BindError, Compiled, Proxy, Publisher, Settings, check};
 pub use snapshot::{Failure, Internal, Snapshot};
 pub use tls::{TicketKey, client_tls, take_over_ticket_keys, ticket_keys};
+/// OCSP responses, for whoever fetches them.
+pub mod ocsp {
+    pub use crate::tls::staples::{Certificate, OcspError, Stapling, served};
+}
 pub use upstream::dial;
 pub use worker::{InternalRequest, InternalResponse, Internals};

@@ -134,6 +134,9 @@ impl Publisher {
         let Compiled { snapshot, .. } = compiled;
         self.fixed.metrics.retain(&snapshot.labels());
         self.fixed.metrics.set_certificates(certificates(&snapshot));
+        if self.fixed.config.ocsp.is_some() {
+            crate::tls::staples::follow(snapshot.tls.keys());
+        }
         self.store.load().retire_for(&snapshot);
         let snapshot = Arc::new(snapshot);
         self.store.store(Arc::clone(&snapshot));

@@ -13,6 +13,7 @@ mod listening;
 mod memory;
 mod notify;
 mod observe;
+mod ocsp;
 mod options;
 mod print;
 mod providers;

@@ -179,6 +179,10 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     // The process before this one orders nothing any more.
     acme.spawn(control_runtime.handle());
     acme.start();
+    if let Some(ocsp) = &config.ocsp {
+        let overrides = ocsp.responder_overrides.clone();
+        control_runtime.spawn(crate::ocsp::run(overrides, metrics.clone()));
+    }
     report(&proxy, &config, workers);
     started(&proxy);
     notify::ready("serving");

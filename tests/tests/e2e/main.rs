@@ -36,6 +36,7 @@ mod layers;
 mod middlewares;
 mod monitoring;
 mod observe;
+mod ocsp;
 mod programs;
 mod reload;
 mod remote;

@@ -3,6 +3,7 @@
 mod docker;
 mod entry_points;
 mod observe;
+mod ocsp;
 mod providers;
 mod remote;
 mod resolvers;
@@ -90,6 +91,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         access_log: root.take("accessLog").as_ref().and_then(observe::access_log),
         servers_transport: servers_transport(root.take("serversTransport").as_ref()),
         core: core(root.take("core").as_ref()),
+        ocsp: root.take("ocsp").as_ref().and_then(ocsp::read),
         entry_points,
         udp_entry_points,
         api,
@@ -131,7 +133,7 @@ fn rest(root: &Block<'_>) {
         experimental.finish();
     }
     root.without_effect(&["tcpServersTransport"], "there are no TCP services yet");
-    root.unsupported(&["ocsp", "spiffe"]);
+    root.unsupported(&["spiffe"]);
     if let Some(field) = root.take_unlisted("pilot") {
         field.error_at_key("Traefik v3 has no `pilot` any more".to_owned(), Some("remove it".to_owned()));
     }
@@ -494,7 +496,6 @@ mod tests {
     fn what_is_not_built_is_never_ignored_in_silence() {
         for (text, expected) in [
             ("providers: {plugin: {}}", "providers.plugin: `plugin` is not supported yet"),
-            ("ocsp: {}", "ocsp: `ocsp` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
             ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),
             ("metrics: {datadog: {}}", "metrics.datadog: `datadog` is not supported yet"),

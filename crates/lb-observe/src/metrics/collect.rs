@@ -443,6 +443,11 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
         orders.push(&[resolver, outcome], *count as f64);
     }
     families.push(orders.build());
+    let mut responses = Family::counter(names::OCSP_RESPONSES);
+    for (outcome, count) in &*inner.ocsp_responses.lock() {
+        responses.push(&[outcome], *count as f64);
+    }
+    families.push(responses.build());
     let mut stale = Family::gauge(names::PROVIDER_STALE);
     for (provider, is_stale) in &*inner.stale_providers.lock() {
         stale.push(&[provider], f64::from(u8::from(*is_stale)));

@@ -136,6 +136,8 @@ definitions! {
         "Objects that are left out because they are broken and have no good version to go back to, by kind.";
     ACME_ORDERS = "lb_acme_orders_total" ["resolver", "outcome"]
         "Certificates that were ordered from an authority, by outcome: ordered, renewed, failed.";
+    OCSP_RESPONSES = "lb_ocsp_responses_total" ["outcome"]
+        "Answers of OCSP responders, by outcome: good (stapled), revoked, failed.";
     PROVIDER_STALE = "lb_provider_stale" ["provider"]
         "1 while a provider's newest configuration is refused or it cannot be asked, else 0.";
     UPGRADES = "lb_upgrades_total" [] "Upgrades of Vigie itself that led from the first process to this one.";

@@ -315,10 +315,22 @@ impl Certificates {
 
     /// All certificates in use, the default one included.
     pub(super) fn infos(&self) -> Vec<CertInfo> {
+        self.in_use().map(|certificate| certificate.info.clone()).collect()
+    }
+
+    pub(super) fn keys(&self) -> Vec<Arc<CertifiedKey>> {
+        self.in_use().map(|certificate| Arc::clone(&certificate.key)).collect()
+    }
+
+    fn in_use(&self) -> impl Iterator<Item = &Arc<Certificate>> {
         let listed = self.loaded.iter().filter_map(|loaded| loaded.outcome.as_ref().ok());
         // One that was ordered as the default one is listed already.
-        let default = self.default.iter().filter(|own| !listed.clone().any(|other| Arc::ptr_eq(own, other)));
-        listed.clone().chain(default).map(|certificate| certificate.info.clone()).collect()
+        let default = self.default.iter();
+        let default = default.filter(|own| {
+            let mut listed = self.loaded.iter().filter_map(|loaded| loaded.outcome.as_ref().ok());
+            !listed.any(|other| Arc::ptr_eq(own, other))
+        });
+        listed.chain(default)
     }
 }
 

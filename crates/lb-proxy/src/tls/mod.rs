@@ -7,7 +7,9 @@ pub(crate) mod algorithms;
 pub(crate) mod certificates;
 pub(crate) mod client;
 mod client_auth;
+mod ocsp;
 pub(crate) mod server;
+pub(crate) mod staples;
 mod ticket_keys;
 mod tickets;
 

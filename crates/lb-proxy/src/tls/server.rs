@@ -22,6 +22,7 @@ use rustls::{CipherSuite, ServerConfig};
 use super::algorithms::{self, Dropped, SelectionError};
 use super::certificates::{CertInfo, CertificateError, Certificates, IsDefault};
 use super::client_auth::client_verifier;
+use super::staples::stapled;
 use super::tickets::{self, Class};
 use crate::report::Report;
 
@@ -186,6 +187,11 @@ impl TlsTable {
     #[cfg(test)]
     pub(crate) fn fallback(&self) -> &Arc<TlsProfile> {
         &self.default
+    }
+
+    /// The same, for whoever fetches OCSP responses.
+    pub(crate) fn keys(&self) -> Vec<Arc<CertifiedKey>> {
+        self.certificates.keys()
     }
 
     /// Every certificate in use, for metrics; the default one last.
@@ -366,7 +372,8 @@ impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named =
             hello.server_name().and_then(|name| self.certificates.for_name(name, hello.signature_schemes()));
-        if named.is_some() || self.strict { named } else { self.certificates.default_key() }
+        let key = if named.is_some() || self.strict { named } else { self.certificates.default_key() };
+        key.map(stapled)
     }
 }
 
@@ -378,7 +385,7 @@ impl ResolvesServerCert for OneOf {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let verifiable =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        self.0.iter().find(verifiable).or_else(|| self.0.first()).map(Arc::clone)
+        self.0.iter().find(verifiable).or_else(|| self.0.first()).map(Arc::clone).map(stapled)
     }
 }
 

@@ -1,0 +1,167 @@
+//! OCSP stapling: asks the responders of the certificates that are served, again before the answers run out.
+//!
+//! Whatever happens here, handshakes go on: without a response that counts they show none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use lb_observe::metrics::Metrics;
+use lb_proxy::ocsp::{OcspError, Stapling, served};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// As Traefik refreshes; sooner where an answer counts for less than two of it.
+const REFRESH: Duration = Duration::from_secs(3600);
+/// Doubled after each failure, up to [`REFRESH`]. Chosen.
+const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// Of one question. Chosen.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer; usual are two thousand. Chosen.
+const MOST: usize = 64 * 1024;
+/// Questions at a time. Chosen.
+const AT_ONCE: usize = 8;
+
+struct Job {
+    /// `None`: nothing to ask.
+    stapling: Option<Stapling>,
+    due: Instant,
+    failures: u32,
+    is_stapled: bool,
+}
+
+/// Runs for the life of the process. `overrides` are responders to ask instead of those that certificates name.
+pub(crate) async fn run(overrides: BTreeMap<String, String>, metrics: Metrics) {
+    let mut certificates = served();
+    let mut jobs: HashMap<usize, Job> = HashMap::new();
+    loop {
+        let current = certificates.borrow_and_update().clone();
+        let ids: std::collections::HashSet<usize> =
+            current.iter().map(|certificate| certificate.id()).collect();
+        jobs.retain(|id, _| ids.contains(id));
+        for certificate in current {
+            jobs.entry(certificate.id()).or_insert_with(|| {
+                let stapling = match certificate.stapling() {
+                    Some(Err(reason)) => {
+                        tracing::warn!(reason, "a certificate names an OCSP responder that cannot be asked");
+                        None
+                    }
+                    found => found.and_then(Result::ok),
+                };
+                Job { stapling, due: Instant::now(), failures: 0, is_stapled: false }
+            });
+        }
+        ask_due(&mut jobs, &overrides, &metrics).await;
+        let next = jobs.values().filter(|job| job.stapling.is_some()).map(|job| job.due).min();
+        let wait = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = certificates.changed() => if changed.is_err() { return },
+            () = wait => {}
+        }
+    }
+}
+
+async fn ask_due(jobs: &mut HashMap<usize, Job>, overrides: &BTreeMap<String, String>, metrics: &Metrics) {
+    let now = Instant::now();
+    let mut due = jobs.iter().filter(|(_, job)| job.due <= now).filter_map(|(id, job)| {
+        let stapling = job.stapling.as_ref()?;
+        let named = stapling.responder();
+        let url = overrides.get(named).map_or(named, String::as_str).to_owned();
+        Some((*id, url, Bytes::copy_from_slice(stapling.request())))
+    });
+    let mut asked = JoinSet::new();
+    let mut answers = Vec::new();
+    loop {
+        while asked.len() < AT_ONCE
+            && let Some((id, url, request)) = due.next()
+        {
+            asked.spawn(async move {
+                let answer = tokio::time::timeout(TIMEOUT, ask(&url, request)).await;
+                (id, answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in {TIMEOUT:?}"))), url)
+            });
+        }
+        match asked.join_next().await {
+            Some(Ok(answer)) => answers.push(answer),
+            Some(Err(_)) => {}
+            None => break,
+        }
+    }
+    drop(due);
+    for (id, answer, url) in answers {
+        if let Some(job) = jobs.get_mut(&id) {
+            job.take(answer, &url, metrics);
+        }
+    }
+}
+
+impl Job {
+    fn take(&mut self, answer: anyhow::Result<Bytes>, responder: &str, metrics: &Metrics) {
+        let Some(stapling) = &self.stapling else { return };
+        let taken = answer.and_then(|answer| Ok(stapling.answer(&answer)?));
+        let now = Instant::now();
+        match taken {
+            Ok(seconds) => {
+                metrics.ocsp_response("good");
+                if !self.is_stapled || self.failures > 0 {
+                    tracing::info!(responder, seconds, "an OCSP response is stapled");
+                }
+                (self.failures, self.is_stapled) = (0, true);
+                // Half of what it counts, so that a responder may be away for a while.
+                self.due = now + REFRESH.min(Duration::from_secs(seconds / 2).max(Duration::from_secs(1)));
+            }
+            Err(error) => {
+                let revoked = error.downcast_ref() == Some(&OcspError::Revoked);
+                metrics.ocsp_response(if revoked { "revoked" } else { "failed" });
+                self.is_stapled &= !revoked;
+                tracing::warn!(responder, %error, "no OCSP response is stapled anew");
+                let pause = FIRST_RETRY.saturating_mul(1 << self.failures.min(16));
+                self.failures += 1;
+                self.due = now + REFRESH.min(pause);
+            }
+        }
+    }
+}
+
+/// Asks over plain HTTP, as RFC 6960 appendix A.1 has it: the answer is signed.
+async fn ask(url: &str, request: Bytes) -> anyhow::Result<Bytes> {
+    let url: Uri = url.parse()?;
+    let host = url.host().filter(|_| url.scheme_str() == Some("http"));
+    let host =
+        host.ok_or_else(|| anyhow::anyhow!("{url} is no address to ask: it must begin with http://"))?;
+    let address = (host.trim_matches(['[', ']']), url.port_u16().unwrap_or(80));
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    let authority = url.authority().map_or(host, |authority| authority.as_str());
+    let request = Request::post(path)
+        .header("Host", authority)
+        .header("Content-Type", "application/ocsp-request")
+        .header("Connection", "close")
+        .body(Full::new(request))?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MOST).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+        if status == 200 { Ok(body) } else { Err(anyhow::anyhow!("the responder answers {status}")) }
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            _ = &mut connection, if open => open = false,
+        }
+    }
+}
