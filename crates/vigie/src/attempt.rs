@@ -96,17 +96,9 @@ pub(crate) enum Outcome {
 
 impl Trial {
     pub(crate) async fn run(&self, sockets: &[SocketAddr]) -> Outcome {
-        let Server { host, port, .. } = &self.server;
-        match timeout(PATIENCE, lb_proxy::dial(host, *port, None)).await {
-            Ok(Ok(_)) => self.ask().await,
-            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
-                refused(host, *port, sockets).await
-            }
-            Ok(Err(error)) => Outcome::Unreachable(error.to_string(), None),
-            Err(_) => {
-                let hint = "is its machine up, and does a firewall drop what comes from here?".to_owned();
-                Outcome::Unreachable(format!("no connection within {PATIENCE:?}"), Some(hint))
-            }
+        match reach(&self.server.host, self.server.port, sockets).await {
+            Ok(()) => self.ask().await,
+            Err(unreachable) => unreachable,
         }
     }
 
@@ -137,6 +129,24 @@ impl Trial {
             Ok(Probe::Degraded) => Outcome::Degraded,
             Ok(Probe::Failed) => Outcome::Ill("it fails".to_owned()),
             Err(reason) => Outcome::Ill(reason),
+        }
+    }
+}
+
+/// Whether somebody takes connections there.
+///
+/// # Errors
+/// Nobody does: [`Outcome::Unreachable`].
+pub(crate) async fn reach(host: &str, port: u16, sockets: &[SocketAddr]) -> Result<(), Outcome> {
+    match timeout(PATIENCE, lb_proxy::dial(host, port, None)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            Err(refused(host, port, sockets).await)
+        }
+        Ok(Err(error)) => Err(Outcome::Unreachable(error.to_string(), None)),
+        Err(_) => {
+            let hint = "is its machine up, and does a firewall drop what comes from here?".to_owned();
+            Err(Outcome::Unreachable(format!("no connection within {PATIENCE:?}"), Some(hint)))
         }
     }
 }

@@ -4,12 +4,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// TCP sockets that take connections; empty where there is no `/proc`.
 pub(crate) fn sockets() -> Vec<SocketAddr> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
-    tables.iter().flatten().flat_map(|table| parse(table)).collect()
+    read(["/proc/net/tcp", "/proc/net/tcp6"], "0A")
 }
 
-/// The lines of `/proc/net/tcp` or `tcp6` in state LISTEN (proc(5)).
-fn parse(table: &str) -> Vec<SocketAddr> {
+/// UDP sockets that take datagrams from anybody.
+pub(crate) fn udp_sockets() -> Vec<SocketAddr> {
+    read(["/proc/net/udp", "/proc/net/udp6"], "07")
+}
+
+fn read(tables: [&str; 2], state: &str) -> Vec<SocketAddr> {
+    let tables = tables.map(std::fs::read_to_string);
+    tables.iter().flatten().flat_map(|table| parse(table, state)).collect()
+}
+
+/// The lines of `/proc/net/tcp` and the like in this state: 0A is LISTEN, 07 a UDP socket that is not connected (proc(5)).
+fn parse(table: &str, wanted: &str) -> Vec<SocketAddr> {
     let line = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
         let (local, state) = (words.next()?, words.nth(1)?);
@@ -26,7 +35,7 @@ fn parse(table: &str) -> Vec<SocketAddr> {
             Ipv6Addr::from(<[u8; 16]>::try_from(words.concat()).ok()?).to_canonical()
         };
         let port = u16::from_str_radix(port, 16).ok()?;
-        (state == "0A").then_some(SocketAddr::new(ip, port))
+        (state == wanted).then_some(SocketAddr::new(ip, port))
     };
     table.lines().filter_map(line).collect()
 }
@@ -74,7 +83,7 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn listening_sockets_are_read() {
-        let told = |table| parse(table).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let told = |table| parse(table, "0A").iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(told(TABLE), ["127.0.0.1:3001"]);
         assert_eq!(told(TABLE6), ["127.0.0.1:23001", "[::]:80"]);
     }

@@ -91,6 +91,7 @@ struct Instance {
     entry_points: Vec<Value>,
     routers: Vec<Value>,
     services: Vec<Value>,
+    tcp_services: Vec<Value>,
     configuration: Value,
     /// Of the API.
     address: SocketAddr,
@@ -113,6 +114,7 @@ impl Instance {
             entry_points: list("/api/entrypoints").await?,
             routers: list("/api/http/routers").await?,
             services: list("/api/http/services").await?,
+            tcp_services: list("/api/tcp/services").await?,
             configuration,
             address,
             is_here: listening::is_here(address.ip()),

@@ -13,13 +13,14 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Addresses that a file can name: what takes any free port cannot be compared with anything.
 fn static_text(api: &str) -> String {
-    let [web, websecure, traefik] = [reserve_address(), reserve_address(), reserve_address()];
+    let [web, websecure, traefik, names] = [(); 4].map(|()| reserve_address());
     format!(
         "core: {{workers: 1}}
 entryPoints:
   web: {{address: '{web}'}}
   websecure: {{address: '{websecure}', http: {{tls: {{}}}}}}
   traefik: {{address: '{traefik}'}}
+  names: {{address: '{names}/udp'}}
 providers: {{file: {{filename: '{{dir}}/dynamic.yml'}}}}
 ping: {{}}
 api: {api}
@@ -83,7 +84,7 @@ async fn nothing_is_said_of_what_is_right() {
     let (code, told) = verified(&vigie, &["--wait", "20s"]).await;
     // Two copies of `app`, one for each entry point.
     let all =
-        "all is as it should be: 3 entry points, 2 routers, 1 service, 2 servers, 2 certificate names\n";
+        "all is as it should be: 4 entry points, 2 routers, 1 service, 2 servers, 2 certificate names\n";
     assert_eq!((code, &*told), (Some(0), all));
 
     let (code, told) = verified(&vigie, &["--json"]).await;

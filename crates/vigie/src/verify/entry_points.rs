@@ -26,6 +26,16 @@ pub(super) async fn verify(instance: &Instance, report: &mut Report) {
             } else {
                 report.error(what, problem, "look for a firewall in between, or run this on its machine");
             }
+        } else if let Some(address) = written.strip_suffix("/udp").and_then(parse) {
+            let takes = |socket: &SocketAddr| {
+                let (ip, own) = (socket.ip(), address.ip());
+                socket.port() == address.port() && (ip == own || ip.is_unspecified())
+            };
+            // Over UDP nobody says that it is there; this machine knows.
+            if instance.is_here && address.port() != 0 && !listening::udp_sockets().iter().any(takes) {
+                let hint = "look at the report that Vigie writes when it starts, and restart it";
+                report.error(format!("entry point {name} {written}"), "no UDP socket is bound to it", hint);
+            }
         }
     }
     if instance.is_here {
@@ -59,7 +69,8 @@ fn parse(written: &str) -> Option<SocketAddr> {
 fn compare(instance: &Instance, report: &mut Report) {
     let Some(file) = &instance.on_disk.static_config else { return };
     let hint = "`vigie upgrade` or a restart puts the file in force";
-    for entry_point in &file.entry_points {
+    let in_file = || file.entry_points.iter().chain(&file.udp_entry_points);
+    for entry_point in in_file() {
         let (name, written) = (&entry_point.name, &entry_point.address_text);
         let what = format!("entry point {name} {written}");
         match instance.entry_points.iter().find(|running| text(running, "name") == name) {
@@ -75,7 +86,7 @@ fn compare(instance: &Instance, report: &mut Report) {
     }
     for running in &instance.entry_points {
         let name = text(running, "name");
-        if !file.entry_points.iter().any(|entry_point| entry_point.name == name) {
+        if !in_file().any(|entry_point| entry_point.name == name) {
             report.error(format!("entry point {name}"), format!("is no longer in {}", file.file), hint);
         }
     }

@@ -22,7 +22,8 @@ pub(super) fn verify(instance: &Instance, report: &mut Report) {
         }
     }
     let own = |objects: &[Value]| objects.iter().filter(|object| object["provider"] != "internal").count();
-    (report.routers, report.services) = (own(&instance.routers), own(&instance.services));
+    (report.routers, report.services) =
+        (own(&instance.routers), own(&instance.services) + own(&instance.tcp_services));
     for router in &instance.routers {
         let told = each("disabled").any(|object| object["name"] == router["name"]);
         let what = format!("router {}", text(router, "name"));

@@ -1,13 +1,14 @@
 //! Whether each server is up, healthy, and reached from here on the address that the configuration names.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::{AT_ONCE, Instance, Report, text};
-use crate::attempt::Outcome;
+use crate::attempt::{Outcome, reach};
 
 pub(super) async fn verify(instance: &Instance, report: &mut Report) {
     let turns = Arc::new(Semaphore::new(AT_ONCE));
@@ -19,7 +20,7 @@ pub(super) async fn verify(instance: &Instance, report: &mut Report) {
         for live in service["serverDetails"].as_array().into_iter().flatten() {
             let at = told.len();
             let trial = defined.as_ref().and_then(|defined| defined.trial(text(live, "url")));
-            told.push((text(service, "name"), live, None));
+            told.push((text(service, "name"), Cow::Borrowed(live), None));
             // Whoever took it out for maintenance may have switched it off.
             if let Some(trial) = trial.filter(|_| text(live, "state") != "maintenance") {
                 let (turns, sockets) = (Arc::clone(&turns), Arc::clone(&sockets));
@@ -30,6 +31,25 @@ pub(super) async fn verify(instance: &Instance, report: &mut Report) {
             }
         }
     }
+    for service in &instance.tcp_services {
+        for server in service["loadBalancer"]["servers"].as_array().into_iter().flatten() {
+            let address = text(server, "address");
+            let Some((host, port)) = address.rsplit_once(':') else { continue };
+            let Ok(port) = port.parse() else { continue };
+            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let (turns, sockets, at) = (Arc::clone(&turns), Arc::clone(&sockets), told.len());
+            let live = json!({
+                "url": address,
+                "state": "ready",
+                "health": if service["serverStatus"][address] == "DOWN" { "unhealthy" } else { "healthy" },
+            });
+            told.push((text(service, "name"), Cow::Owned(live), None));
+            trials.spawn(async move {
+                let _turn = turns.acquire_owned().await;
+                (at, reach(&host, port, &sockets).await.err().unwrap_or(Outcome::Up))
+            });
+        }
+    }
     report.servers = told.len();
     while let Some(ended) = trials.join_next().await {
         if let Ok((at, outcome)) = ended {
@@ -37,7 +57,7 @@ pub(super) async fn verify(instance: &Instance, report: &mut Report) {
         }
     }
     for (service, live, outcome) in told {
-        tell(service, live, outcome.as_ref(), report);
+        tell(service, &live, outcome.as_ref(), report);
     }
 }
 

@@ -142,7 +142,7 @@ async fn sockets_of_the_service_manager_are_used() {
 fn the_units_are_valid() {
     let directory = tempfile::tempdir().unwrap();
     let mut units = Vec::new();
-    for name in ["vigie.service", "vigie.socket"] {
+    for name in ["vigie.service", "vigie.socket", "vigie-verify.service", "vigie-verify.timer"] {
         let text = std::fs::read_to_string(repository().join("deploy/systemd").join(name)).unwrap();
         let unit = directory.path().join(name);
         std::fs::write(&unit, text.replace("/usr/local/bin/vigie", &binary().display().to_string())).unwrap();
@@ -152,5 +152,8 @@ fn the_units_are_valid() {
         return; // No systemd here.
     };
     let words = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success() && !words.contains("vigie."), "{words}");
+    assert!(
+        verified.status.success() && !words.contains("vigie.") && !words.contains("vigie-verify."),
+        "{words}"
+    );
 }
