@@ -18,6 +18,7 @@ mod print;
 mod providers;
 mod publish;
 
+mod rest;
 mod rollout;
 mod run;
 mod server;
