@@ -44,7 +44,7 @@ pub struct Context {
 impl Default for Context {
     /// Everything that might exist.
     fn default() -> Self {
-        let names = ["acme-http", "api", "dashboard", "noop", "ping", "prometheus"];
+        let names = ["acme-http", "api", "dashboard", "noop", "ping", "prometheus", "rest"];
         Self {
             entry_points: None,
             udp_entry_points: None,
@@ -69,6 +69,7 @@ impl From<&StaticConfig> for Context {
             ("noop", true),
             ("ping", config.ping.is_some()),
             ("prometheus", config.metrics.is_some()),
+            ("rest", config.providers.rest.is_some()),
         ];
         let entry_points = || config.entry_points.iter();
         let explicit = entry_points().any(|e| e.as_default);

@@ -5,6 +5,13 @@ use std::time::Duration;
 use crate::dynamic::ServersTransport;
 use crate::static_config::Credentials;
 
+/// `providers.rest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestProvider {
+    /// Whoever reaches the entry point `traefik` may send a configuration.
+    pub insecure: bool,
+}
+
 /// One provider that is asked over the network.
 #[derive(Clone, Debug)]
 pub struct RemoteProvider {

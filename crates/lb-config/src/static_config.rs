@@ -11,7 +11,7 @@ use lb_core::route::Syntax;
 use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
-use crate::remote::RemoteProvider;
+use crate::remote::{RemoteProvider, RestProvider};
 use crate::telemetry::Tracing;
 
 /// Everything the static file says, with Traefik's defaults filled in.
@@ -224,6 +224,7 @@ pub struct Providers {
     pub file: Option<FileProvider>,
     pub docker: Option<DockerProvider>,
     pub remote: Vec<RemoteProvider>,
+    pub rest: Option<RestProvider>,
 }
 
 impl Providers {
@@ -231,7 +232,13 @@ impl Providers {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let docker = self.docker.as_ref().map(|_| "docker");
         let remote = self.remote.iter().map(|remote| remote.name.as_str());
-        self.file.as_ref().map(|_| "file").into_iter().chain(docker).chain(remote)
+        self.file
+            .as_ref()
+            .map(|_| "file")
+            .into_iter()
+            .chain(docker)
+            .chain(remote)
+            .chain(self.rest.map(|_| "rest"))
     }
 }
 

@@ -158,6 +158,11 @@ impl Control {
         }
     }
 
+    /// Applies what an attached provider has had before this process, in place of what it read first.
+    pub fn apply_first(&mut self, provider: &str, loaded: Loaded) {
+        self.apply(provider, Ok(loaded));
+    }
+
     fn apply(&mut self, provider: &str, reading: Reading) {
         match reading {
             Ok(loaded) => {

@@ -3,7 +3,9 @@
 pub mod docker;
 pub mod file;
 pub mod remote;
+pub mod rest;
 
 pub use docker::DockerProvider;
 pub use file::FileProvider;
 pub use remote::Remote;
+pub use rest::Rest;

@@ -12,6 +12,7 @@ use lb_admin::{Admin, Demand, Fault, LoadError, Response, Standing, Verdict, Vie
 use lb_config::StaticConfig;
 use lb_control::{Operators, StateWatch};
 use lb_observe::metrics::Metrics;
+use lb_provider::Rest;
 use lb_proxy::{Internal, InternalRequest, InternalResponse, Internals};
 use tokio::runtime::Handle;
 
@@ -27,6 +28,7 @@ pub(crate) struct AdminService {
     shedding: Arc<AtomicBool>,
     control: Handle,
     acme: Arc<Acme>,
+    rest: OnceLock<Arc<Rest>>,
 }
 
 impl AdminService {
@@ -39,12 +41,31 @@ impl AdminService {
         let started_at = SystemTime::now();
         let admin = Arc::new(Admin::new(metrics, crate::VERSION, started_at));
         let (draining, shedding) = (AtomicBool::new(false), Arc::default());
-        Self { admin, static_config, state: OnceLock::new(), started_at, draining, shedding, control, acme }
+        Self {
+            admin,
+            static_config,
+            state: OnceLock::new(),
+            started_at,
+            draining,
+            shedding,
+            control,
+            acme,
+            rest: OnceLock::new(),
+        }
     }
 
     /// Where the state is read from; said once, when the control plane exists.
     pub(crate) fn follow(&self, state: StateWatch, operators: Operators) {
         let _ = self.state.set((state, operators));
+    }
+
+    /// Who takes configurations in; said once, before requests come.
+    pub(crate) fn take_in(&self, rest: Arc<Rest>) {
+        let _ = self.rest.set(rest);
+    }
+
+    pub(crate) fn rest(&self) -> Option<Arc<Rest>> {
+        self.rest.get().cloned()
     }
 
     /// Set by whoever watches memory, while it is short.
@@ -103,8 +124,8 @@ impl AdminService {
             Internal::Dashboard => lb_admin::Internal::Dashboard,
             Internal::Ping => lb_admin::Internal::Ping,
             Internal::Prometheus => lb_admin::Internal::Prometheus,
-            // Challenges are answered before it comes to this.
-            Internal::AcmeHttp | Internal::Noop => lb_admin::Internal::Noop,
+            // Challenges and configurations are answered before it comes to this.
+            Internal::AcmeHttp | Internal::Rest | Internal::Noop => lb_admin::Internal::Noop,
         };
         let view = self.view();
         let demand = Demand {
@@ -148,6 +169,11 @@ impl Internals for Answers {
         let control = service.control.clone();
         Box::pin(async move {
             let answered = control.spawn_blocking(move || {
+                if request.service == Internal::Rest
+                    && let Some(rest) = service.rest()
+                {
+                    return crate::rest::answer(&rest, &request);
+                }
                 let response = service.answer(&request);
                 // As in Traefik: with many routers there are megabytes of metrics.
                 let metrics = request.service == Internal::Prometheus;

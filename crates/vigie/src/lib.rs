@@ -19,6 +19,7 @@ mod print;
 mod providers;
 mod publish;
 
+mod rest;
 mod rollout;
 mod run;
 mod server;

@@ -1,10 +1,12 @@
-//! The providers that are asked over the network: started, attached, asked again.
+//! The providers that are asked over the network: started, attached, asked again; and the one that is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use lb_config::{Context, StaticConfig};
 use lb_control::Control;
-use lb_provider::Remote;
+use lb_provider::{Remote, Rest};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,6 +15,28 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Those of a configuration.
 pub(crate) struct Remotes(Vec<Remote>);
+
+/// The provider `rest`, where it is switched on, with what it was sent in the process before this one.
+pub(crate) fn rest(
+    config: &StaticConfig,
+    control: &mut Control,
+    sent: Option<String>,
+) -> anyhow::Result<Option<Arc<Rest>>> {
+    if config.providers.rest.is_none() {
+        return Ok(None);
+    }
+    let (rest, mut first, readings) = Rest::open(Context::from(config))?;
+    if let Some(sent) = sent {
+        first = restored(&rest, sent)?;
+    }
+    control.attach("rest", Some(Ok(first)), readings);
+    Ok(Some(Arc::new(rest)))
+}
+
+/// What was sent to the process before this one, put back.
+pub(crate) fn restored(rest: &Rest, sent: String) -> anyhow::Result<lb_config::Loaded> {
+    rest.restore(sent).context("what the provider rest was sent is refused")
+}
 
 impl Remotes {
     /// Starts them all and waits for what they say first, but not long. Whoever is away joins when it comes, unless

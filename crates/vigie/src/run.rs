@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::admin::{AdminService, Answers};
 use crate::options::Options;
 use crate::print::complain;
-use crate::providers::Remotes;
+use crate::providers::{self, Remotes};
 use crate::publish::publish;
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
 use crate::{acme, activation, export, memory, notify, observe};
@@ -50,7 +50,7 @@ pub(crate) struct Life {
 
 /// Serves `config`; `started` is called once, when connections are accepted.
 pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Proxy)) -> anyhow::Result<()> {
-    let Life { inherited, predecessor, launch } = life;
+    let Life { inherited, mut predecessor, launch } = life;
     let log = diagnostics::init(observe::diagnostics(&config.log))?;
     // What libraries and rustls may not find by themselves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -158,6 +158,10 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         None => None,
     };
     let remotes = Remotes::start(&config, control_runtime.handle(), &mut control, predecessor.is_some())?;
+    let rest = providers::rest(&config, &mut control, predecessor.as_mut().and_then(Predecessor::rest))?;
+    if let Some(rest) = &rest {
+        admin.take_in(Arc::clone(rest));
+    }
     let (state, operators) = (control.state(), control.operators());
     if let Some(predecessor) = &predecessor {
         predecessor.check(&admin.spoilt())?;
@@ -165,6 +169,10 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         let mut live = predecessor.ready()?;
         lb_proxy::take_over_ticket_keys(live.ticket_keys());
         operators.restore(live.orders());
+        if let (Some(rest), Some(sent)) = (&rest, live.rest()) {
+            // Also what came while this process got ready.
+            control.apply_first("rest", providers::restored(rest, sent)?);
+        }
         let recoveries = live.recall(&state.load().services, tokio::time::Instant::now().into_std());
         recoveries.into_iter().for_each(|recovery| drop(control_runtime.spawn(recovery.run())));
     }

@@ -26,6 +26,9 @@ pub(super) fn routers(config: &StaticConfig) -> Vec<InternalRouter> {
         let entry_point = &metrics.entry_point;
         add("prometheus@internal", entry_point, "PathPrefix(`/metrics`)", i64::MAX, "prometheus@internal");
     }
+    if config.providers.rest.is_some_and(|rest| rest.insecure) {
+        add("rest@internal", "traefik", "PathPrefix(`/api/providers`)", i64::MAX, "rest@internal");
+    }
     if let Some(api) = config.api.as_ref().filter(|api| api.insecure) {
         add("api@internal", "traefik", "PathPrefix(`/api`)", i64::MAX - 1, "api@internal");
         if api.dashboard {
@@ -71,6 +74,7 @@ pub(super) fn services(config: &StaticConfig) -> Vec<&'static str> {
         ("noop@internal", true),
         ("ping@internal", config.ping.is_some()),
         ("prometheus@internal", config.metrics.is_some()),
+        ("rest@internal", config.providers.rest.is_some()),
     ]
     .into_iter()
     .filter_map(|(name, on)| on.then_some(name))

@@ -14,6 +14,9 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
     if fixed.providers.docker.is_some() {
         providers.push("Docker");
     }
+    if fixed.providers.rest.is_some() {
+        providers.push("Rest");
+    }
     providers.extend(fixed.providers.remote.iter().map(|remote| remote.source.word()));
     providers.dedup();
     json!({

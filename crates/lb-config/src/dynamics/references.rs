@@ -487,7 +487,7 @@ a.yml:3:71: http.routers.r.middlewares[1]: no middleware is called `b@fil`
 a.yml:3:94: http.routers.r.tls.options: no TLS options are called `x@docker`
   hint: {docker}
 a.yml:4:37: http.routers.i.service: no service is called `apy@internal`
-  hint: did you mean `api`? known internal services: acme-http, api, dashboard, noop, ping, prometheus
+  hint: did you mean `api`? known internal services: acme-http, api, dashboard, noop, ping, prometheus, rest
 a.yml:7:55: http.services.s.loadBalancer.serversTransport: no servers transport is called `t@swarm`
   hint: the provider `swarm` is not supported yet; define it in a file
 a.yml:9:31: http.middlewares.c.chain.middlewares[0]: no middleware is called `u@docker`

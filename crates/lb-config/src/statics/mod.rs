@@ -55,9 +55,11 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
     udp_entry_points.sort_by(|a, b| a.name.cmp(&b.name));
     let (api, insecure_at) = root.take("api").as_ref().and_then(api).unzip();
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
+    let (providers, rest_at) = providers::read(root.take("providers").as_ref());
     let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
 
-    let wants_internal = api.as_ref().is_some_and(|api| api.insecure || api.token.is_some())
+    let wants_internal = rest_at.is_some()
+        || api.as_ref().is_some_and(|api| api.insecure || api.token.is_some())
         || ping.as_ref().is_some_and(|ping| ping.entry_point == TRAEFIK && !ping.manual_routing)
         || metrics.as_ref().is_some_and(|metrics| metrics.entry_point == TRAEFIK && !metrics.manual_routing);
     if wants_internal && !entry_points.iter().any(|entry_point| entry_point.name == TRAEFIK) {
@@ -68,6 +70,12 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
     {
         let way_out = "lead a router with a password to `api@internal` instead";
         entry_points::warn_if_open(at, entry_point, "whoever reaches it reads the API", way_out);
+    }
+    if let Some(at) = &rest_at
+        && let Some(entry_point) = entry_points.iter().find(|entry_point| entry_point.name == TRAEFIK)
+    {
+        let way_out = "lead a router with a password to `rest@internal` instead";
+        entry_points::warn_if_open(at, entry_point, "whoever reaches it decides what is routed", way_out);
     }
     entry_points.sort_by(|a, b| a.name.cmp(&b.name));
     let names: Vec<&str> = entry_points.iter().map(|entry_point| entry_point.name.as_str()).collect();
@@ -86,7 +94,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
     entry_points::check_resolvers(&resolvers_at, &certificates_resolvers);
     let config = StaticConfig {
         file: name.to_owned(),
-        providers: providers::read(root.take("providers").as_ref()),
+        providers,
         log: observe::log(root.take("log").as_ref()),
         access_log: root.take("accessLog").as_ref().and_then(observe::access_log),
         servers_transport: servers_transport(root.take("serversTransport").as_ref()),

@@ -31,7 +31,7 @@ pub(crate) const PROVIDERS: [&str; 17] = [
     "rest",
 ];
 
-const UNSUPPORTED: [&str; 12] = [
+const UNSUPPORTED: [&str; 11] = [
     "consulCatalog",
     "ecs",
     "knative",
@@ -41,20 +41,21 @@ const UNSUPPORTED: [&str; 12] = [
     "kubernetesIngressNGINX",
     "nomad",
     "plugin",
-    "rest",
     "swarm",
     "zooKeeper",
 ];
 
-pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
+/// The providers, and the field that opens one to all.
+pub(super) fn read<'a>(field: Option<&Field<'a>>) -> (Providers, Option<Field<'a>>) {
     let mut providers = Providers {
         throttle: THROTTLE,
         precedence: PROVIDERS.iter().map(|name| (*name).to_owned()).collect(),
         file: None,
         docker: None,
         remote: Vec::new(),
+        rest: None,
     };
-    let Some(block) = field.and_then(Field::block) else { return providers };
+    let Some(block) = field.and_then(Field::block) else { return (providers, None) };
     if let Some(throttle) = block.take("providersThrottleDuration").and_then(|field| field.duration()) {
         providers.throttle = throttle;
     }
@@ -64,6 +65,8 @@ pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
     providers.file = block.take("file").and_then(|field| file(&field));
     providers.docker = block.take("docker").and_then(|field| super::docker::read(&field));
     providers.remote = super::remote::read(&block);
+    let (rest, insecure_at) = block.take("rest").as_ref().and_then(super::remote::rest).unzip();
+    providers.rest = rest;
     block.unsupported(&UNSUPPORTED);
     for key in ["marathon", "rancher"] {
         if let Some(field) = block.take_unlisted(key) {
@@ -71,7 +74,7 @@ pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
         }
     }
     block.finish();
-    providers
+    (providers, insecure_at.flatten())
 }
 
 fn precedence(field: &Field<'_>) -> Vec<String> {

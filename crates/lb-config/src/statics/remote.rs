@@ -1,4 +1,4 @@
-//! `providers.http`, `.redis`, `.consul` and `.etcd`.
+//! `providers.http`, `.redis`, `.consul`, `.etcd` and `.rest`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::net::server_url;
 use crate::problem::quoted;
 use crate::remote::{
     ConsulOptions, Endpoint, Headers, HttpSource, KvSource, Login, RedisOptions, RemoteProvider,
-    RemoteSource, Secret, Sentinel,
+    RemoteSource, RestProvider, Secret, Sentinel,
 };
 use crate::static_config::Credentials;
 
@@ -21,7 +21,7 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 const ROOT: &str = "traefik";
 
 /// Providers that are read here, as `providers` spells them.
-pub(crate) const REMOTE: [&str; 4] = ["http", "redis", "consul", "etcd"];
+pub(crate) const REMOTE: [&str; 5] = ["http", "redis", "consul", "etcd", "rest"];
 
 pub(super) fn read(providers: &Block<'_>) -> Vec<RemoteProvider> {
     let mut found = Vec::new();
@@ -45,6 +45,18 @@ pub(super) fn read(providers: &Block<'_>) -> Vec<RemoteProvider> {
         found.extend(field.block().and_then(|block| http(&field, block)));
     }
     found
+}
+
+/// `providers.rest`, and the field that opens it to all.
+pub(super) fn rest<'a>(field: &Field<'a>) -> Option<(RestProvider, Option<Field<'a>>)> {
+    let block = match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => return Some((RestProvider { insecure: false }, None)),
+        Enabled::With(block) => block,
+    };
+    let insecure = block.take("insecure").filter(|field| field.boolean() == Some(true));
+    block.finish();
+    Some((RestProvider { insecure: insecure.is_some() }, insecure))
 }
 
 fn http(field: &Field<'_>, block: Block<'_>) -> Option<RemoteProvider> {
@@ -340,6 +352,22 @@ mod tests {
         assert_eq!(named.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["consul-a", "consul-b"]);
         let etcd = read("{etcd: {endpoints: 'https://[::1]', username: u, password: hush}}").unwrap();
         assert!(etcd[0].tls.is_some() && !format!("{named:?}{etcd:?}").contains("hush"));
+    }
+
+    #[test]
+    fn rest_is_closed_unless_it_is_opened_and_that_is_told() {
+        let rest = |text: &str| {
+            let (config, warnings) =
+                parse_static("vigie.yml", &format!("providers: {{rest: {text}}}")).unwrap();
+            let told = warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            let opens = config.entry_points.iter().any(|entry_point| entry_point.name == "traefik");
+            (config.providers.rest.map(|rest| rest.insecure), opens, told)
+        };
+        assert_eq!(rest("{}"), (Some(false), false, String::new()));
+        assert_eq!(rest("false"), (None, false, String::new()));
+        let (insecure, opens, told) = rest("{insecure: true}");
+        assert_eq!((insecure, opens), (Some(true), true));
+        assert!(told.contains("providers.rest.insecure: ") && told.contains("rest@internal"), "{told}");
     }
 
     #[test]

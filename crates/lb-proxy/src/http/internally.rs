@@ -17,13 +17,20 @@ use crate::worker::InternalRequest;
 
 /// What such a request may carry; chosen, an order of an operator has less than 1 KiB.
 const MAX_BODY: usize = 16 * 1024;
+/// As much as a file may have.
+const MAX_CONFIGURATION: usize = 16 * 1024 * 1024;
 
 pub(super) async fn respond<D: Downstream>(p: &mut Passage<'_, '_, D>, service: Internal) -> Local {
     let Passage { worker, x, down, framing, patience, .. } = p;
     let mut body = Vec::new();
     // Everything else has no use for one.
-    if framing.has_body() && matches!(service, Internal::Api | Internal::ApiByToken) {
-        let read = read(x, &mut **down, &mut body);
+    let limit = match service {
+        Internal::Api | Internal::ApiByToken => MAX_BODY,
+        Internal::Rest => MAX_CONFIGURATION,
+        _ => 0,
+    };
+    if framing.has_body() && limit > 0 {
+        let read = read(x, &mut **down, &mut body, limit);
         let read = match patience.read_by {
             Some(by) => tokio::time::timeout_at(by, read).await.unwrap_or(Err(Cause::ClientTimeout)),
             None => read.await,
@@ -61,7 +68,12 @@ pub(super) async fn respond<D: Downstream>(p: &mut Passage<'_, '_, D>, service: 
 }
 
 /// False when there is more of it than we read.
-async fn read<D: Downstream>(x: &Exchange, down: &mut D, body: &mut Vec<u8>) -> Result<bool, Cause> {
+async fn read<D: Downstream>(
+    x: &Exchange,
+    down: &mut D,
+    body: &mut Vec<u8>,
+    limit: usize,
+) -> Result<bool, Cause> {
     if lb_http1::expects_continue(&x.head) {
         let mut head = Head::new();
         head.set_status(100);
@@ -75,7 +87,7 @@ async fn read<D: Downstream>(x: &Exchange, down: &mut D, body: &mut Vec<u8>) -> 
                 return std::task::Poll::Ready(Ok(true));
             }
             let count = down.data().len();
-            if count > MAX_BODY - body.len() {
+            if count > limit - body.len() {
                 return std::task::Poll::Ready(Ok(false));
             }
             body.extend_from_slice(down.data());

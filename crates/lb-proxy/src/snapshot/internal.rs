@@ -17,6 +17,8 @@ pub enum Internal {
     Dashboard,
     Ping,
     Prometheus,
+    /// Takes configurations in.
+    Rest,
     Noop,
 }
 
@@ -47,6 +49,7 @@ impl Internal {
             }
             "ping@internal" if fixed.ping.is_some() => Some(Self::Ping),
             "prometheus@internal" if fixed.metrics.is_some() => Some(Self::Prometheus),
+            "rest@internal" if fixed.providers.rest.is_some() => Some(Self::Rest),
             _ => None,
         }
     }
@@ -58,6 +61,7 @@ impl Internal {
             Self::Dashboard => "dashboard@internal",
             Self::Ping => "ping@internal",
             Self::Prometheus => "prometheus@internal",
+            Self::Rest => "rest@internal",
             Self::Noop => "noop@internal",
         }
     }
@@ -77,6 +81,9 @@ pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
     }
     if let Some(metrics) = fixed.metrics.as_ref().filter(|metrics| !metrics.manual_routing) {
         add("prometheus@internal", &metrics.entry_point, "PathPrefix(`/metrics`)", TOP, Internal::Prometheus);
+    }
+    if fixed.providers.rest.is_some_and(|rest| rest.insecure) {
+        add("rest@internal", "traefik", "PathPrefix(`/api/providers`)", TOP, Internal::Rest);
     }
     if let Some(api) = fixed.api.as_ref().filter(|api| api.insecure || api.token.is_some()) {
         let service = if api.insecure { Internal::Api } else { Internal::ApiByToken };

@@ -18,6 +18,9 @@ pub(crate) struct LiveState {
     orders: Vec<Order>,
     #[serde(default)]
     ticket_keys: Vec<SharedKey>,
+    /// What the provider `rest` was sent last.
+    #[serde(default)]
+    rest: Option<String>,
 }
 
 /// See [`TicketKey`].
@@ -112,7 +115,17 @@ impl LiveState {
             servers: services.iter().flat_map(of_service).collect(),
             orders: orders.into_iter().map(Order::of).collect(),
             ticket_keys: ticket_keys.into_iter().map(shared).collect(),
+            rest: None,
         }
+    }
+
+    pub(crate) fn with_rest(self, rest: Option<String>) -> Self {
+        Self { rest, ..self }
+    }
+
+    /// What the provider `rest` was sent last, to be taken once.
+    pub(crate) fn rest(&mut self) -> Option<String> {
+        self.rest.take()
     }
 
     /// What operators want of servers, to be taken once.

@@ -59,18 +59,20 @@ impl Upgrades<'_> {
         let launch = self.launch.clone().ok_or("this command cannot be upgraded")?;
         let (upgrades, upgrade_failures) = self.metrics.upgrades();
         let (state, operators) = (self.state.clone(), self.operators.clone());
-        let acme = Arc::clone(&self.acme);
+        let (acme, rest) = (Arc::clone(&self.acme), self.admin.rest());
         let estate = Estate {
             sockets: self.proxy.sockets().map_err(|error| error.to_string())?,
             spoilt: self.admin.spoilt(),
             upgrades,
             upgrade_failures,
+            rest: rest.as_ref().and_then(|rest| rest.last()),
             live: Box::new(move || {
                 // The new process owns the files of certificates as soon as it serves.
                 acme.stop();
                 let orders = operators.all().into_iter().map(|(told, _)| told);
                 let now = Instant::now().into_std();
-                LiveState::record(&state.load().services, orders, lb_proxy::ticket_keys(), now)
+                let live = LiveState::record(&state.load().services, orders, lb_proxy::ticket_keys(), now);
+                live.with_rest(rest.and_then(|rest| rest.last()))
             }),
         };
         let pair = || {

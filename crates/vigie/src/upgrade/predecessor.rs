@@ -66,6 +66,11 @@ impl Predecessor {
         metrics.upgraded(self.offer.upgrades, self.offer.upgrade_failures);
     }
 
+    /// What its provider `rest` was sent so far, to be taken once.
+    pub(crate) fn rest(&mut self) -> Option<String> {
+        self.offer.rest.take()
+    }
+
     /// Checks that nothing is `spoilt` here that the other still serves.
     pub(crate) fn check(&self, spoilt: &BTreeSet<String>) -> anyhow::Result<()> {
         let lost: Vec<_> = spoilt.difference(&self.offer.spoilt).map(String::as_str).collect();

@@ -49,6 +49,7 @@ pub(super) struct Estate {
     pub(super) spoilt: BTreeSet<String>,
     pub(super) upgrades: u64,
     pub(super) upgrade_failures: u64,
+    pub(super) rest: Option<String>,
     /// Asked for at the last moment.
     pub(super) live: Box<dyn FnOnce() -> LiveState + Send>,
 }
@@ -133,7 +134,7 @@ fn repeat(mut reader: PipeReader) -> String {
 }
 
 fn hand_over(line: &UnixStream, estate: Estate, deadline: Instant) -> io::Result<Ready> {
-    let Estate { sockets, spoilt, upgrades, upgrade_failures, live } = estate;
+    let Estate { sockets, spoilt, upgrades, upgrade_failures, rest, live } = estate;
     let patience = || {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         line.set_write_timeout(Some(left)).and_then(|()| line.set_read_timeout(Some(left)))
@@ -144,7 +145,11 @@ fn hand_over(line: &UnixStream, estate: Estate, deadline: Instant) -> io::Result
         configured: *configured,
     });
     let protocol = wire::PROTOCOL;
-    wire::send(line, &Offer { protocol, sockets: offered.collect(), spoilt, upgrades, upgrade_failures })?;
+    let sockets_offered = offered.collect();
+    wire::send(
+        line,
+        &Offer { protocol, sockets: sockets_offered, spoilt, upgrades, upgrade_failures, rest },
+    )?;
     let stderr = io::stderr();
     let mut descriptors = vec![stderr.as_fd()];
     descriptors.extend(sockets.iter().map(|inherited| inherited.socket.as_fd()));

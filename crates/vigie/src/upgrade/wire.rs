@@ -30,6 +30,9 @@ pub(super) struct Offer {
     pub(super) spoilt: BTreeSet<String>,
     pub(super) upgrades: u64,
     pub(super) upgrade_failures: u64,
+    /// What the provider `rest` was sent so far: others may refer to it.
+    #[serde(default)]
+    pub(super) rest: Option<String>,
 }
 
 /// See [`lb_proxy::Inherited`].

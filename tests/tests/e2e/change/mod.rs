@@ -6,6 +6,7 @@ mod quarantine;
 mod reload;
 mod removed;
 mod rollout;
+mod sent;
 mod systemd;
 mod udp;
 mod upgrade;

@@ -3,6 +3,7 @@
 mod agent;
 mod endpoint;
 mod logins;
+mod sent;
 mod stores;
 
 use lb_testkit::{Files, PATIENCE, eventually};
