@@ -5,7 +5,12 @@ use lb_observe::{access_log, diagnostics, metrics};
 use tracing::Level;
 
 pub(crate) fn metrics(config: &StaticConfig, workers: usize) -> metrics::Metrics {
-    let default = metrics::Settings { version: crate::VERSION, ..metrics::Settings::default() };
+    let pushed = config.metric_exports.otlp.as_ref();
+    let default = metrics::Settings {
+        version: crate::VERSION,
+        more_buckets: pushed.map(|pushed| pushed.boundaries.clone()).unwrap_or_default(),
+        ..metrics::Settings::default()
+    };
     let settings = match &config.metrics {
         Some(prometheus) => metrics::Settings {
             buckets: prometheus.buckets.clone(),

@@ -75,6 +75,10 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         .as_ref()
         .map(|tracing| export::traces(tracing, workers, &metrics, control_runtime.handle()));
     let traces = traces.transpose()?;
+    let measured = config.metric_exports.otlp.as_ref().map(|exported| {
+        export::metrics(exported, config.metrics.is_none(), &metrics, control_runtime.handle())
+    });
+    let measured = measured.transpose()?;
     // From here on: to read many routers takes its time, and a log may be rotated meanwhile.
     let commands = control_runtime.block_on(async { Commands::catch() })?;
     let (acme, resolvers) = Acme::open(&config, &metrics);
@@ -192,9 +196,8 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     proxy.drain();
     control.abort();
     drop((file, docker));
-    if let Some(traces) = traces {
-        control_runtime.block_on(traces.exporter.finish());
-    }
+    let exporters = traces.map(|traces| traces.exporter).into_iter().chain(measured);
+    control_runtime.block_on(export::finish(exporters));
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {
         access_log.flush(FLUSH);

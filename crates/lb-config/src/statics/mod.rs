@@ -46,7 +46,8 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
     let (mut entry_points, resolvers_at) = entry_points::read(&root);
     let (api, insecure_at) = root.take("api").as_ref().and_then(api).unzip();
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
-    let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
+    let (metrics, metric_exports) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
+    let (metrics, metrics_at) = metrics.flatten().unzip();
 
     let wants_internal = api.as_ref().is_some_and(|api| api.insecure || api.token.is_some())
         || ping.as_ref().is_some_and(|ping| ping.entry_point == TRAEFIK && !ping.manual_routing)
@@ -86,6 +87,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         api,
         ping,
         metrics,
+        metric_exports: metric_exports.unwrap_or_default(),
         tracing: root.take("tracing").as_ref().and_then(telemetry::tracing),
         certificates_resolvers,
     };

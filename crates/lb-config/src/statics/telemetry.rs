@@ -1,17 +1,23 @@
 //! `tracing`, and the `otlp` blocks wherever they are.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::observe::buckets;
 use super::transport;
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::Scheme;
 use crate::net::{is_token, server_url};
 use crate::problem::quoted;
-use crate::telemetry::{Otlp, OtlpProtocol, Tracing};
+use crate::telemetry::{MetricExports, Otlp, OtlpMetrics, OtlpProtocol, Push, Tracing};
 
 /// Defaults of reference 1.9.
 const SERVICE_NAME: &str = "traefik";
 const HTTP_ENDPOINT: &str = "https://localhost:4318";
+/// Of reference 1.8.
+const PUSH_INTERVAL: Duration = Duration::from_secs(10);
+const BOUNDARIES: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const GRPC_ENDPOINT: &str = "localhost:4317";
 
 pub(super) fn tracing(field: &Field<'_>) -> Option<Tracing> {
@@ -88,6 +94,52 @@ fn header_names(field: &Field<'_>) -> Vec<String> {
         }
     }
     names
+}
+
+/// `metrics`, but for Prometheus.
+pub(super) fn exports(block: &Block<'_>, add_internals: bool) -> MetricExports {
+    let otlp = block.take("otlp").and_then(|field| otlp_metrics(&field));
+    block.unsupported(&["datadog", "influxDB2", "statsD"]);
+    MetricExports { add_internals: add_internals && otlp.is_some(), otlp }
+}
+
+fn otlp_metrics(field: &Field<'_>) -> Option<OtlpMetrics> {
+    const PATH: &str = "/v1/metrics";
+    let mut metrics = OtlpMetrics {
+        service_name: SERVICE_NAME.to_owned(),
+        resource_attributes: BTreeMap::new(),
+        push: Push { interval: PUSH_INTERVAL, entry_points: true, routers: false, services: true },
+        boundaries: BOUNDARIES.to_vec(),
+        otlp: plain(PATH),
+    };
+    let block = match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => return Some(metrics),
+        Enabled::With(block) => block,
+    };
+    (metrics.service_name, metrics.resource_attributes) = resource(&block);
+    push(&block, &mut metrics.push);
+    if let Some(field) = block.take("explicitBoundaries") {
+        metrics.boundaries = buckets(&field, &BOUNDARIES);
+    }
+    metrics.otlp = receiver(&block, PATH)?;
+    block.finish();
+    Some(metrics)
+}
+
+fn push(block: &Block<'_>, push: &mut Push) {
+    if let Some(interval) = block.take("pushInterval").and_then(|field| field.duration_or(PUSH_INTERVAL)) {
+        push.interval = interval;
+    }
+    for (key, place) in [
+        ("addEntryPointsLabels", &mut push.entry_points),
+        ("addRoutersLabels", &mut push.routers),
+        ("addServicesLabels", &mut push.services),
+    ] {
+        if let Some(value) = block.take(key).and_then(|field| field.boolean()) {
+            *place = value;
+        }
+    }
 }
 
 /// Where an `otlp` sends to; `None` when it is switched off, or not understood.
@@ -271,6 +323,34 @@ mod tests {
         let tls =
             read("{otlp: {grpc: {endpoint: 'c:7', tls: {insecureSkipVerify: true}}}}").unwrap().otlp.tls;
         assert!(tls.unwrap().insecure_skip_verify);
+    }
+
+    #[test]
+    fn metrics_go_to_receivers_as_well() {
+        let read = |text: &str| parse_static("vigie.yml", text).unwrap_or_else(|p| panic!("{p}")).0;
+        for text in [
+            "metrics: {otlp: {}}",
+            "metrics: {otlp: true}",
+            "metrics: {otlp: {pushInterval: 0s, grpc: false}}",
+        ] {
+            let config = read(text);
+            assert!(config.metrics.is_none());
+            let otlp = config.metric_exports.otlp.unwrap();
+            assert_eq!((otlp.push.interval, otlp.boundaries.len()), (Duration::from_secs(10), 14));
+            assert!(otlp.push.entry_points && otlp.push.services && !otlp.push.routers);
+            assert_eq!(otlp.otlp.protocol, OtlpProtocol::Http { path: "/v1/metrics".to_owned() });
+        }
+        let config = read(
+            "metrics: {addInternals: true, prometheus: {}, otlp: {pushInterval: 5, explicitBoundaries: [1, 2], \
+             serviceName: a, resourceAttributes: {b: c}, addRoutersLabels: true, addServicesLabels: false, \
+             grpc: {endpoint: 'c:1', insecure: true}}}",
+        );
+        assert!(config.metrics.is_some() && config.metric_exports.add_internals);
+        let otlp = config.metric_exports.otlp.unwrap();
+        assert_eq!((otlp.push.interval, otlp.boundaries), (Duration::from_secs(5), vec![1.0, 2.0]));
+        assert!(otlp.push.routers && !otlp.push.services);
+        assert_eq!((otlp.service_name.as_str(), otlp.otlp.port), ("a", 1));
+        assert!(read("metrics: {otlp: false}").metric_exports.otlp.is_none());
     }
 
     #[test]

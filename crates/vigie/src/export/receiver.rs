@@ -1,6 +1,7 @@
 //! Whoever receives OTLP, over HTTP or gRPC: one connection, kept while it is good.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -63,13 +64,21 @@ impl Receiver {
         &self.otlp.endpoint_text
     }
 
+    /// Sends one request of OTLP; one that takes too long ends its connection.
+    pub(super) async fn send_within(&mut self, timeout: Duration, message: Bytes) -> Result<(), Failed> {
+        tokio::time::timeout(timeout, self.send(message)).await.unwrap_or_else(|_| {
+            self.hang_up();
+            Err(Failed { reason: format!("no answer within {timeout:?}"), may_repeat: true })
+        })
+    }
+
     /// The next thing is sent over another connection.
-    pub(super) fn hang_up(&mut self) {
+    fn hang_up(&mut self) {
         self.link = None;
     }
 
     /// Sends one request of OTLP and waits until it was taken.
-    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), Failed> {
+    async fn send(&mut self, message: Bytes) -> Result<(), Failed> {
         let is_grpc = self.otlp.protocol == OtlpProtocol::Grpc;
         let answered = self.exchange(message, is_grpc).await;
         let (head, trailers) = match answered {
