@@ -27,6 +27,27 @@ pub struct MetricExports {
     /// Requests to Vigie's own services are counted as well.
     pub add_internals: bool,
     pub otlp: Option<OtlpMetrics>,
+    pub statsd: Option<Datagrams>,
+    pub datadog: Option<Datagrams>,
+    pub influxdb: Option<Influx>,
+}
+
+/// `metrics.statsD` and `metrics.datadog`.
+#[derive(Clone, Debug)]
+pub struct Datagrams {
+    pub host: String,
+    pub port: u16,
+    pub prefix: String,
+    pub push: Push,
+}
+
+/// `metrics.influxDB2`.
+#[derive(Clone, Debug)]
+pub struct Influx {
+    /// Where and how: its path has organisation and bucket, its fields the token.
+    pub receiver: Otlp,
+    pub labels: BTreeMap<String, String>,
+    pub push: Push,
 }
 
 /// `metrics.otlp`.

@@ -9,6 +9,7 @@ mod collect;
 mod events;
 mod family;
 mod label;
+mod lines;
 pub mod names;
 mod process;
 mod sample;
@@ -35,6 +36,7 @@ use label::Labels;
 use table::Bounds;
 
 pub use label::{Kind, LabelId};
+pub use lines::{Format, Lines};
 pub use sample::{Method, Protocol, Sample};
 pub use shard::{OpenConnection, Shard};
 

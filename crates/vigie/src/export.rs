@@ -3,6 +3,7 @@
 //! A receiver that is slow, refuses or is not there costs what waits for it, and nothing else: queues are bounded, every
 //! try has its time, and what is given up is counted.
 
+mod lines;
 mod pusher;
 mod receiver;
 mod resource;
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(crate) use lines::{BOUNDS, lines};
 pub(crate) use pusher::metrics;
 use receiver::Receiver;
 

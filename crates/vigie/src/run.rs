@@ -79,6 +79,8 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         export::metrics(exported, config.metrics.is_none(), &metrics, control_runtime.handle())
     });
     let measured = measured.transpose()?;
+    let is_alone = config.metrics.is_none() && measured.is_none();
+    let lines = export::lines(&config.metric_exports, is_alone, &metrics, control_runtime.handle())?;
     // From here on: to read many routers takes its time, and a log may be rotated meanwhile.
     let commands = control_runtime.block_on(async { Commands::catch() })?;
     let (acme, resolvers) = Acme::open(&config, &metrics);
@@ -196,7 +198,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     proxy.drain();
     control.abort();
     drop((file, docker));
-    let exporters = traces.map(|traces| traces.exporter).into_iter().chain(measured);
+    let exporters = traces.map(|traces| traces.exporter).into_iter().chain(measured).chain(lines);
     control_runtime.block_on(export::finish(exporters));
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {

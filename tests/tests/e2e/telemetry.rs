@@ -1,6 +1,7 @@
 //! What leaves the process, as those get it who receive it.
 
 mod collector;
+mod lines;
 mod metrics;
 mod traces;
 mod trouble;

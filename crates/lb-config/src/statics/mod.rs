@@ -469,7 +469,6 @@ mod tests {
             ("ocsp: {}", "ocsp: `ocsp` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
             ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),
-            ("metrics: {datadog: {}}", "metrics.datadog: `datadog` is not supported yet"),
             (
                 "core: {defaultRuleSyntax: v2}",
                 "core.defaultRuleSyntax: the rule syntax v2 is not supported yet",

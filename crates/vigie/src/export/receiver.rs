@@ -35,6 +35,8 @@ pub(super) struct Receiver {
     tls: Option<Arc<ClientConfig>>,
     path: String,
     authority: String,
+    /// Of what goes over HTTP.
+    content_type: &'static str,
     link: Option<Link>,
 }
 
@@ -56,7 +58,19 @@ impl Receiver {
             OtlpProtocol::Http { path } => path.clone(),
             OtlpProtocol::Grpc => format!("/opentelemetry.proto.collector.{service}/Export"),
         };
-        Ok(Self { tls, path, authority: format!("{host}:{}", otlp.port), otlp: otlp.clone(), link: None })
+        Ok(Self {
+            tls,
+            path,
+            authority: format!("{host}:{}", otlp.port),
+            otlp: otlp.clone(),
+            content_type: "application/x-protobuf",
+            link: None,
+        })
+    }
+
+    /// For something else than OTLP.
+    pub(super) fn taking(self, content_type: &'static str) -> Self {
+        Self { content_type, ..self }
     }
 
     /// As the configuration names it.
@@ -144,8 +158,7 @@ impl Receiver {
             let request = request.header(CONTENT_TYPE, "application/grpc").header(TE, "trailers");
             request.body(Full::new(framed.freeze()))
         } else {
-            let request =
-                request.header(CONTENT_TYPE, "application/x-protobuf").header(HOST, &self.authority);
+            let request = request.header(CONTENT_TYPE, self.content_type).header(HOST, &self.authority);
             request.body(Full::new(message))
         };
         request.map_err(|error| error.to_string())
