@@ -12,7 +12,7 @@ use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
 use crate::remote::{RemoteProvider, RestProvider};
-use crate::telemetry::Tracing;
+use crate::telemetry::{MetricExports, Tracing};
 
 /// Everything the static file says, with Traefik's defaults filled in.
 #[derive(Clone, Debug)]
@@ -29,6 +29,7 @@ pub struct StaticConfig {
     pub log: Log,
     pub access_log: Option<AccessLog>,
     pub metrics: Option<Metrics>,
+    pub metric_exports: MetricExports,
     pub tracing: Option<Tracing>,
     /// Authorities that certificates are ordered from, by name.
     pub certificates_resolvers: BTreeMap<String, Resolver>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::dynamic::ServersTransport;
 
@@ -18,6 +19,55 @@ pub struct Tracing {
     pub sample_rate: f64,
     pub add_internals: bool,
     pub otlp: Otlp,
+}
+
+/// Where metrics go beside `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct MetricExports {
+    /// Requests to Vigie's own services are counted as well.
+    pub add_internals: bool,
+    pub otlp: Option<OtlpMetrics>,
+    pub statsd: Option<Datagrams>,
+    pub datadog: Option<Datagrams>,
+    pub influxdb: Option<Influx>,
+}
+
+/// `metrics.statsD` and `metrics.datadog`.
+#[derive(Clone, Debug)]
+pub struct Datagrams {
+    pub host: String,
+    pub port: u16,
+    pub prefix: String,
+    pub push: Push,
+}
+
+/// `metrics.influxDB2`.
+#[derive(Clone, Debug)]
+pub struct Influx {
+    /// Where and how: its path has organisation and bucket, its fields the token.
+    pub receiver: Otlp,
+    pub labels: BTreeMap<String, String>,
+    pub push: Push,
+}
+
+/// `metrics.otlp`.
+#[derive(Clone, Debug)]
+pub struct OtlpMetrics {
+    pub service_name: String,
+    pub resource_attributes: BTreeMap<String, String>,
+    pub push: Push,
+    /// Upper bounds in seconds, ascending.
+    pub boundaries: Vec<f64>,
+    pub otlp: Otlp,
+}
+
+/// What every exporter of metrics has.
+#[derive(Clone, Debug)]
+pub struct Push {
+    pub interval: Duration,
+    pub entry_points: bool,
+    pub routers: bool,
+    pub services: bool,
 }
 
 /// One receiver of OTLP.

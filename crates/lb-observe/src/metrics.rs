@@ -9,9 +9,11 @@ mod collect;
 mod events;
 mod family;
 mod label;
+mod lines;
 pub mod names;
 mod process;
 mod sample;
+mod semantic;
 mod shard;
 mod table;
 mod udp;
@@ -28,12 +30,14 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use rustc_hash::FxHashMap;
 
-use crate::otlp::Queue;
+use crate::otlp::{self, Queue};
+use crate::trace;
 use events::{Events, Probes};
 use label::Labels;
 use table::Bounds;
 
 pub use label::{Kind, LabelId};
+pub use lines::{Format, Lines};
 pub use sample::{Method, Protocol, Sample};
 pub use shard::{OpenConnection, Shard};
 pub use udp::UdpCounts;
@@ -49,6 +53,8 @@ pub struct Settings {
     pub entry_points: bool,
     pub routers: bool,
     pub services: bool,
+    /// Bounds that others than Prometheus want; see [`Metrics::measurements`].
+    pub more_buckets: Vec<f64>,
     /// For `lb_build_info`.
     pub version: &'static str,
 }
@@ -60,9 +66,24 @@ impl Default for Settings {
             entry_points: true,
             routers: false,
             services: true,
+            more_buckets: Vec::new(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+/// What one exporter beside Prometheus is told of Traefik's series.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Some of the bounds in [`Settings`].
+    pub buckets: Vec<f64>,
+    pub entry_points: bool,
+    pub routers: bool,
+    pub services: bool,
+    /// Those of OpenTelemetry's semantic conventions as well.
+    pub semantic: bool,
+    /// Names that the configuration has no more are forgotten afterwards, as by a scrape. Where nobody scrapes, somebody has to.
+    pub forgets: bool,
 }
 
 /// The present state of one server of one service, read at each scrape.
@@ -156,7 +177,8 @@ struct Inner {
 impl Metrics {
     /// One shard for each of `workers`; at least one.
     pub fn new(settings: Settings, workers: usize) -> Self {
-        let bounds = Bounds::new(settings.buckets.iter().copied().chain(collect::REQUEST_BUCKETS));
+        let configured = settings.buckets.iter().chain(&settings.more_buckets).copied();
+        let bounds = Bounds::new(configured.chain(collect::REQUEST_BUCKETS));
         let inner = Arc::new(Inner {
             settings,
             shards: (0..workers.max(1)).map(|_| Arc::new(Shard::new(bounds.clone()))).collect(),
@@ -438,6 +460,12 @@ impl Metrics {
     /// Where what leaves the process is counted; `signal` is `traces`.
     pub fn follow_telemetry(&self, signal: &'static str, queue: Arc<Queue>) {
         self.inner.telemetry.lock().push((signal, queue));
+    }
+
+    /// Everything but the process's own numbers, as metrics of OTLP, each with the values of `at`, counted since `since`.
+    pub fn measurements(&self, view: &View, since: SystemTime, at: SystemTime) -> Vec<u8> {
+        let families = collect::families(&self.inner, view);
+        otlp::metrics(&families, trace::unix_nanos(since), trace::unix_nanos(at))
     }
 
     /// The Prometheus text format; see [`CONTENT_TYPE`].

@@ -2,10 +2,12 @@
 //!
 //! Knows no sockets: whoever sends them takes them from a [`Queue`].
 
+mod metrics;
 mod queue;
 pub(crate) mod wire;
 
-pub use queue::Queue;
+pub(crate) use metrics::metrics;
+pub use queue::{Queue, split};
 
 /// One attribute value of a resource, in the order of [`resource`].
 pub enum Value<'a> {

@@ -3,6 +3,8 @@
 //! A receiver that is slow, refuses or is not there costs what waits for it, and nothing else: queues are bounded, every
 //! try has its time, and what is given up is counted.
 
+mod lines;
+mod pusher;
 mod receiver;
 mod resource;
 
@@ -19,7 +21,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use receiver::{Failed, Receiver};
+pub(crate) use lines::{BOUNDS, lines};
+pub(crate) use pusher::metrics;
+use receiver::Receiver;
 
 /// The name of the instrumentation.
 const SCOPE: &str = "vigie";
@@ -51,6 +55,14 @@ impl Exporter {
             tracing::warn!("telemetry could not be sent to its end");
             task.abort();
         }
+    }
+}
+
+/// All of them at once.
+pub(crate) async fn finish(exporters: impl Iterator<Item = Exporter>) {
+    let ends: Vec<_> = exporters.map(|exporter| tokio::spawn(exporter.finish())).collect();
+    for end in ends {
+        let _ = end.await;
     }
 }
 
@@ -86,8 +98,8 @@ pub(crate) fn traces(
     metrics.follow_telemetry("traces", Arc::clone(&queue));
     let (stop, stopped) = watch::channel(false);
     let resource = resource::encoded(&tracing.service_name, &tracing.resource_attributes);
-    let sender =
-        Sender { signal: "traces", queue: Arc::clone(&queue), receiver, resource, stopped, failing: false };
+    let trouble = Trouble::new("traces");
+    let sender = Sender { trouble, queue: Arc::clone(&queue), receiver, resource, stopped };
     let task = runtime.spawn(sender.run(many));
     Ok(Traces { settings: Arc::new(settings), queue, exporter: Exporter { stop, task } })
 }
@@ -111,15 +123,42 @@ fn formats(words: Option<&str>) -> Vec<Format> {
     formats
 }
 
+/// Whether a receiver takes what it is sent, and what was said of it.
+struct Trouble {
+    signal: &'static str,
+    /// The last thing that was tried went wrong.
+    failing: bool,
+}
+
+impl Trouble {
+    fn new(signal: &'static str) -> Self {
+        Self { signal, failing: false }
+    }
+
+    /// Said once for each time of trouble.
+    fn note(&mut self, endpoint: &str, failed: Option<&str>) {
+        let signal = self.signal;
+        match failed {
+            Some(reason) if !self.failing => tracing::warn!(
+                signal,
+                endpoint,
+                reason,
+                "telemetry cannot be delivered; requests are not affected"
+            ),
+            None if self.failing => tracing::info!(signal, endpoint, "telemetry is delivered again"),
+            _ => {}
+        }
+        self.failing = failed.is_some();
+    }
+}
+
 /// Sends one signal.
 struct Sender {
-    signal: &'static str,
+    trouble: Trouble,
     queue: Arc<Queue>,
     receiver: Receiver,
     resource: Vec<u8>,
     stopped: watch::Receiver<bool>,
-    /// The last thing that was tried went wrong.
-    failing: bool,
 }
 
 impl Sender {
@@ -145,16 +184,9 @@ impl Sender {
         let began = Instant::now();
         let mut pause = PAUSES[0];
         loop {
-            let tried = tokio::time::timeout(TIMEOUT, self.receiver.send(request.clone())).await;
-            let failed = match tried {
-                Ok(Ok(())) => return self.delivered(count),
-                Ok(Err(failed)) => failed,
-                Err(_) => {
-                    self.receiver.hang_up();
-                    Failed { reason: format!("no answer within {TIMEOUT:?}"), may_repeat: true }
-                }
-            };
-            self.tell(&failed.reason);
+            let failed = self.receiver.send_within(TIMEOUT, request.clone()).await.err();
+            self.trouble.note(self.receiver.endpoint(), failed.as_ref().map(|failed| &*failed.reason));
+            let Some(failed) = failed else { return self.queue.arrived(count) };
             let late = began.elapsed() + pause >= GIVE_UP || *self.stopped.borrow();
             if late || !failed.may_repeat {
                 return self.queue.lost(count);
@@ -164,29 +196,6 @@ impl Sender {
                 _ = self.stopped.changed() => {}
             }
             pause = (pause * 2).min(PAUSES[1]);
-        }
-    }
-
-    fn delivered(&mut self, count: u64) {
-        self.queue.arrived(count);
-        if std::mem::take(&mut self.failing) {
-            tracing::info!(
-                signal = self.signal,
-                endpoint = self.receiver.endpoint(),
-                "telemetry is delivered again"
-            );
-        }
-    }
-
-    /// Once for each time of trouble.
-    fn tell(&mut self, reason: &str) {
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!(
-                signal = self.signal,
-                endpoint = self.receiver.endpoint(),
-                reason,
-                "telemetry cannot be delivered; requests are not affected"
-            );
         }
     }
 }

@@ -5,7 +5,13 @@ use lb_observe::{access_log, diagnostics, metrics};
 use tracing::Level;
 
 pub(crate) fn metrics(config: &StaticConfig, workers: usize) -> metrics::Metrics {
-    let default = metrics::Settings { version: crate::VERSION, ..metrics::Settings::default() };
+    let exports = &config.metric_exports;
+    let has_lines = exports.statsd.is_some() || exports.datadog.is_some() || exports.influxdb.is_some();
+    let mut more_buckets = exports.otlp.as_ref().map(|otlp| otlp.boundaries.clone()).unwrap_or_default();
+    if has_lines {
+        more_buckets.extend(crate::export::BOUNDS);
+    }
+    let default = metrics::Settings { version: crate::VERSION, more_buckets, ..metrics::Settings::default() };
     let settings = match &config.metrics {
         Some(prometheus) => metrics::Settings {
             buckets: prometheus.buckets.clone(),

@@ -83,6 +83,12 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         .as_ref()
         .map(|tracing| export::traces(tracing, workers, &metrics, control_runtime.handle()));
     let traces = traces.transpose()?;
+    let measured = config.metric_exports.otlp.as_ref().map(|exported| {
+        export::metrics(exported, config.metrics.is_none(), &metrics, control_runtime.handle())
+    });
+    let measured = measured.transpose()?;
+    let is_alone = config.metrics.is_none() && measured.is_none();
+    let lines = export::lines(&config.metric_exports, is_alone, &metrics, control_runtime.handle())?;
     // From here on: to read many routers takes its time, and a log may be rotated meanwhile.
     let commands = control_runtime.block_on(async { Commands::catch() })?;
     let (acme, resolvers) = Acme::open(&config, &metrics);
@@ -213,9 +219,8 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     proxy.drain();
     control.abort();
     drop((file, docker, remotes));
-    if let Some(traces) = traces {
-        control_runtime.block_on(traces.exporter.finish());
-    }
+    let exporters = traces.map(|traces| traces.exporter).into_iter().chain(measured).chain(lines);
+    control_runtime.block_on(export::finish(exporters));
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {
         access_log.flush(FLUSH);

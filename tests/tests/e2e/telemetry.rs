@@ -1,5 +1,7 @@
-//! What leaves the process: spans, for now, as a receiver of OTLP gets them.
+//! What leaves the process, as those get it who receive it.
 
 mod collector;
+mod lines;
+mod metrics;
 mod traces;
 mod trouble;

@@ -56,7 +56,8 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
     let (api, insecure_at) = root.take("api").as_ref().and_then(api).unzip();
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
     let (providers, rest_at) = providers::read(root.take("providers").as_ref());
-    let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
+    let (metrics, metric_exports) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
+    let (metrics, metrics_at) = metrics.flatten().unzip();
 
     let wants_internal = rest_at.is_some()
         || api.as_ref().is_some_and(|api| api.insecure || api.token.is_some())
@@ -105,6 +106,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         api,
         ping,
         metrics,
+        metric_exports: metric_exports.unwrap_or_default(),
         tracing: root.take("tracing").as_ref().and_then(telemetry::tracing),
         certificates_resolvers,
     };
@@ -506,7 +508,6 @@ mod tests {
             ("providers: {plugin: {}}", "providers.plugin: `plugin` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
             ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),
-            ("metrics: {datadog: {}}", "metrics.datadog: `datadog` is not supported yet"),
             ("core: {defaultRuleSyntax: v1}", "core.defaultRuleSyntax: `v1` is not a known value"),
             (
                 "hostResolver: {cnameFlattening: true}",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{TRAEFIK, path};
+use super::{TRAEFIK, path, telemetry};
 use crate::decode::{Block, Enabled, Field};
 use crate::net::status_ranges;
 use crate::problem::quoted;
@@ -11,6 +11,7 @@ use crate::static_config::{
     Metrics,
 };
 use crate::suggest;
+use crate::telemetry::MetricExports;
 
 /// Default of reference 1.8, in seconds.
 const BUCKETS: [f64; 4] = [0.1, 0.3, 1.2, 5.0];
@@ -137,10 +138,20 @@ fn read_fields(block: &Block<'_>, fields: &mut AccessLogFields) {
     }
 }
 
-/// The metrics, and the field that names their entry point; `None` when no exporter is configured.
-pub(super) fn metrics<'a>(field: &Field<'a>) -> Option<(Metrics, Option<Field<'a>>)> {
+/// What Prometheus gets, with the field that names the entry point, and what others get.
+type Exported<'a> = (Option<(Metrics, Option<Field<'a>>)>, MetricExports);
+
+pub(super) fn metrics<'a>(field: &Field<'a>) -> Option<Exported<'a>> {
     let block = field.block()?;
     let add_internals = block.take("addInternals").and_then(|field| field.boolean()).unwrap_or(false);
+    let prometheus = block.take("prometheus").map(|field| field.enabled());
+    let exports = telemetry::exports(&block, add_internals);
+    block.finish();
+    Some((prometheus.and_then(|enabled| for_prometheus(enabled, add_internals)), exports))
+}
+
+/// The field is the one that names the entry point; `None` when it is switched off.
+fn for_prometheus(enabled: Enabled<'_>, add_internals: bool) -> Option<(Metrics, Option<Field<'_>>)> {
     let mut metrics = Metrics {
         add_internals,
         buckets: BUCKETS.to_vec(),
@@ -150,16 +161,13 @@ pub(super) fn metrics<'a>(field: &Field<'a>) -> Option<(Metrics, Option<Field<'a
         entry_point: TRAEFIK.to_owned(),
         manual_routing: false,
     };
-    let prometheus = block.take("prometheus").map(|field| field.enabled());
-    block.unsupported(&["datadog", "influxDB2", "otlp", "statsD"]);
-    block.finish();
-    let block = match prometheus? {
+    let block = match enabled {
         Enabled::Off => return None,
         Enabled::Plain => return Some((metrics, None)),
         Enabled::With(block) => block,
     };
     if let Some(field) = block.take("buckets") {
-        metrics.buckets = buckets(&field);
+        metrics.buckets = buckets(&field, &BUCKETS);
     }
     let flag = |key, default| block.take(key).and_then(|field| field.boolean()).unwrap_or(default);
     metrics.add_entry_points_labels = flag("addEntryPointsLabels", true);
@@ -176,11 +184,12 @@ pub(super) fn metrics<'a>(field: &Field<'a>) -> Option<(Metrics, Option<Field<'a
     Some((metrics, entry_point))
 }
 
-fn buckets(field: &Field<'_>) -> Vec<f64> {
+/// Bounds that rise; `default` where there are none.
+pub(super) fn buckets(field: &Field<'_>, default: &[f64]) -> Vec<f64> {
     let texts = field.texts();
     if texts.len() > MAX_BUCKETS {
         field.error(format!("more than {MAX_BUCKETS} buckets"), None);
-        return BUCKETS.to_vec();
+        return default.to_vec();
     }
     let mut buckets: Vec<f64> = Vec::new();
     for text in &texts {
@@ -191,5 +200,5 @@ fn buckets(field: &Field<'_>) -> Vec<f64> {
             buckets.push(bound);
         }
     }
-    if texts.is_empty() { BUCKETS.to_vec() } else { buckets }
+    if texts.is_empty() { default.to_vec() } else { buckets }
 }

@@ -1,17 +1,23 @@
 //! `tracing`, and the `otlp` blocks wherever they are.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::observe::buckets;
 use super::transport;
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::Scheme;
 use crate::net::{is_token, server_url};
 use crate::problem::quoted;
-use crate::telemetry::{Otlp, OtlpProtocol, Tracing};
+use crate::telemetry::{Datagrams, Influx, MetricExports, Otlp, OtlpMetrics, OtlpProtocol, Push, Tracing};
 
 /// Defaults of reference 1.9.
 const SERVICE_NAME: &str = "traefik";
 const HTTP_ENDPOINT: &str = "https://localhost:4318";
+/// Of reference 1.8.
+const PUSH_INTERVAL: Duration = Duration::from_secs(10);
+const BOUNDARIES: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const GRPC_ENDPOINT: &str = "localhost:4317";
 
 pub(super) fn tracing(field: &Field<'_>) -> Option<Tracing> {
@@ -88,6 +94,118 @@ fn header_names(field: &Field<'_>) -> Vec<String> {
         }
     }
     names
+}
+
+/// `metrics`, but for Prometheus.
+pub(super) fn exports(block: &Block<'_>, add_internals: bool) -> MetricExports {
+    let otlp = block.take("otlp").and_then(|field| otlp_metrics(&field));
+    let statsd = block.take("statsD").and_then(|field| datagrams(&field));
+    let datadog = block.take("datadog").and_then(|field| datagrams(&field));
+    let influxdb = block.take("influxDB2").and_then(|field| influx(&field));
+    let any = otlp.is_some() || statsd.is_some() || datadog.is_some() || influxdb.is_some();
+    MetricExports { add_internals: add_internals && any, otlp, statsd, datadog, influxdb }
+}
+
+fn default_push() -> Push {
+    Push { interval: PUSH_INTERVAL, entry_points: true, routers: false, services: true }
+}
+
+fn datagrams(field: &Field<'_>) -> Option<Datagrams> {
+    let mut datagrams = Datagrams {
+        host: "localhost".to_owned(),
+        port: 8125,
+        prefix: SERVICE_NAME.to_owned(),
+        push: default_push(),
+    };
+    let block = match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => return Some(datagrams),
+        Enabled::With(block) => block,
+    };
+    push(&block, &mut datagrams.push);
+    datagrams.prefix = super::text(&block, "prefix").unwrap_or(datagrams.prefix);
+    if let Some(address) = block.take_word("address") {
+        (datagrams.host, datagrams.port) = host_and_port(&address, "statsd:8125")?;
+    }
+    block.finish();
+    Some(datagrams)
+}
+
+fn influx(field: &Field<'_>) -> Option<Influx> {
+    let block = field.block()?;
+    let mut pushed = default_push();
+    push(&block, &mut pushed);
+    let labels = block.take("additionalLabels").map(|field| texts(&field)).unwrap_or_default();
+    let word =
+        |key, hint| block.require(key, hint).and_then(|field| field.string()).filter(|text| !text.is_empty());
+    let token = word("token", "write the token, or name a file that holds it");
+    let org = word("org", "name the organisation");
+    let bucket = word("bucket", "name the bucket");
+    let mut receiver = plain("/");
+    (receiver.port, receiver.tls) = (8086, None);
+    receiver.endpoint_text = "http://localhost:8086".to_owned();
+    if let Some(address) = block.take_word("address") {
+        receiver.endpoint_text = address.string()?;
+        receiver.tls = Some(transport::plain(false));
+        http_endpoint(&address, &mut receiver)?;
+    }
+    block.finish();
+    let (token, org, bucket) = (token?, org?, bucket?);
+    // As Traefik has it: a value that names a file stands for what is in it.
+    let token = std::fs::read_to_string(&token).map_or(token, |content| content.trim().to_owned());
+    let OtlpProtocol::Http { path: before } = &receiver.protocol else { return None };
+    let before = before.trim_end_matches('/');
+    let path =
+        format!("{before}/api/v2/write?bucket={}&org={}&precision=ns", encoded(&bucket), encoded(&org));
+    receiver.protocol = OtlpProtocol::Http { path };
+    receiver.headers = vec![("Authorization".to_owned(), format!("Token {token}"))];
+    Some(Influx { receiver, labels, push: pushed })
+}
+
+/// As a value in a query.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let each = text.bytes();
+    each.map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn otlp_metrics(field: &Field<'_>) -> Option<OtlpMetrics> {
+    const PATH: &str = "/v1/metrics";
+    let mut metrics = OtlpMetrics {
+        service_name: SERVICE_NAME.to_owned(),
+        resource_attributes: BTreeMap::new(),
+        push: default_push(),
+        boundaries: BOUNDARIES.to_vec(),
+        otlp: plain(PATH),
+    };
+    let block = match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => return Some(metrics),
+        Enabled::With(block) => block,
+    };
+    (metrics.service_name, metrics.resource_attributes) = resource(&block);
+    push(&block, &mut metrics.push);
+    if let Some(field) = block.take("explicitBoundaries") {
+        metrics.boundaries = buckets(&field, &BOUNDARIES);
+    }
+    metrics.otlp = receiver(&block, PATH)?;
+    block.finish();
+    Some(metrics)
+}
+
+fn push(block: &Block<'_>, push: &mut Push) {
+    if let Some(interval) = block.take("pushInterval").and_then(|field| field.duration_or(PUSH_INTERVAL)) {
+        push.interval = interval;
+    }
+    for (key, place) in [
+        ("addEntryPointsLabels", &mut push.entry_points),
+        ("addRoutersLabels", &mut push.routers),
+        ("addServicesLabels", &mut push.services),
+    ] {
+        if let Some(value) = block.take(key).and_then(|field| field.boolean()) {
+            *place = value;
+        }
+    }
 }
 
 /// Where an `otlp` sends to; `None` when it is switched off, or not understood.
@@ -185,19 +303,23 @@ fn http_endpoint(field: &Field<'_>, otlp: &mut Otlp) -> Option<()> {
 }
 
 fn grpc_endpoint(field: &Field<'_>, otlp: &mut Otlp) -> Option<()> {
+    (otlp.host, otlp.port) = host_and_port(field, "collector:4317")?;
+    Some(())
+}
+
+/// As Traefik writes it.
+fn host_and_port(field: &Field<'_>, example: &str) -> Option<(String, u16)> {
     let text = field.text()?;
-    // A host and a port, as Traefik has it.
     let parts = server_url(&format!("http://{}", text.value)).ok();
     let parts = parts.filter(|parts| parts.path.is_empty() && !parts.ignored);
     match parts.filter(|parts| text.value.ends_with(&format!(":{}", parts.port))) {
-        Some(parts) => (otlp.host, otlp.port) = (parts.host, parts.port),
+        Some(parts) => Some((parts.host, parts.port)),
         None => {
-            let hint = "write `collector:4317`, without a scheme".to_owned();
+            let hint = format!("write `{example}`, without a scheme");
             field.error(format!("{} is not a host and a port", text.quoted()), Some(hint));
-            return None;
+            None
         }
     }
-    Some(())
 }
 
 fn headers(field: &Field<'_>) -> Vec<(String, String)> {
@@ -271,6 +393,72 @@ mod tests {
         let tls =
             read("{otlp: {grpc: {endpoint: 'c:7', tls: {insecureSkipVerify: true}}}}").unwrap().otlp.tls;
         assert!(tls.unwrap().insecure_skip_verify);
+    }
+
+    #[test]
+    fn metrics_go_to_receivers_as_well() {
+        let read = |text: &str| parse_static("vigie.yml", text).unwrap_or_else(|p| panic!("{p}")).0;
+        for text in [
+            "metrics: {otlp: {}}",
+            "metrics: {otlp: true}",
+            "metrics: {otlp: {pushInterval: 0s, grpc: false}}",
+        ] {
+            let config = read(text);
+            assert!(config.metrics.is_none());
+            let otlp = config.metric_exports.otlp.unwrap();
+            assert_eq!((otlp.push.interval, otlp.boundaries.len()), (Duration::from_secs(10), 14));
+            assert!(otlp.push.entry_points && otlp.push.services && !otlp.push.routers);
+            assert_eq!(otlp.otlp.protocol, OtlpProtocol::Http { path: "/v1/metrics".to_owned() });
+        }
+        let config = read(
+            "metrics: {addInternals: true, prometheus: {}, otlp: {pushInterval: 5, explicitBoundaries: [1, 2], \
+             serviceName: a, resourceAttributes: {b: c}, addRoutersLabels: true, addServicesLabels: false, \
+             grpc: {endpoint: 'c:1', insecure: true}}}",
+        );
+        assert!(config.metrics.is_some() && config.metric_exports.add_internals);
+        let otlp = config.metric_exports.otlp.unwrap();
+        assert_eq!((otlp.push.interval, otlp.boundaries), (Duration::from_secs(5), vec![1.0, 2.0]));
+        assert!(otlp.push.routers && !otlp.push.services);
+        assert_eq!((otlp.service_name.as_str(), otlp.otlp.port), ("a", 1));
+        assert!(read("metrics: {otlp: false}").metric_exports.otlp.is_none());
+    }
+
+    #[test]
+    fn metrics_go_to_older_receivers_too() {
+        let read = |text: &str| match parse_static("vigie.yml", &format!("metrics: {text}")) {
+            Ok((config, _)) => Ok(config.metric_exports),
+            Err(Problems(problems)) => {
+                Err(problems.iter().map(|p| format!("{}: {}", p.key, p.message)).collect::<Vec<_>>())
+            }
+        };
+        let exports =
+            read("{statsD: {}, datadog: {address: 'dd:1', prefix: p, addRoutersLabels: true}}").unwrap();
+        let (statsd, datadog) = (exports.statsd.unwrap(), exports.datadog.unwrap());
+        assert_eq!(
+            (statsd.host.as_str(), statsd.port, statsd.prefix.as_str()),
+            ("localhost", 8125, "traefik")
+        );
+        assert_eq!((datadog.host.as_str(), datadog.port, datadog.prefix.as_str()), ("dd", 1, "p"));
+        assert!(datadog.push.routers && !statsd.push.routers);
+        let influx = read("{influxDB2: {token: t, org: my org, bucket: b, additionalLabels: {a: b}}}")
+            .unwrap()
+            .influxdb
+            .unwrap();
+        let path = "/api/v2/write?bucket=b&org=my%20org&precision=ns".to_owned();
+        assert_eq!(influx.receiver.protocol, OtlpProtocol::Http { path });
+        assert_eq!(
+            (influx.receiver.port, influx.receiver.tls.is_some(), influx.labels.len()),
+            (8086, false, 1)
+        );
+        for (text, expected) in [
+            ("{influxDB2: {org: o, bucket: b}}", "metrics.influxDB2: `token` is missing"),
+            (
+                "{statsD: {address: 'unix:///x'}}",
+                "metrics.statsD.address: `unix:///x` is not a host and a port",
+            ),
+        ] {
+            assert_eq!(read(text).unwrap_err(), [expected], "{text}");
+        }
     }
 
     #[test]

@@ -13,8 +13,12 @@ use super::family::{Family, single};
 use super::label::{Kind, LabelId, Snapshot};
 use super::names::{self, Definition};
 use super::sample::Key;
+use super::semantic;
 use super::table::{Bounds, Histogram, Row, Table};
-use super::{AdminState, BreakerState, Certificate, Inner, ServerGauge, ServiceGauge, Status, unix_seconds};
+use super::{
+    AdminState, BreakerState, Certificate, Inner, ServerGauge, ServiceGauge, Settings, Status, View,
+    unix_seconds,
+};
 
 /// Seconds, of `request_duration_seconds`.
 pub(super) const REQUEST_BUCKETS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -46,23 +50,40 @@ impl Collector for Requests {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let inner = &*self.inner;
-        let labels = inner.labels.snapshot();
-        let dead = |id| labels.is_dead(id);
-        let (requests, open) = inner.merged(&dead);
-        let mut families = Vec::new();
-        traefik(inner, &requests, &labels, &mut families);
-        per_server(&requests, &labels, &mut families);
-        connections(&open, &labels, &mut families);
-        servers(inner, &mut families);
-        services(inner, &mut families);
-        events(inner, &labels, &mut families);
-        probes(inner, &labels, &mut families);
-        super::udp::collect(inner, &labels, &mut families);
-        configuration(inner, &mut families);
-        inner.forget(&dead);
-        families
+        let Settings { buckets, entry_points, routers, services, .. } = &self.inner.settings;
+        let (entry_points, routers, services) = (*entry_points, *routers, *services);
+        let view = View {
+            buckets: buckets.clone(),
+            entry_points,
+            routers,
+            services,
+            semantic: false,
+            forgets: true,
+        };
+        families(&self.inner, &view)
     }
+}
+
+/// All series as `view` wants them.
+pub(super) fn families(inner: &Inner, view: &View) -> Vec<MetricFamily> {
+    let labels = inner.labels.snapshot();
+    let dead = |id| view.forgets && labels.is_dead(id);
+    let (requests, open) = inner.merged(&dead);
+    let mut families = Vec::new();
+    traefik(view, &requests, &labels, &mut families);
+    per_server(&requests, &labels, &mut families);
+    if view.semantic {
+        semantic::push(view, &requests, &labels, &mut families);
+    }
+    connections(&open, &labels, &mut families);
+    servers(inner, view, &mut families);
+    services(inner, &mut families);
+    events(inner, view, &labels, &mut families);
+    probes(inner, &labels, &mut families);
+    super::udp::collect(inner, &labels, &mut families);
+    configuration(inner, &mut families);
+    inner.forget(&dead);
+    families
 }
 
 type Open = FxHashMap<LabelId, i64>;
@@ -149,8 +170,7 @@ const SERVICES: Level = Level {
 /// Whose series a row belongs to: an entry point, a router and its service, or a service.
 type Owner = (LabelId, Option<LabelId>);
 
-fn traefik(inner: &Inner, requests: &Table<Key>, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
-    let settings = &inner.settings;
+fn traefik(settings: &View, requests: &Table<Key>, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     let buckets = &settings.buckets;
     if settings.entry_points {
         let owner = |key: Key| Some((key.entry_point?, None));
@@ -210,7 +230,7 @@ fn level(
     families.extend([count, durations, request_bytes, response_bytes, tls].map(Family::build));
 }
 
-fn histogram(
+pub(super) fn histogram(
     family: &mut Family,
     labels: &[&str],
     bounds: &Bounds,
@@ -259,7 +279,7 @@ fn connections(open: &Open, labels: &Snapshot, families: &mut Vec<MetricFamily>)
     families.extend([clients.build(), http3.build(), upstream.build()]);
 }
 
-fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
+fn servers(inner: &Inner, view: &View, families: &mut Vec<MetricFamily>) {
     let read = inner.servers.lock().clone();
     let Some(read) = read else { return };
     let mut up = Family::gauge(names::SERVER_UP);
@@ -272,7 +292,7 @@ fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
             Status::Degraded => 0.5,
             Status::Unhealthy => 0.0,
         };
-        if checked && inner.settings.services {
+        if checked && view.services {
             up.push(&[&service, &url], if status == Status::Unhealthy { 0.0 } else { 1.0 });
         }
         let wanted = match admin_state {
@@ -311,7 +331,7 @@ fn services(inner: &Inner, families: &mut Vec<MetricFamily>) {
     families.extend([ejections, slow_starts, panic_modes].map(Family::build));
 }
 
-fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
+fn events(inner: &Inner, view: &View, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     for (definition, events) in [
         (names::REFUSED_REQUESTS, &inner.refused),
         (names::UDP_DROPPED, &inner.udp_dropped),
@@ -329,7 +349,7 @@ fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
         (names::ERROR_PAGES, &inner.error_pages),
         (names::BREAKER_TRANSITIONS, &inner.breaker_transitions),
     ] {
-        if definition.name == names::SERVICE_RETRIES.name && !inner.settings.services {
+        if definition.name == names::SERVICE_RETRIES.name && !view.services {
             continue;
         }
         let mut family = Family::counter(definition);

@@ -60,21 +60,10 @@ impl Queue {
     /// Takes everything out, in pieces of at most `most` bytes, where single items are not larger, with the number of
     /// items in each.
     pub fn take(&self, most: usize) -> Vec<(Vec<u8>, u64)> {
-        let mut batches: Vec<(Vec<u8>, u64)> = Vec::new();
+        let mut batches = Vec::new();
         for pending in &self.pending {
             let bytes = std::mem::take(&mut pending.lock().bytes);
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let (item, behind) = rest.split_at(wire::first_end(rest));
-                rest = behind;
-                match batches.last_mut() {
-                    Some((batch, count)) if batch.len() + item.len() <= most => {
-                        batch.extend_from_slice(item);
-                        *count += 1;
-                    }
-                    _ => batches.push((item.to_vec(), 1)),
-                }
-            }
+            split(&bytes, most, &mut batches);
         }
         batches
     }
@@ -91,6 +80,22 @@ impl Queue {
 
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.sent.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+    }
+}
+
+/// Puts `items` behind what is in `batches`, pieces of at most `most` bytes with the number of items in each.
+pub fn split(items: &[u8], most: usize, batches: &mut Vec<(Vec<u8>, u64)>) {
+    let mut rest = items;
+    while !rest.is_empty() {
+        let (item, behind) = rest.split_at(wire::first_end(rest));
+        rest = behind;
+        match batches.last_mut() {
+            Some((batch, count)) if batch.len() + item.len() <= most => {
+                batch.extend_from_slice(item);
+                *count += 1;
+            }
+            _ => batches.push((item.to_vec(), 1)),
+        }
     }
 }
 

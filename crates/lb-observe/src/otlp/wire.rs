@@ -23,6 +23,10 @@ pub(crate) fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
+pub(crate) fn double(out: &mut Vec<u8>, field: u32, value: f64) {
+    fixed64(out, field, value.to_bits());
+}
+
 pub(crate) fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
     tag(out, field, 5);
     out.extend_from_slice(&value.to_le_bytes());

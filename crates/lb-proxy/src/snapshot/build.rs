@@ -475,6 +475,7 @@ impl<'a> Builder<'a> {
 
     fn counts_internals(&self) -> bool {
         self.fixed.config.metrics.as_ref().is_some_and(|metrics| metrics.add_internals)
+            || self.fixed.config.metric_exports.add_internals
     }
 
     /// Names in order, chains replaced by their members.

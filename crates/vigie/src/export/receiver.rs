@@ -1,6 +1,7 @@
 //! Whoever receives OTLP, over HTTP or gRPC: one connection, kept while it is good.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -34,6 +35,8 @@ pub(super) struct Receiver {
     tls: Option<Arc<ClientConfig>>,
     path: String,
     authority: String,
+    /// Of what goes over HTTP.
+    content_type: &'static str,
     link: Option<Link>,
 }
 
@@ -55,7 +58,19 @@ impl Receiver {
             OtlpProtocol::Http { path } => path.clone(),
             OtlpProtocol::Grpc => format!("/opentelemetry.proto.collector.{service}/Export"),
         };
-        Ok(Self { tls, path, authority: format!("{host}:{}", otlp.port), otlp: otlp.clone(), link: None })
+        Ok(Self {
+            tls,
+            path,
+            authority: format!("{host}:{}", otlp.port),
+            otlp: otlp.clone(),
+            content_type: "application/x-protobuf",
+            link: None,
+        })
+    }
+
+    /// For something else than OTLP.
+    pub(super) fn taking(self, content_type: &'static str) -> Self {
+        Self { content_type, ..self }
     }
 
     /// As the configuration names it.
@@ -63,13 +78,21 @@ impl Receiver {
         &self.otlp.endpoint_text
     }
 
+    /// Sends one request of OTLP; one that takes too long ends its connection.
+    pub(super) async fn send_within(&mut self, timeout: Duration, message: Bytes) -> Result<(), Failed> {
+        tokio::time::timeout(timeout, self.send(message)).await.unwrap_or_else(|_| {
+            self.hang_up();
+            Err(Failed { reason: format!("no answer within {timeout:?}"), may_repeat: true })
+        })
+    }
+
     /// The next thing is sent over another connection.
-    pub(super) fn hang_up(&mut self) {
+    fn hang_up(&mut self) {
         self.link = None;
     }
 
     /// Sends one request of OTLP and waits until it was taken.
-    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), Failed> {
+    async fn send(&mut self, message: Bytes) -> Result<(), Failed> {
         let is_grpc = self.otlp.protocol == OtlpProtocol::Grpc;
         let answered = self.exchange(message, is_grpc).await;
         let (head, trailers) = match answered {
@@ -135,8 +158,7 @@ impl Receiver {
             let request = request.header(CONTENT_TYPE, "application/grpc").header(TE, "trailers");
             request.body(Full::new(framed.freeze()))
         } else {
-            let request =
-                request.header(CONTENT_TYPE, "application/x-protobuf").header(HOST, &self.authority);
+            let request = request.header(CONTENT_TYPE, self.content_type).header(HOST, &self.authority);
             request.body(Full::new(message))
         };
         request.map_err(|error| error.to_string())

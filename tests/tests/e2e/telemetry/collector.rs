@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use lb_testkit::{Answer, H2Origin, Origin, PATIENCE, Request, Script, eventually};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
@@ -57,6 +59,24 @@ impl Collector {
             }
         };
         self.requests().into_iter().filter(mine).map(body).collect()
+    }
+
+    /// Every metric so far with its resource.
+    pub(crate) fn metrics(&self) -> Vec<(Metric, BTreeMap<String, String>)> {
+        let path = match self {
+            Self::Http(_) => "/v1/metrics",
+            Self::Grpc(_) => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        };
+        let mut seen = Vec::new();
+        for message in self.messages(path) {
+            let request = ExportMetricsServiceRequest::decode(&message[..]).expect("metrics");
+            for of_resource in request.resource_metrics {
+                let resource = attributes(&of_resource.resource.expect("a resource").attributes);
+                let scopes = of_resource.scope_metrics.into_iter();
+                seen.extend(scopes.flat_map(|scope| scope.metrics).map(|metric| (metric, resource.clone())));
+            }
+        }
+        seen
     }
 
     /// Every span so far with its resource.

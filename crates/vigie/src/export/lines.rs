@@ -1,0 +1,138 @@
+//! Metrics as lines: datagrams to StatsD and Datadog, requests to InfluxDB. What is lost on the way is lost, as with
+//! Traefik: each push says what happened since the one before.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use lb_config::telemetry::{Datagrams, MetricExports, Push};
+use lb_observe::metrics::{Format, Lines, Metrics, View};
+use tokio::net::UdpSocket;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::receiver::Receiver;
+use super::{Exporter, TIMEOUT, Trouble};
+
+/// Seconds: bounds of the durations from which lines are made, those of OTLP.
+pub(crate) const BOUNDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Of one datagram: fits into an Ethernet frame.
+const DATAGRAM: usize = 1432;
+
+/// One exporter for each receiver in `exports`.
+pub(crate) fn lines(
+    exports: &MetricExports,
+    mut is_alone: bool,
+    metrics: &Metrics,
+    runtime: &Handle,
+) -> anyhow::Result<Vec<Exporter>> {
+    let mut exporters = Vec::new();
+    let mut start = |signal, push: &Push, format, way| {
+        let view = View {
+            buckets: BOUNDS.to_vec(),
+            entry_points: push.entry_points,
+            routers: push.routers,
+            services: push.services,
+            semantic: false,
+            // One of them is enough.
+            forgets: std::mem::take(&mut is_alone),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let lines = Lines::new(format, view);
+        let pusher = Pusher { trouble: Trouble::new(signal), metrics: metrics.clone(), lines, way };
+        exporters.push(Exporter { stop, task: runtime.spawn(pusher.run(push.interval, stopped)) });
+    };
+    if let Some(statsd) = &exports.statsd {
+        let format = Format::StatsD { prefix: statsd.prefix.clone() };
+        start("statsD", &statsd.push, format, Way::datagrams(statsd));
+    }
+    if let Some(datadog) = &exports.datadog {
+        let format = Format::Datadog { prefix: datadog.prefix.clone() };
+        start("datadog", &datadog.push, format, Way::datagrams(datadog));
+    }
+    if let Some(influx) = &exports.influxdb {
+        let receiver = Receiver::new(&influx.receiver, "")
+            .map_err(|reason| anyhow::anyhow!("metrics.influxDB2: {reason}"))?
+            .taking("text/plain; charset=utf-8");
+        let format = Format::Influx { labels: influx.labels.clone() };
+        start("influxDB2", &influx.push, format, Way::Requests(Box::new(receiver)));
+    }
+    Ok(exporters)
+}
+
+struct Pusher {
+    trouble: Trouble,
+    metrics: Metrics,
+    lines: Lines,
+    way: Way,
+}
+
+enum Way {
+    Datagrams { address: String },
+    Requests(Box<Receiver>),
+}
+
+impl Way {
+    fn datagrams(to: &Datagrams) -> Self {
+        let host = if to.host.contains(':') { format!("[{}]", to.host) } else { to.host.clone() };
+        Self::Datagrams { address: format!("{host}:{}", to.port) }
+    }
+
+    fn endpoint(&self) -> &str {
+        match self {
+            Self::Datagrams { address } => address,
+            Self::Requests(receiver) => receiver.endpoint(),
+        }
+    }
+
+    async fn send(&mut self, lines: &[String]) -> Result<(), String> {
+        match self {
+            Self::Datagrams { address } => {
+                let sent = tokio::time::timeout(TIMEOUT, send_datagrams(address, lines)).await;
+                sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+                    .map_err(|error| error.to_string())
+            }
+            Self::Requests(receiver) => {
+                let mut text = lines.join("\n");
+                text.push('\n');
+                receiver.send_within(TIMEOUT, Bytes::from(text)).await.map_err(|failed| failed.reason)
+            }
+        }
+    }
+}
+
+async fn send_datagrams(address: &str, lines: &[String]) -> std::io::Result<()> {
+    let to = tokio::net::lookup_host(address).await?.next().ok_or(std::io::ErrorKind::NotFound)?;
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).await?;
+    socket.connect(to).await?;
+    let mut datagram = String::new();
+    for line in lines {
+        if !datagram.is_empty() && datagram.len() + line.len() + 1 > DATAGRAM {
+            socket.send(datagram.as_bytes()).await?;
+            datagram.clear();
+        }
+        datagram.push_str(line);
+        datagram.push('\n');
+    }
+    socket.send(datagram.as_bytes()).await.map(drop)
+}
+
+impl Pusher {
+    async fn run(mut self, interval: Duration, mut stopped: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                _ = stopped.changed() => {}
+            }
+            let is_last = *stopped.borrow();
+            let lines = self.lines.take(&self.metrics, SystemTime::now());
+            if !lines.is_empty() {
+                let failed = self.way.send(&lines).await.err();
+                self.trouble.note(self.way.endpoint(), failed.as_deref());
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+}

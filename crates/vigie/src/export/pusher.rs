@@ -1,0 +1,79 @@
+//! Metrics on their way out: all of them, every so often. One push that fails loses nothing, the next one has it all.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use lb_config::telemetry::OtlpMetrics;
+use lb_observe::metrics::{Metrics, View};
+use lb_observe::otlp;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::receiver::Receiver;
+use super::{BATCH_BYTES, Exporter, SCOPE, TIMEOUT, Trouble, resource};
+
+/// `is_alone`: nobody scrapes.
+pub(crate) fn metrics(
+    config: &OtlpMetrics,
+    is_alone: bool,
+    metrics: &Metrics,
+    runtime: &Handle,
+) -> anyhow::Result<Exporter> {
+    let receiver = Receiver::new(&config.otlp, "metrics.v1.MetricsService")
+        .map_err(|reason| anyhow::anyhow!("metrics.otlp: {reason}"))?;
+    let view = View {
+        buckets: config.boundaries.clone(),
+        entry_points: config.push.entry_points,
+        routers: config.push.routers,
+        services: config.push.services,
+        semantic: true,
+        forgets: is_alone,
+    };
+    let (stop, stopped) = watch::channel(false);
+    let pusher = Pusher {
+        trouble: Trouble::new("metrics"),
+        metrics: metrics.clone(),
+        view,
+        receiver,
+        resource: resource::encoded(&config.service_name, &config.resource_attributes),
+        since: SystemTime::now(),
+    };
+    let task = runtime.spawn(pusher.run(config.push.interval, stopped));
+    Ok(Exporter { stop, task })
+}
+
+struct Pusher {
+    trouble: Trouble,
+    metrics: Metrics,
+    view: View,
+    receiver: Receiver,
+    resource: Vec<u8>,
+    since: SystemTime,
+}
+
+impl Pusher {
+    async fn run(mut self, interval: Duration, mut stopped: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                _ = stopped.changed() => {}
+            }
+            let is_last = *stopped.borrow();
+            self.push().await;
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    async fn push(&mut self) {
+        let items = self.metrics.measurements(&self.view, self.since, SystemTime::now());
+        let mut batches = Vec::new();
+        otlp::split(&items, BATCH_BYTES, &mut batches);
+        for (items, _) in batches {
+            let request = Bytes::from(otlp::request(&self.resource, SCOPE, &items));
+            let failed = self.receiver.send_within(TIMEOUT, request).await.err();
+            self.trouble.note(self.receiver.endpoint(), failed.as_ref().map(|failed| &*failed.reason));
+        }
+    }
+}
