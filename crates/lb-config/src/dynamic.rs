@@ -14,6 +14,7 @@ use lb_core::breaker;
 use lb_core::rewrite::Rewrite;
 use lb_core::route::{Pattern, Rule};
 
+pub use crate::static_config::ApiToken as Secret;
 use crate::static_config::EncodedCharacters;
 
 pub use crate::udp::{Udp, UdpChild, UdpRouter, UdpServer, UdpService};
@@ -474,13 +475,36 @@ pub struct IpStrategy {
     pub ipv6_subnet: Option<u8>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where limits are shared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redis {
+    /// As written, for the API.
+    pub endpoints: Vec<String>,
+    /// IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub db: i64,
+    /// 0 leaves the number of connections to Vigie.
+    pub pool_size: usize,
+    pub max_active_conns: usize,
+    pub dial_timeout: Duration,
+    /// `None` is "no limit".
+    pub read_timeout: Option<Duration>,
+    pub write_timeout: Option<Duration>,
+    pub tls: Option<ServersTransport>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct RateLimit {
     /// 0: no limit.
     pub average: u64,
     pub period: Duration,
     pub burst: u64,
     pub source: SourceCriterion,
+    /// `None`: the limit is this process's.
+    pub redis: Option<Box<Redis>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

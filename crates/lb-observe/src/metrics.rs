@@ -145,6 +145,7 @@ struct Inner {
     ejections: Events,
     ejections_overflow: Events,
     rate_limited: Events,
+    rate_limit_unknown: Events,
     forward_auth: Events,
     forward_auth_times: Mutex<FxHashMap<LabelId, Probes>>,
     error_pages: Events,
@@ -196,6 +197,7 @@ impl Metrics {
             ejections: Events::default(),
             ejections_overflow: Events::default(),
             rate_limited: Events::default(),
+            rate_limit_unknown: Events::default(),
             forward_auth: Events::default(),
             forward_auth_times: Mutex::default(),
             error_pages: Events::default(),
@@ -341,6 +343,11 @@ impl Metrics {
     /// A request that `rateLimit` or `inFlightReq` refused.
     pub fn rate_limited(&self, middleware: LabelId) {
         self.inner.rate_limited.count(middleware, "");
+    }
+
+    /// A request whose shared limit could not be asked about.
+    pub fn rate_limit_unknown(&self, middleware: LabelId) {
+        self.inner.rate_limit_unknown.count(middleware, "");
     }
 
     /// Makes a breaker visible, or corrects it, without counting a transition.

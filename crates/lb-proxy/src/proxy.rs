@@ -180,7 +180,6 @@ impl Proxy {
         let (mut datagrams, mut inherited): (Vec<_>, Vec<_>) =
             inherited.into_iter().partition(|one| udp::is_for_datagrams(&one.socket));
         let udp = bind_udp(&settings, &mut datagrams)?;
-        inherited.extend(datagrams);
         let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
         let mut quic = Vec::new();
         for (index, config) in settings.config.entry_points.iter().enumerate() {
@@ -202,7 +201,7 @@ impl Proxy {
             activated.push(share.activated);
             entries.push(Arc::new(entry(&settings, index, config.clone(), alt_svc)));
         }
-        for unwanted in inherited {
+        for unwanted in inherited.into_iter().chain(datagrams) {
             tracing::info!(
                 entryPointName = unwanted.entry_point,
                 "a socket that no entry point wants is closed"

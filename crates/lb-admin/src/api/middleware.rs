@@ -1,15 +1,17 @@
 //! Middlewares: `/api/http/middlewares`.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use lb_config::Kind;
 use lb_config::dynamic::{
     BodyLimits, Buffering, ClientCertInfo, Compress, DistinguishedName, Errors, ForwardAuth, Headers,
-    IpStrategy, Middleware, RateLimit, Retry, SourceCriterion,
+    IpStrategy, Middleware, RateLimit, Redis, Retry, SourceCriterion,
 };
 use lb_core::rewrite::Rewrite;
 use serde_json::Value;
 
+use super::duration::go_duration;
 use super::object::Object;
 use super::router::Router;
 use super::{MASK, Model, header_map, list, provider};
@@ -213,6 +215,23 @@ fn rate_limit(limit: &RateLimit) -> Object {
         .duration("period", limit.period)
         .set("burst", limit.burst)
         .some("sourceCriterion", source(&limit.source, &by_peer))
+        .some("redis", limit.redis.as_deref().map(redis))
+}
+
+fn redis(redis: &Redis) -> Value {
+    let secret = |text: Option<&str>| text.map_or("", |_| MASK);
+    let timeout = |limit: Option<Duration>| go_duration(limit.unwrap_or_default());
+    Object::new()
+        .list("endpoints", &redis.endpoints)
+        .text("username", redis.username.as_deref().unwrap_or_default())
+        .text("password", secret(redis.password.as_ref().map(|password| password.reveal())))
+        .number("db", redis.db)
+        .some("poolSize", Some(redis.pool_size).filter(|size| *size > 0))
+        .some("maxActiveConns", Some(redis.max_active_conns).filter(|most| *most > 0))
+        .set("readTimeout", timeout(redis.read_timeout))
+        .set("writeTimeout", timeout(redis.write_timeout))
+        .duration("dialTimeout", redis.dial_timeout)
+        .build()
 }
 
 fn source(source: &SourceCriterion, default: &SourceCriterion) -> Option<Value> {

@@ -121,7 +121,7 @@ fn bound(field: &Field<'_>, matters: bool) -> Option<usize> {
     bound
 }
 
-fn tls(field: &Field<'_>, transport: &mut ServersTransport) {
+pub(super) fn tls(field: &Field<'_>, transport: &mut ServersTransport) {
     let Some(block) = field.block() else { return };
     if let Some(ca) = block.take("ca") {
         transport.root_cas = pem::certificate_list(&ca);

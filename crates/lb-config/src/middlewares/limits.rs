@@ -15,12 +15,15 @@ pub(super) fn rate_limit(block: &Block<'_>) -> Option<Middleware> {
     let period = block.take("period").and_then(|field| field.limit()).flatten().unwrap_or(PERIOD);
     let burst = block.take("burst").and_then(|field| field.integer(i64::MIN..=i64::MAX)).unwrap_or(1);
     let source = block.take("sourceCriterion").and_then(|field| source(&field));
-    block.unsupported(&["redis"]);
+    let redis = block.take("redis");
+    // One that cannot work must not leave a limit that is not shared.
+    let redis = redis.as_ref().and_then(super::redis::redis).map(Box::new);
     Some(Middleware::RateLimit(RateLimit {
         average,
         period,
         burst: u64::try_from(burst.max(1)).unwrap_or(1),
         source: source.unwrap_or_else(|| SourceCriterion::Ip(IpStrategy::default())),
+        redis,
     }))
 }
 
@@ -128,6 +131,7 @@ mod tests {
                 period: Duration::from_secs(period),
                 burst,
                 source,
+                redis: None,
             }))
         };
         for (text, expected) in [
@@ -151,10 +155,6 @@ mod tests {
         for (text, expected) in [
             ("{rateLimit: {average: -1}}", "rateLimit.average: -1 is out of range"),
             ("{rateLimit: {period: -1s}}", "rateLimit.period: a length of time cannot be negative"),
-            (
-                "{rateLimit: {average: 1, redis: {endpoints: a}}}",
-                "rateLimit.redis: `redis` is not supported yet",
-            ),
             (
                 "{rateLimit: {average: 1, sourceCriterion: {requestHost: true, ipStrategy: {depth: 1}}}}",
                 "rateLimit.sourceCriterion: `ipStrategy`, `requestHeaderName` and `requestHost` exclude each other",

@@ -9,6 +9,7 @@ mod digest;
 mod headers;
 mod limits;
 mod paths;
+mod redis;
 mod resilience;
 mod rewrites;
 

@@ -97,6 +97,8 @@ definitions! {
     PANIC_MODE = "lb_panic_mode" ["service"]
         "Whether too few servers are eligible, so that all are used: 1 or 0.";
     RATE_LIMITED = "lb_rate_limited_total" ["middleware"] "Requests that a rate limit or in-flight limit refused.";
+    RATE_LIMIT_UNKNOWN = "lb_rate_limit_store_errors_total" ["middleware"]
+        "Requests answered 500 because the Redis of a rate limit could not be asked.";
     FORWARD_AUTH = "lb_forward_auth_requests_total" ["middleware", "outcome"]
         "Requests that an auth server was asked about: allowed, denied, error (no usable answer), too_large.";
     FORWARD_AUTH_DURATION = "lb_forward_auth_duration_seconds" ["middleware"]

@@ -401,6 +401,7 @@ pub(super) async fn ask(
                     Box::pin(tokio::time::sleep(delay)).await;
                     break;
                 }
+                Step::Later(later) => later.await,
                 Step::Check(check) => {
                     let (check, checked) = check.run().await;
                     middleware.on_checked(x, &check, checked)

@@ -7,6 +7,7 @@ use lb_core::in_flight::InFlightLimiter;
 use lb_core::rate_limit::{Decision, Limiter, Settings};
 use lb_observe::metrics::{Kind, LabelId, Metrics};
 
+use super::shared_limit::SharedLimit;
 use super::{Build, Middleware, Step, kept, source};
 use crate::exchange::Exchange;
 use crate::http::local::{Local, whole_seconds};
@@ -14,6 +15,8 @@ use crate::http::local::{Local, whole_seconds};
 pub(crate) struct RateLimit {
     options: config::RateLimit,
     limiter: Arc<Limiter>,
+    /// Takes the place of `limiter` where the limit is shared.
+    shared: Option<Arc<SharedLimit>>,
     pub(super) label: LabelId,
     metrics: Metrics,
 }
@@ -24,9 +27,14 @@ impl RateLimit {
             Some(Middleware::RateLimit(before)) => Some((&before.limiter, &before.options)),
             _ => None,
         };
+        let shared = match build.previous {
+            Some(Middleware::RateLimit(before)) if before.options == *options => before.shared.clone(),
+            _ => SharedLimit::new(build.name, options).map(Arc::new),
+        };
         let settings = Settings { average: options.average, period: options.period, burst: options.burst };
         Self {
             limiter: kept(previous, options, || Limiter::new(settings)),
+            shared,
             options: options.clone(),
             label: build.metrics.label(Kind::Middleware, build.name),
             metrics: build.metrics.clone(),
@@ -35,17 +43,35 @@ impl RateLimit {
 
     pub(crate) fn on_request(&self, x: &Exchange) -> Step {
         let key = source::key(x, &self.options.source);
-        match self.limiter.take(key.as_bytes(), x.started) {
-            Decision::Proceed => Step::Next,
-            Decision::Wait(delay) => Step::Wait(delay),
-            Decision::Reject { retry_after } => {
-                self.metrics.rate_limited(self.label);
-                Step::Respond(
-                    Local::status_text(429)
-                        .with("Retry-After", whole_seconds(retry_after).to_string())
-                        .with("X-Retry-In", go_duration(retry_after)),
-                )
-            }
+        if let Some(shared) = &self.shared {
+            let (shared, key) = (Arc::clone(shared), key.into_owned());
+            let (label, metrics) = (self.label, self.metrics.clone());
+            return Step::Later(Box::pin(async move {
+                match shared.take(&key).await {
+                    Ok(decision) => step(decision, label, &metrics),
+                    Err(reason) => {
+                        metrics.rate_limit_unknown(label);
+                        shared.report(&reason);
+                        Step::Respond(Local::plain(500, "Could not insert/update bucket"))
+                    }
+                }
+            }));
+        }
+        step(self.limiter.take(key.as_bytes(), x.started), self.label, &self.metrics)
+    }
+}
+
+fn step(decision: Decision, label: LabelId, metrics: &Metrics) -> Step {
+    match decision {
+        Decision::Proceed => Step::Next,
+        Decision::Wait(delay) => Step::Wait(delay),
+        Decision::Reject { retry_after } => {
+            metrics.rate_limited(label);
+            Step::Respond(
+                Local::status_text(429)
+                    .with("Retry-After", whole_seconds(retry_after).to_string())
+                    .with("X-Retry-In", go_duration(retry_after)),
+            )
         }
     }
 }

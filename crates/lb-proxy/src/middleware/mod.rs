@@ -17,9 +17,11 @@ mod path;
 mod path_regex;
 mod redirect;
 mod redirect_regex;
+mod shared_limit;
 mod source;
 
 use std::borrow::Cow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,6 +102,8 @@ pub(crate) enum Step {
     Answered(Cow<'static, [u8]>),
     /// A rate limit lets the request through after this time.
     Wait(Duration),
+    /// Somebody else has to be asked first.
+    Later(Pin<Box<dyn Future<Output = Step>>>),
     /// A password has to be checked, which takes long enough to do it elsewhere.
     Check(Box<Check>),
 }

@@ -9,6 +9,7 @@ mod refusals;
 mod replicas;
 mod retries;
 mod scenarios;
+mod shared_limit;
 mod slow_start;
 mod tls_servers;
 mod vanished;
