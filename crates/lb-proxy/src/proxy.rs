@@ -1,7 +1,7 @@
 //! The data plane as a whole: bind, publish, run, drain.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,8 +20,9 @@ use tokio::time::Instant;
 
 use crate::entrypoint::balancer::{Arrival, Balancer};
 use crate::entrypoint::inherit::{self, Inherited};
+use crate::entrypoint::quic::{self, Beginning, Datagrams, Port};
 use crate::entrypoint::seats::Seats;
-use crate::entrypoint::{Entry, Validations, listen, quic};
+use crate::entrypoint::{Entry, Validations, listen};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub validations: Option<Arc<Validations>>,
     /// Set while memory is short: new requests are refused.
     pub shedding: Arc<AtomicBool>,
+    /// Ports for HTTP/3 of the process that this one follows.
+    pub datagrams: Vec<Datagrams>,
 }
 
 /// An entry point whose address cannot be had.
@@ -88,8 +91,8 @@ pub struct Proxy {
     listeners: Vec<Vec<TcpListener>>,
     /// Which of them came by socket activation.
     activated: Vec<bool>,
-    /// The socket for HTTP/3 of each entry point that has it.
-    datagrams: Vec<Option<UdpSocket>>,
+    /// The UDP port of each entry point that has HTTP/3.
+    datagrams: Vec<Option<Port>>,
     store: Arc<ArcSwap<Snapshot>>,
     /// Told of each snapshot after it came into force.
     published: watch::Sender<()>,
@@ -156,9 +159,9 @@ impl Proxy {
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn bind(settings: Settings, mut inherited: Vec<Inherited>) -> Result<Self, BindError> {
+    pub fn bind(mut settings: Settings, mut inherited: Vec<Inherited>) -> Result<Self, BindError> {
         let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
-        let mut datagrams = Vec::new();
+        let (mut datagrams, mut handed_on) = (Vec::new(), std::mem::take(&mut settings.datagrams));
         for (index, config) in settings.config.entry_points.iter().enumerate() {
             let share = inherit::take(&mut inherited, config, &settings.config.entry_points);
             let bound = match share.sockets.is_empty() {
@@ -170,7 +173,7 @@ impl Proxy {
             let failed = |source| BindError { name: config.name.clone(), address: config.address, source };
             let bound = bound.map_err(failed)?;
             let (socket, alt_svc) = match config.http3 {
-                Some(http3) => quic::beside(&bound, config, http3).map_err(failed)?,
+                Some(http3) => quic::beside(&bound, config, http3, &mut handed_on).map_err(failed)?,
                 None => (None, None),
             };
             listeners.push(bound);
@@ -247,6 +250,16 @@ impl Proxy {
         each.collect()
     }
 
+    /// The ports for HTTP/3 once more, for the process that is to follow this one. Once it reads them, this one gets by
+    /// pipes what is for its connections.
+    ///
+    /// # Errors
+    /// When the system gives no more descriptors.
+    pub fn datagrams(&self) -> std::io::Result<Vec<Datagrams>> {
+        let each = self.entries.iter().zip(&self.datagrams);
+        each.filter_map(|(entry, port)| Some(port.as_ref()?.hand_on(&entry.config))).collect()
+    }
+
     /// Starts the workers.
     ///
     /// # Errors
@@ -256,7 +269,7 @@ impl Proxy {
         // have them.
         let shares = listen::share_out(&self.listeners, self.settings.workers)?;
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
-        let mut datagrams = quic::share_out(&self.datagrams, self.settings.workers)?;
+        let mut datagrams = quic::share_out(&mut self.datagrams, self.settings.workers)?;
         for (index, (listeners, inbox)) in shares.into_iter().zip(inboxes).enumerate() {
             let seed = Seed {
                 index,
@@ -300,7 +313,7 @@ struct Seed {
     /// With the index of the entry point.
     listeners: Vec<(usize, TcpListener)>,
     /// The same for HTTP/3.
-    datagrams: Vec<(usize, UdpSocket)>,
+    datagrams: Vec<(usize, Beginning)>,
     entries: Vec<Arc<Entry>>,
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,

@@ -49,7 +49,7 @@ pub(crate) struct Life {
 
 /// Serves `config`; `started` is called once, when connections are accepted.
 pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Proxy)) -> anyhow::Result<()> {
-    let Life { inherited, predecessor, launch } = life;
+    let Life { inherited, mut predecessor, launch } = life;
     let log = diagnostics::init(observe::diagnostics(&config.log))?;
     // What libraries and rustls may not find by themselves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -94,6 +94,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         host_name: host_name(),
         validations: acme::validations(&acme, &config),
         shedding,
+        datagrams: predecessor.as_mut().map(Predecessor::datagrams).unwrap_or_default(),
     };
     let mut proxy = Proxy::bind(settings, inherited)?;
     let publisher = proxy.publisher();

@@ -7,3 +7,4 @@ mod reload;
 mod removed;
 mod systemd;
 mod upgrade;
+mod upgrade_http3;

@@ -21,7 +21,7 @@ use crate::entrypoint::Connection;
 use crate::http::body::{Fill, Sink, Source};
 use crate::http::downstream::Downstream;
 use crate::http::h1::H1;
-use crate::http::h1_serve::{LINGER, discard, head_timeout};
+use crate::http::h1_serve::{LAME_DUCK, LINGER, discard, head_timeout};
 use crate::http::handle::handle;
 use crate::http::local::Local;
 use crate::http::pace::{Pace, too_slow};
@@ -35,8 +35,9 @@ const NO_STREAM_YET: u64 = (1 << 62) - 4;
 /// While a request is under way the client is asked this often whether it is still there: either side gives up a silent
 /// connection, and an answer may take long. Chosen; less than any client's idle timeout that is in use.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// How long requests that were sent before GOAWAY came are still taken: two round trips, within these limits. Chosen.
-const LAST_REQUESTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// How long requests that were sent before GOAWAY came are still taken: two round trips, but as long as over HTTP/1.1 and
+/// no longer than this. Chosen.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// For some bytes on a stream that everybody gives room for.
 const SAYING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether a request without a length has a body shows at its stream's end, which may come in a packet of its own. As
@@ -144,7 +145,7 @@ pub(crate) async fn serve(
                 if !say(&mut words, &frame(kind::GOAWAY, Some(NO_STREAM_YET))).await {
                     break;
                 }
-                let patience = (2 * link.quic.rtt()).clamp(LAST_REQUESTS.0, LAST_REQUESTS.1);
+                let patience = (2 * link.quic.rtt()).clamp(LAME_DUCK, LAST_REQUESTS);
                 deadline.set(Instant::now(), Some(patience));
             }
             (Event::Time, Phase::Leaving) => {
