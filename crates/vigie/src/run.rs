@@ -320,6 +320,9 @@ fn report(proxy: &Proxy, config: &StaticConfig, workers: usize) {
             _ => "this address only",
         };
         text.push_str(&format!("\n  {name:<12} {address}  ({scope})"));
+        if config.entry_points.iter().any(|entry| entry.name == name && entry.http3.is_some()) {
+            text.push_str("  HTTP/3");
+        }
         if config.ping.as_ref().is_some_and(|ping| ping.entry_point == name) {
             text.push_str("  /ping /live /ready /health");
         }

@@ -29,6 +29,9 @@ const OTHER_STREAMS: u32 = 16;
 /// Handshakes at a time, beyond which a client has to prove its address first (RFC 9000 section 8.1.2): a flood from
 /// invented addresses then costs a packet each, not a signature. Chosen.
 const UNPROVEN_HANDSHAKES: usize = 512;
+/// A client that is silent for so long is gone where `idleTimeout` has no end: there is no other sign of it. As long as
+/// `idleTimeout` is by default.
+const SILENCE: Duration = Duration::from_secs(180);
 /// Connections that wait to be looked at, and bytes that they may bring along each and together. Chosen.
 const BACKLOG: usize = 4096;
 const EARLY_BYTES: u64 = 32 * 1024;
@@ -103,8 +106,8 @@ fn transport(entry: &Entry) -> TransportConfig {
         .send_window(CONNECTION_WINDOW.into())
         // RFC 9221 is not offered.
         .datagram_receive_buffer_size(None)
-        // A timeout of more than 2^62 milliseconds is none.
-        .max_idle_timeout(entry.config.idle_timeout.and_then(|timeout| timeout.try_into().ok()));
+        // More than 2^62 milliseconds cannot be said.
+        .max_idle_timeout(entry.config.idle_timeout.unwrap_or(SILENCE).try_into().ok());
     transport
 }
 

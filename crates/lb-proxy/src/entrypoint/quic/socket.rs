@@ -252,13 +252,9 @@ fn open(sealed: &[u8], buffer: &mut [u8]) -> Option<RecvMeta> {
         address.set_scope_id(u32::from_be_bytes(*scope));
     }
     buffer.get_mut(..packet.len())?.copy_from_slice(packet);
-    let mut meta = RecvMeta::default();
-    meta.addr = addr;
-    meta.len = packet.len();
-    meta.stride = packet.len();
-    meta.ecn = EcnCodepoint::from_bits(flags & 3);
-    meta.dst_ip = (flags & HAS_DESTINATION != 0).then(|| ip(destination, flags & DESTINATION_IS_IPV4 != 0));
-    Some(meta)
+    let dst_ip = (flags & HAS_DESTINATION != 0).then(|| ip(destination, flags & DESTINATION_IS_IPV4 != 0));
+    let ecn = EcnCodepoint::from_bits(flags & 3);
+    Some(RecvMeta { addr, len: packet.len(), stride: packet.len(), ecn, dst_ip })
 }
 
 /// Two ends of a pipe that keeps packets apart.
@@ -311,10 +307,8 @@ mod tests {
             ("[::ffff:192.0.2.1]:443", Some("::ffff:192.0.2.2"), Some(EcnCodepoint::Ce)),
             ("[fe80::1%7]:1", None, None),
         ] {
-            let mut meta = RecvMeta::default();
-            meta.addr = addr.parse().unwrap();
-            meta.dst_ip = dst_ip.map(|ip| ip.parse().unwrap());
-            meta.ecn = ecn;
+            let (addr, dst_ip) = (addr.parse().unwrap(), dst_ip.map(|ip| ip.parse().unwrap()));
+            let meta = RecvMeta { addr, len: 6, stride: 6, ecn, dst_ip };
             rustix::net::send(&ours, &seal(&meta, b"packet"), SendFlags::empty()).unwrap();
             let (mut sealed, mut buffer) = ([0; 1000], [0; 10]);
             let length = receive(&theirs, &mut sealed).unwrap();
