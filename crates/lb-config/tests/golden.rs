@@ -107,7 +107,8 @@ vigie.yml:9:5: entryPoints.websecure: `address` is missing
   hint: write `address: :80`
 vigie.yml:9:5: entryPoints.websecure.adress: there is no key `adress` here
   hint: did you mean `address`? known keys: address, asDefault, reusePort, allowACMEByPass, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, udp and 1 more
-vigie.yml:10:28: entryPoints.websecure.http3.advertisedPort: `70000` is not between 0 and 65535
+vigie.yml:10:29: entryPoints.websecure.http3.advertisedPort: 70000 is out of range
+  hint: allowed: from 0 to 65535
 vigie.yml:12:14: entryPoints.dns.address: `sctp` is not a protocol
   hint: write `/tcp`, `/udp` or leave it out
 vigie.yml:14:14: entryPoints.again.address: the entry point `web` has the same address

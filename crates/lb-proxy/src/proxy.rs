@@ -23,8 +23,9 @@ use tokio::time::Instant;
 
 use crate::entrypoint::balancer::{Arrival, Balancer};
 use crate::entrypoint::inherit::{self, Inherited};
+use crate::entrypoint::quic::{self, Beginning, Datagrams, Port};
 use crate::entrypoint::seats::Seats;
-use crate::entrypoint::{Entry, Validations, listen, quic};
+use crate::entrypoint::{Entry, Validations, listen};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub validations: Option<Arc<Validations>>,
     /// Set while memory is short: new requests are refused.
     pub shedding: Arc<AtomicBool>,
+    /// Ports for HTTP/3 of the process that this one follows.
+    pub datagrams: Vec<Datagrams>,
 }
 
 /// An entry point whose address cannot be had.
@@ -95,11 +98,11 @@ pub struct Proxy {
     /// Which of them came by socket activation.
     activated: Vec<bool>,
     /// Those for UDP.
-    datagrams: Vec<Datagrams>,
+    udp: Vec<UdpEntry>,
     /// The process that follows this one reads from all sockets.
     handed_over: Arc<AtomicBool>,
-    /// The socket for HTTP/3 of each entry point that has it.
-    quic: Vec<Option<UdpSocket>>,
+    /// The UDP port of each entry point that has HTTP/3.
+    quic: Vec<Option<Port>>,
     store: Arc<ArcSwap<Snapshot>>,
     /// Told of each snapshot after it came into force.
     published: watch::Sender<()>,
@@ -108,7 +111,7 @@ pub struct Proxy {
 }
 
 /// An entry point for UDP.
-struct Datagrams {
+struct UdpEntry {
     entry: Arc<Entry>,
     sockets: Vec<UdpSocket>,
     activated: bool,
@@ -176,12 +179,12 @@ impl Proxy {
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn bind(settings: Settings, inherited: Vec<Inherited>) -> Result<Self, BindError> {
+    pub fn bind(mut settings: Settings, inherited: Vec<Inherited>) -> Result<Self, BindError> {
         let (mut datagrams, mut inherited): (Vec<_>, Vec<_>) =
             inherited.into_iter().partition(|one| udp::is_for_datagrams(&one.socket));
         let udp = bind_udp(&settings, &mut datagrams)?;
         let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
-        let mut quic = Vec::new();
+        let (mut quic, mut handed_on) = (Vec::new(), std::mem::take(&mut settings.datagrams));
         for (index, config) in settings.config.entry_points.iter().enumerate() {
             let share = inherit::take(&mut inherited, config, &settings.config.entry_points);
             let bound = match share.sockets.is_empty() {
@@ -193,7 +196,7 @@ impl Proxy {
             let failed = |source| BindError { name: config.name.clone(), address: config.address, source };
             let bound = bound.map_err(failed)?;
             let (socket, alt_svc) = match config.http3 {
-                Some(http3) => quic::beside(&bound, config, http3).map_err(failed)?,
+                Some(http3) => quic::beside(&bound, config, http3, &mut handed_on).map_err(failed)?,
                 None => (None, None),
             };
             listeners.push(bound);
@@ -215,7 +218,7 @@ impl Proxy {
             entries,
             listeners,
             activated,
-            datagrams: udp,
+            udp,
             handed_over: Arc::default(),
             quic,
             store: Arc::new(ArcSwap::from_pointee(empty)),
@@ -237,7 +240,7 @@ impl Proxy {
         let named = self.entries.iter().map(|entry| entry.config.name.clone()).zip(first);
         let tcp = named.filter_map(|(name, listener)| Some((name, listener?.local_addr().ok()?)));
         let udp = self
-            .datagrams
+            .udp
             .iter()
             .filter_map(|one| Some((one.entry.config.name.clone(), one.sockets.first()?.local_addr().ok()?)));
         tcp.chain(udp).collect()
@@ -258,7 +261,7 @@ impl Proxy {
                 })
             })
         });
-        let udp = self.datagrams.iter().flat_map(|Datagrams { entry, sockets, activated }| {
+        let udp = self.udp.iter().flat_map(|UdpEntry { entry, sockets, activated }| {
             sockets.iter().map(move |socket| {
                 Ok(Inherited {
                     entry_point: entry.config.name.clone(),
@@ -275,6 +278,16 @@ impl Proxy {
         self.handed_over.store(true, Ordering::Release);
     }
 
+    /// The ports for HTTP/3 once more, for the process that is to follow this one. Once it reads them, this one gets by
+    /// pipes what is for its connections.
+    ///
+    /// # Errors
+    /// When the system gives no more descriptors.
+    pub fn datagrams(&self) -> std::io::Result<Vec<Datagrams>> {
+        let each = self.entries.iter().zip(&self.quic);
+        each.filter_map(|(entry, port)| Some(port.as_ref()?.hand_on(&entry.config))).collect()
+    }
+
     /// Starts the workers.
     ///
     /// # Errors
@@ -283,23 +296,21 @@ impl Proxy {
         // Kept as well: `addresses` stays true, nothing is refused between here and there, and the next process can
         // have them.
         let shares = listen::share_out(&self.listeners, self.settings.workers)?;
-        let mut datagrams: Vec<Vec<_>> = (0..self.settings.workers).map(|_| Vec::new()).collect();
-        for Datagrams { entry, sockets, .. } in &self.datagrams {
+        let mut udp: Vec<Vec<_>> = (0..self.settings.workers).map(|_| Vec::new()).collect();
+        for UdpEntry { entry, sockets, .. } in &self.udp {
             for (turn, socket) in sockets.iter().enumerate() {
-                datagrams[turn % self.settings.workers].push((Arc::clone(entry), socket.try_clone()?));
+                udp[turn % self.settings.workers].push((Arc::clone(entry), socket.try_clone()?));
             }
         }
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
-        let mut quic = quic::share_out(&self.quic, self.settings.workers)?;
-        for (index, ((listeners, datagrams), inbox)) in
-            shares.into_iter().zip(datagrams).zip(inboxes).enumerate()
-        {
+        let mut quic = quic::share_out(&mut self.quic, self.settings.workers)?;
+        for (index, ((listeners, udp), inbox)) in shares.into_iter().zip(udp).zip(inboxes).enumerate() {
             let seed = Seed {
                 index,
                 balancer: Arc::clone(&balancer),
                 inbox,
                 listeners,
-                datagrams,
+                udp,
                 handed_over: Arc::clone(&self.handed_over),
                 quic: std::mem::take(&mut quic[index]),
                 entries: self.entries.clone(),
@@ -326,7 +337,7 @@ impl Proxy {
     /// Stops accepting, lets open requests finish within `graceTimeOut`, and returns when all is quiet.
     pub fn drain(mut self) {
         self.listeners.clear();
-        self.datagrams.clear();
+        self.udp.clear();
         let _ = self.phase.send(Phase::Drain);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -358,7 +369,7 @@ fn entry(settings: &Settings, index: usize, config: EntryPoint, alt_svc: Option<
 }
 
 /// The entry points for UDP, with sockets that were `inherited` where there are any.
-fn bind_udp(settings: &Settings, inherited: &mut Vec<Inherited>) -> Result<Vec<Datagrams>, BindError> {
+fn bind_udp(settings: &Settings, inherited: &mut Vec<Inherited>) -> Result<Vec<UdpEntry>, BindError> {
     let all = &settings.config.udp_entry_points;
     let bound = all.iter().enumerate().map(|(index, config)| {
         let share = inherit::take(inherited, config, all);
@@ -377,7 +388,7 @@ fn bind_udp(settings: &Settings, inherited: &mut Vec<Inherited>) -> Result<Vec<D
         // Each flow has a descriptor, and strangers can make as many as they have addresses to invent.
         config.limits.connections.get_or_insert_with(udp::most_flows);
         let entry = Arc::new(entry(settings, index, config, None));
-        Ok(Datagrams { entry, sockets, activated: share.activated })
+        Ok(UdpEntry { entry, sockets, activated: share.activated })
     });
     bound.collect()
 }
@@ -390,10 +401,10 @@ struct Seed {
     inbox: UnboundedReceiver<Arrival>,
     /// With the index of the entry point.
     listeners: Vec<(usize, TcpListener)>,
-    datagrams: Vec<(Arc<Entry>, UdpSocket)>,
+    udp: Vec<(Arc<Entry>, UdpSocket)>,
     handed_over: Arc<AtomicBool>,
     /// The same for HTTP/3.
-    quic: Vec<(usize, UdpSocket)>,
+    quic: Vec<(usize, Beginning)>,
     entries: Vec<Arc<Entry>>,
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
@@ -425,7 +436,7 @@ impl Seed {
             balancer,
             inbox,
             listeners,
-            datagrams,
+            udp,
             handed_over,
             quic,
             entries,
@@ -453,7 +464,7 @@ impl Seed {
             }
         }
         let mut relays = Vec::new();
-        for (entry, socket) in datagrams {
+        for (entry, socket) in udp {
             match Relay::new(&worker, entry, socket, Arc::clone(&handed_over)) {
                 Ok(relay) => {
                     let stop = Rc::new(tokio::sync::Notify::new());

@@ -114,6 +114,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         host_name: host_name(),
         validations: acme::validations(&acme, &config),
         shedding,
+        datagrams: predecessor.as_mut().map(Predecessor::datagrams).unwrap_or_default(),
     };
     let mut proxy = Proxy::bind(settings, inherited)?;
     let publisher = proxy.publisher();
@@ -358,6 +359,9 @@ fn report(proxy: &Proxy, config: &StaticConfig, workers: usize) {
         text.push_str(&format!("\n  {name:<12} {address}  ({scope})"));
         if config.udp_entry_points.iter().any(|entry| entry.name == name) {
             text.push_str("  UDP");
+        }
+        if config.entry_points.iter().any(|entry| entry.name == name && entry.http3.is_some()) {
+            text.push_str("  HTTP/3");
         }
         if config.ping.as_ref().is_some_and(|ping| ping.entry_point == name) {
             text.push_str("  /ping /live /ready /health");

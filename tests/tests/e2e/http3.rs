@@ -381,6 +381,24 @@ async fn certificates_and_options_are_those_of_tls() {
     assert!(counted.await);
 }
 
+/// Early data can be replayed: there is none, whoever offers it.
+#[tokio::test]
+async fn nothing_is_believed_before_the_handshake() {
+    let server = Origin::start("api").await;
+    let (vigie, config, _) = vigie(&statics("{}", ""), &app("", &[server.url()])).await;
+    let mut config = ClientConfig::clone(&config);
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let first = client(&vigie, &config).await;
+    assert_eq!(first.get(HOST, "/").await.unwrap().status, 200);
+    // It has a ticket by now, and would begin with early data if that said so.
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    let connecting = endpoint.connect_with(config, vigie.websecure(), HOST).unwrap();
+    assert!(connecting.into_0rtt().is_err());
+}
+
 /// A renewed certificate is served to new connections; old ones go on, over any reload.
 #[tokio::test]
 async fn a_reload_cuts_nothing() {
@@ -446,6 +464,6 @@ async fn idle_connections_end() {
         .replace("http3: {}", "transport: {respondingTimeouts: {idleTimeout: 1s}}, http3: {}");
     let (vigie, config, _) = vigie(&statics, &app("", &[server.url()])).await;
     let client = client(&vigie, &config).await;
-    assert_eq!(client.get(HOST, "/").await.unwrap().status, 200);
+    assert_eq!(client.get(HOST, "/slow").await.unwrap().status, 200, "one that is waited for is not idle");
     tokio::time::timeout(PATIENCE, client.quic().closed()).await.unwrap();
 }

@@ -441,6 +441,21 @@ mod tests {
     }
 
     #[test]
+    fn http3_may_be_switched_on_in_every_way() {
+        for (text, expected) in [
+            ("{}", Some(None)),
+            ("true", Some(None)),
+            ("{advertisedPort: 443}", Some(Some(443))),
+            ("{advertisedPort: 0}", Some(None)),
+            ("false", None),
+        ] {
+            let config = read(&format!("entryPoints: {{web: {{address: ':1', http3: {text}}}}}"));
+            let http3 = config.entry_points[0].http3.map(|http3| http3.advertised_port);
+            assert_eq!(http3, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn limits_are_read() {
         let web = "entryPoints: {web: {address: ':1', limits: {connections: 10000, connectionsPerClient: 100, \
                    minBodyRate: 500, bodyRateWindow: 20s}}}\n";

@@ -62,6 +62,7 @@ impl Upgrades<'_> {
         let (acme, rest) = (Arc::clone(&self.acme), self.admin.rest());
         let estate = Estate {
             sockets: self.proxy.sockets().map_err(|error| error.to_string())?,
+            datagrams: self.proxy.datagrams().map_err(|error| error.to_string())?,
             spoilt: self.admin.spoilt(),
             upgrades,
             upgrade_failures,

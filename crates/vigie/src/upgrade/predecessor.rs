@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use lb_observe::metrics::Metrics;
-use lb_proxy::Inherited;
+use lb_proxy::{Datagrams, Inherited};
 
 use super::live::LiveState;
-use super::wire::{self, Offer, Offered, Ready, Serving};
+use super::wire::{self, Offer, Offered, OfferedDatagrams, Ready, Serving};
 
 /// Names the process that this one follows; its end of the socket pair is standard input then.
 pub(super) const FOLLOWS: &str = "VIGIE_FOLLOWS";
@@ -27,6 +27,7 @@ pub(crate) struct Predecessor {
     stderr: OwnedFd,
     offer: Offer,
     sockets: Vec<Inherited>,
+    datagrams: Vec<Datagrams>,
 }
 
 impl Predecessor {
@@ -43,23 +44,36 @@ impl Predecessor {
         if offer.protocol != wire::PROTOCOL {
             bail!("the running process speaks version {} of the upgrade protocol", offer.protocol);
         }
-        let mut descriptors = wire::receive_descriptors(&line, offer.sockets.len() + 1)
+        let count = 1 + offer.sockets.len() + 2 * offer.datagrams.len();
+        let mut descriptors = wire::receive_descriptors(&line, count)
             .context("the running process keeps its sockets")?
             .into_iter();
         let stderr = descriptors.next().context("no standard error")?;
-        let named = offer.sockets.iter().zip(descriptors);
+        let named = offer.sockets.iter().zip(descriptors.by_ref());
         let sockets = named.map(|(Offered { entry_point, configured }, socket)| Inherited {
             entry_point: entry_point.clone(),
             configured: *configured,
             socket: TcpListener::from(socket),
         });
         let sockets = sockets.collect();
-        Ok(Some(Self { line, stderr, offer, sockets }))
+        let mut datagrams = Vec::new();
+        for OfferedDatagrams { entry_point, configured, tags } in &offer.datagrams {
+            let (socket, pipe) = descriptors.next().zip(descriptors.next()).context("no port for HTTP/3")?;
+            let (entry_point, tags) = (entry_point.clone(), tags.clone());
+            let socket = UdpSocket::from(socket);
+            datagrams.push(Datagrams { entry_point, configured: *configured, tags, socket, pipe });
+        }
+        Ok(Some(Self { line, stderr, offer, sockets, datagrams }))
     }
 
     /// Its listening sockets, to be taken once.
     pub(crate) fn sockets(&mut self) -> Vec<Inherited> {
         std::mem::take(&mut self.sockets)
+    }
+
+    /// Its ports for HTTP/3, to be taken once.
+    pub(crate) fn datagrams(&mut self) -> Vec<Datagrams> {
+        std::mem::take(&mut self.datagrams)
     }
 
     pub(crate) fn count(&self, metrics: &Metrics) {

@@ -10,12 +10,12 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use lb_proxy::Inherited;
+use lb_proxy::{Datagrams, Inherited};
 use tokio::time::Instant;
 
 use super::live::LiveState;
 use super::predecessor::FOLLOWS;
-use super::wire::{self, Offer, Offered, Ready, Serving};
+use super::wire::{self, Offer, Offered, OfferedDatagrams, Ready, Serving};
 
 /// How much of what a failed process said is kept: its last words. Chosen.
 const LAST_WORDS: usize = 4096;
@@ -46,6 +46,7 @@ impl Launch {
 /// What the new process is given.
 pub(super) struct Estate {
     pub(super) sockets: Vec<Inherited>,
+    pub(super) datagrams: Vec<Datagrams>,
     pub(super) spoilt: BTreeSet<String>,
     pub(super) upgrades: u64,
     pub(super) upgrade_failures: u64,
@@ -134,7 +135,7 @@ fn repeat(mut reader: PipeReader) -> String {
 }
 
 fn hand_over(line: &UnixStream, estate: Estate, deadline: Instant) -> io::Result<Ready> {
-    let Estate { sockets, spoilt, upgrades, upgrade_failures, rest, live } = estate;
+    let Estate { sockets, datagrams, spoilt, upgrades, upgrade_failures, rest, live } = estate;
     let patience = || {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         line.set_write_timeout(Some(left)).and_then(|()| line.set_read_timeout(Some(left)))
@@ -144,15 +145,25 @@ fn hand_over(line: &UnixStream, estate: Estate, deadline: Instant) -> io::Result
         entry_point: entry_point.clone(),
         configured: *configured,
     });
-    let protocol = wire::PROTOCOL;
-    let sockets_offered = offered.collect();
-    wire::send(
-        line,
-        &Offer { protocol, sockets: sockets_offered, spoilt, upgrades, upgrade_failures, rest },
-    )?;
+    let ports = datagrams.iter().map(|Datagrams { entry_point, configured, tags, .. }| OfferedDatagrams {
+        entry_point: entry_point.clone(),
+        configured: *configured,
+        tags: tags.clone(),
+    });
+    let offer = Offer {
+        protocol: wire::PROTOCOL,
+        sockets: offered.collect(),
+        datagrams: ports.collect(),
+        spoilt,
+        upgrades,
+        upgrade_failures,
+        rest,
+    };
+    wire::send(line, &offer)?;
     let stderr = io::stderr();
     let mut descriptors = vec![stderr.as_fd()];
     descriptors.extend(sockets.iter().map(|inherited| inherited.socket.as_fd()));
+    descriptors.extend(datagrams.iter().flat_map(|one| [one.socket.as_fd(), one.pipe.as_fd()]));
     wire::send_descriptors(line, &descriptors)?;
     let ready: Ready = wire::receive(line)?;
     patience()?;

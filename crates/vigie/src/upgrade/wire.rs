@@ -26,6 +26,9 @@ const BATCH: usize = 64;
 pub(super) struct Offer {
     pub(super) protocol: u32,
     pub(super) sockets: Vec<Offered>,
+    /// Behind them, two descriptors each: port and pipe.
+    #[serde(default)]
+    pub(super) datagrams: Vec<OfferedDatagrams>,
     /// Objects of the dynamic configuration that the running process does not serve either.
     pub(super) spoilt: BTreeSet<String>,
     pub(super) upgrades: u64,
@@ -40,6 +43,14 @@ pub(super) struct Offer {
 pub(super) struct Offered {
     pub(super) entry_point: String,
     pub(super) configured: Option<SocketAddr>,
+}
+
+/// See [`lb_proxy::Datagrams`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct OfferedDatagrams {
+    pub(super) entry_point: String,
+    pub(super) configured: SocketAddr,
+    pub(super) tags: Vec<u32>,
 }
 
 /// The new process could accept connections now.

@@ -10,3 +10,4 @@ mod sent;
 mod systemd;
 mod udp;
 mod upgrade;
+mod upgrade_http3;

@@ -6,6 +6,7 @@ mod connections;
 mod floods;
 mod frames;
 mod framing;
+mod http3;
 mod leftovers;
 mod memory;
 mod slow;

@@ -10,10 +10,8 @@ const SCHEME: (&str, &str) = (":scheme", "http");
 const PATH: (&str, &str) = (":path", "/x");
 const AUTHORITY: (&str, &str) = (":authority", "a");
 
-#[tokio::test]
-async fn what_http_1_could_not_carry_is_refused() {
-    let origin = Origin::start("origin").await;
-    let vigie = Vigie::start(&app("", &[origin.url()])).await;
+/// Requests that HTTP/1.1 could not carry, or that lie.
+pub(super) fn malformed() -> Vec<Vec<(&'static str, &'static str)>> {
     let with = |field| vec![METHOD, SCHEME, PATH, AUTHORITY, field];
     let path = |path| vec![METHOD, SCHEME, (":path", path), AUTHORITY];
     let authority = |authority| vec![METHOD, SCHEME, PATH, (":authority", authority)];
@@ -90,7 +88,14 @@ async fn what_http_1_could_not_carry_is_refused() {
         .map(with),
     );
     cases.push(vec![METHOD, SCHEME, PATH, AUTHORITY, ("content-length", "0"), ("content-length", "0")]);
-    for case in cases {
+    cases
+}
+
+#[tokio::test]
+async fn what_http_1_could_not_carry_is_refused() {
+    let origin = Origin::start("origin").await;
+    let vigie = Vigie::start(&app("", &[origin.url()])).await;
+    for case in malformed() {
         let mut frames = Frames::connect(vigie.web(), &[]).await;
         frames.request(1, &case).await.unwrap();
         let end = frames.end(1, PATIENCE).await;

@@ -1,18 +1,20 @@
 //! Connections from their first packet to their first request.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lb_observe::metrics::{Kind, LabelId};
-use quinn::{EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig};
+use quinn::{EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Notify;
 
 use super::hello::{self, Common, Offer, Settled};
+use super::port::Beginning;
+use super::socket::{Ids, Socket};
 use crate::entrypoint::greet::GREETING_TIMEOUT;
 use crate::entrypoint::seats::Seat;
 use crate::entrypoint::{Connection, Entry, TlsInfo};
@@ -27,6 +29,9 @@ const OTHER_STREAMS: u32 = 16;
 /// Handshakes at a time, beyond which a client has to prove its address first (RFC 9000 section 8.1.2): a flood from
 /// invented addresses then costs a packet each, not a signature. Chosen.
 const UNPROVEN_HANDSHAKES: usize = 512;
+/// A client that is silent for so long is gone where `idleTimeout` has no end: there is no other sign of it. As long as
+/// `idleTimeout` is by default.
+const SILENCE: Duration = Duration::from_secs(180);
 /// Connections that wait to be looked at, and bytes that they may bring along each and together. Chosen.
 const BACKLOG: usize = 4096;
 const EARLY_BYTES: u64 = 32 * 1024;
@@ -48,11 +53,13 @@ pub(crate) struct Shared {
 pub(crate) struct Receiver {
     shared: Arc<Shared>,
     endpoint: quinn::Endpoint,
+    socket: Arc<Socket>,
 }
 
 impl Receiver {
     /// Call it on the thread that is to receive.
-    pub(crate) fn new(worker: &Worker, entry: Arc<Entry>, socket: UdpSocket) -> io::Result<Self> {
+    pub(crate) fn new(worker: &Worker, entry: Arc<Entry>, beginning: Beginning) -> io::Result<Self> {
+        let Beginning { socket, tag, elder, heirs } = beginning;
         let common = Arc::new(Common::new()?);
         let mut config = ServerConfig::with_crypto(hello::without_sessions(&common));
         config
@@ -63,10 +70,19 @@ impl Receiver {
         let bound = socket.local_addr()?.ip().to_canonical();
         let mut endpoint = EndpointConfig::default();
         endpoint.supported_versions(vec![hello::VERSION]);
-        let endpoint = quinn::Endpoint::new(endpoint, Some(config.clone()), socket, Arc::new(TokioRuntime))?;
+        endpoint.cid_generator(move || Box::new(Ids(tag)));
+        let runtime = Arc::new(TokioRuntime);
+        let socket = Arc::new(Socket::new(runtime.wrap_udp_socket(socket)?, elder, heirs));
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            endpoint,
+            Some(config.clone()),
+            Arc::clone(&socket) as _,
+            runtime,
+        )?;
         let (open, shaking) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let label = worker.metrics.label(Kind::Http3, &entry.config.name);
-        Ok(Self { shared: Arc::new(Shared { entry, label, common, config, bound, open, shaking }), endpoint })
+        let shared = Arc::new(Shared { entry, label, common, config, bound, open, shaking });
+        Ok(Self { shared, endpoint, socket })
     }
 
     /// Whether a connection is open, on whatever worker, that has not used up its entry point's `graceTimeOut`.
@@ -90,8 +106,8 @@ fn transport(entry: &Entry) -> TransportConfig {
         .send_window(CONNECTION_WINDOW.into())
         // RFC 9221 is not offered.
         .datagram_receive_buffer_size(None)
-        // A timeout of more than 2^62 milliseconds is none.
-        .max_idle_timeout(entry.config.idle_timeout.and_then(|timeout| timeout.try_into().ok()));
+        // More than 2^62 milliseconds cannot be said.
+        .max_idle_timeout(entry.config.idle_timeout.unwrap_or(SILENCE).try_into().ok());
     transport
 }
 
@@ -136,7 +152,7 @@ impl Drop for Shaking<'_> {
 
 /// Hands connections to the workers until told to stop, and refuses them from then on: clients then try TCP at once.
 pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<Notify>) {
-    let Receiver { shared, endpoint } = &*receiver;
+    let Receiver { shared, endpoint, socket } = &*receiver;
     let stopped = stop.notified();
     tokio::pin!(stopped);
     loop {
@@ -147,13 +163,12 @@ pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        let Some(arriving) = admit(&worker, shared, incoming) else { continue };
-        if let Some(arriving) = worker.balancer.place_quic(worker.index, shared.entry.index, arriving) {
-            let watch = worker.watch(shared.entry.config.grace_timeout);
-            tokio::task::spawn_local(serve(Rc::clone(&worker), arriving, watch));
-        } else {
-            worker.metrics.handed_over();
-        }
+        welcome(&worker, shared, incoming);
+    }
+    socket.leave();
+    // Those who came before the end.
+    while let Ok(Some(incoming)) = tokio::time::timeout(Duration::ZERO, endpoint.accept()).await {
+        welcome(&worker, shared, incoming);
     }
     let endpoint = endpoint.clone();
     tokio::task::spawn_local(async move {
@@ -161,6 +176,17 @@ pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<
             incoming.refuse();
         }
     });
+}
+
+fn welcome(worker: &Rc<Worker>, shared: &Arc<Shared>, incoming: Incoming) {
+    let Some(arriving) = admit(worker, shared, incoming) else { return };
+    match worker.balancer.place_quic(worker.index, shared.entry.index, arriving) {
+        Some(arriving) => {
+            let watch = worker.watch(shared.entry.config.grace_timeout);
+            tokio::task::spawn_local(serve(Rc::clone(worker), arriving, watch));
+        }
+        None => worker.metrics.handed_over(),
+    }
 }
 
 /// Whether there is room for it.

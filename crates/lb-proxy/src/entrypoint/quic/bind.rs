@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// What the kernel may keep for a worker that is busy, if the system allows it (`net.core.rmem_max`). Chosen; without it
 /// a burst of some hundred packets is lost.
-const BUFFER: usize = 4 * 1024 * 1024;
+pub(super) const BUFFER: usize = 4 * 1024 * 1024;
 
 /// Binds to the address that TCP listens on.
 ///

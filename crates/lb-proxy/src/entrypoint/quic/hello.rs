@@ -100,7 +100,7 @@ impl crypto::ServerConfig for Offer {
     fn start_session(self: Arc<Self>, _: u32, params: &TransportParameters) -> Box<dyn crypto::Session> {
         let mut parameters = Vec::new();
         params.write(&mut parameters);
-        let stage = Stage::Hello { acceptor: Acceptor::default(), read: Vec::new() };
+        let stage = Stage::Hello { acceptor: Box::default(), read: Vec::new() };
         Box::new(Session { offer: self, parameters, stage })
     }
 }
@@ -119,7 +119,7 @@ struct Session {
 }
 
 enum Stage {
-    Hello { acceptor: Acceptor, read: Vec<u8> },
+    Hello { acceptor: Box<Acceptor>, read: Vec<u8> },
     Chosen(Box<Chosen>),
 }
 

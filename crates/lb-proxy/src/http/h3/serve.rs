@@ -21,7 +21,7 @@ use crate::entrypoint::Connection;
 use crate::http::body::{Fill, Sink, Source};
 use crate::http::downstream::Downstream;
 use crate::http::h1::H1;
-use crate::http::h1_serve::{LINGER, discard, head_timeout};
+use crate::http::h1_serve::{LAME_DUCK, LINGER, discard, head_timeout};
 use crate::http::handle::handle;
 use crate::http::local::Local;
 use crate::http::pace::{Pace, too_slow};
@@ -33,10 +33,12 @@ const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
 /// Above every stream of a client: a GOAWAY that refuses none yet (RFC 9114 section 5.2).
 const NO_STREAM_YET: u64 = (1 << 62) - 4;
 /// While a request is under way the client is asked this often whether it is still there: either side gives up a silent
-/// connection, and an answer may take long. Chosen; less than any client's idle timeout that is in use.
+/// connection, and an answer may take long. Chosen; less than any client's idle timeout that is in use. More often where
+/// `idleTimeout` is short.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// How long requests that were sent before GOAWAY came are still taken: two round trips, within these limits. Chosen.
-const LAST_REQUESTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// How long requests that were sent before GOAWAY came are still taken: two round trips, but as long as over HTTP/1.1 and
+/// no longer than this. Chosen.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// For some bytes on a stream that everybody gives room for.
 const SAYING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether a request without a length has a body shows at its stream's end, which may come in a packet of its own. As
@@ -71,6 +73,7 @@ pub(crate) async fn serve(
     let link = Rc::new(Link::new(worker, connection, quic));
     let worker = &link.worker;
     let idle = link.connection.entry.config.idle_timeout;
+    let keep_alive = idle.map_or(KEEP_ALIVE, |idle| KEEP_ALIVE.min(idle / 3));
     // RFC 9114 section 6.2: every client gives room for it.
     let Ok(Ok(mut words)) = timeout(SAYING_TIMEOUT, link.quic.open_uni()).await else {
         link.fail(protocol(Code::StreamCreationError));
@@ -118,7 +121,7 @@ pub(crate) async fn serve(
                 accept.set(link.quic.accept_bi());
                 next_stream = next_stream.max(id(&send) + 4);
                 if !busy && phase == Phase::Open {
-                    deadline.set(Instant::now(), Some(KEEP_ALIVE));
+                    deadline.set(Instant::now(), Some(keep_alive));
                 }
                 let (link, guard) = (Rc::clone(&link), Open::new(&link.tally));
                 // Boxed here: on its way into a task a future is copied several times, and this one is large.
@@ -137,14 +140,14 @@ pub(crate) async fn serve(
                 if !say(&mut words, &frame(kind::RESERVED, None)).await {
                     break;
                 }
-                deadline.set(Instant::now(), Some(KEEP_ALIVE));
+                deadline.set(Instant::now(), Some(keep_alive));
             }
             (Event::Leave, _) | (Event::Time, Phase::Open) => {
                 phase = Phase::Leaving;
                 if !say(&mut words, &frame(kind::GOAWAY, Some(NO_STREAM_YET))).await {
                     break;
                 }
-                let patience = (2 * link.quic.rtt()).clamp(LAST_REQUESTS.0, LAST_REQUESTS.1);
+                let patience = (2 * link.quic.rtt()).clamp(LAME_DUCK, LAST_REQUESTS);
                 deadline.set(Instant::now(), Some(patience));
             }
             (Event::Time, Phase::Leaving) => {
@@ -152,13 +155,13 @@ pub(crate) async fn serve(
                 if !say(&mut words, &frame(kind::GOAWAY, Some(next_stream))).await || !busy {
                     break;
                 }
-                deadline.set(Instant::now(), Some(KEEP_ALIVE));
+                deadline.set(Instant::now(), Some(keep_alive));
             }
             (Event::Time, Phase::Closing(_)) => {
                 if !busy || !say(&mut words, &frame(kind::RESERVED, None)).await {
                     break;
                 }
-                deadline.set(Instant::now(), Some(KEEP_ALIVE));
+                deadline.set(Instant::now(), Some(keep_alive));
             }
         }
     }

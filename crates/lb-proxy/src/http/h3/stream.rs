@@ -37,8 +37,8 @@ pub(super) struct H3Source {
     /// Bytes still announced by a content-length.
     announced: Option<u64>,
     ended: bool,
-    /// Nothing of the rest means anything.
-    malformed: bool,
+    /// The rest is not read.
+    given_up: bool,
     idle_frames: u32,
     unknown_bytes: u64,
 }
@@ -63,7 +63,7 @@ impl H3Source {
             trailers: None,
             announced: None,
             ended: false,
-            malformed: false,
+            given_up: false,
             idle_frames: 0,
             unknown_bytes: 0,
         }
@@ -84,17 +84,19 @@ impl H3Source {
             }
             Err(_) => return None,
         };
-        if length > most {
-            return Some(Begun::Refused(431, "head_too_large"));
-        }
         let link = Rc::clone(&self.link);
-        if length > LARGE_HEAD && link.worker.is_shedding() {
-            return Some(Begun::Refused(503, "memory_head"));
-        }
         // Before anything of it is kept.
-        let Some(_held) = link.tally.hold(length) else {
-            return Some(Begun::Refused(431, "http3_large_heads"));
+        let held = link.tally.hold(length);
+        let refused = match length {
+            _ if length > most => Some(Begun::Refused(431, "head_too_large")),
+            _ if length > LARGE_HEAD && link.worker.is_shedding() => Some(Begun::Refused(503, "memory_head")),
+            _ if held.is_none() => Some(Begun::Refused(431, "http3_large_heads")),
+            _ => None,
         };
+        if refused.is_some() {
+            self.given_up = true;
+            return refused;
+        }
         let mut section = Vec::new();
         poll_fn(|cx| self.poll_section(cx, &mut section)).await.ok()?;
         Some(Begun::Section(section))
@@ -117,8 +119,9 @@ impl H3Source {
         Poll::Ready(self.ahead == Some(None))
     }
 
+    /// There is nothing to read any more.
     pub(super) fn has_ended(&self) -> bool {
-        self.ended
+        self.ended || self.given_up
     }
 
     pub(super) fn stop(&mut self, code: Code) {
@@ -211,8 +214,8 @@ impl H3Source {
 
     /// RFC 9114 section 4.1.2: an error of this stream alone.
     fn malformed(&mut self) -> io::Error {
-        if !self.malformed {
-            self.malformed = true;
+        if !self.given_up {
+            self.given_up = true;
             self.link.worker.metrics.refused(self.link.connection.entry.label, "http3_malformed");
             self.frames.stop(Code::MessageError);
         }
@@ -239,8 +242,8 @@ impl Source for H3Source {
             if self.ended {
                 return Poll::Ready(Ok(Fill::End));
             }
-            if self.malformed {
-                return Poll::Ready(Err(self.malformed()));
+            if self.given_up {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             if let Some(section) = self.trailing.take() {
                 ready!(self.poll_trailers(cx, section))?;
