@@ -106,6 +106,17 @@ pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> W
             tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), &mut known));
         }
     }
+    for (name, router) in &config.tcp.routers {
+        let Some(tls) = router.tls.as_ref().filter(|tls| !tls.passthrough).map(|tls| &tls.terminated) else {
+            continue;
+        };
+        if tls.cert_resolver.as_deref() == Some(resolver) {
+            if tls.domains.is_empty() {
+                wanted.add(name, router.rule.hosts(), &mut known);
+            }
+            tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), &mut known));
+        }
+    }
     wanted
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod object;
 mod overview;
 mod router;
 mod service;
+mod tcp;
 
 use std::collections::HashMap;
 
@@ -41,10 +42,14 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["http", "services", id] => found("service", id, |id| service::one(&model(), id)),
         ["http", "middlewares"] => middleware::list(&model(), query),
         ["http", "middlewares", id] => found("middleware", id, |id| middleware::one(&model(), id)),
-        // Vigie balances HTTP; tools that list the rest find it empty.
-        ["tcp", "routers" | "services" | "middlewares"] | ["udp", "routers" | "services"] => {
-            list::page(Vec::<()>::new(), query, |()| Value::Null)
+        ["tcp", kind @ ("routers" | "services" | "middlewares")] => {
+            tcp::list(&model(), kind, query).unwrap_or_else(Response::page_not_found)
         }
+        ["tcp", kind @ ("routers" | "services" | "middlewares"), id] => {
+            found(kind.trim_end_matches('s'), id, |id| tcp::one(&model(), kind, id))
+        }
+        // Tools that list the rest find it empty.
+        ["udp", "routers" | "services"] => list::page(Vec::<()>::new(), query, |()| Value::Null),
         _ => Response::page_not_found(),
     }
 }
@@ -76,11 +81,11 @@ fn raw_data(model: &Model<'_>) -> Value {
             .collect::<Map<_, _>>()
             .into()
     };
-    Object::new()
+    let http = Object::new()
         .object("routers", map(router::all(model)))
         .object("middlewares", map(middleware::all(model)))
-        .object("services", map(service::all(model)))
-        .build()
+        .object("services", map(service::all(model)));
+    tcp::all(model).into_iter().fold(http, |shown, (key, objects)| shown.object(key, map(objects))).build()
 }
 
 /// The view with what follows from it.

@@ -26,6 +26,7 @@ mod quarantine;
 mod size;
 mod statics;
 pub mod suggest;
+pub mod tcp;
 #[cfg(test)]
 mod testing;
 

@@ -46,6 +46,10 @@ pub enum Kind {
     Middleware,
     ServersTransport,
     TlsOptions,
+    TcpRouter,
+    TcpService,
+    TcpMiddleware,
+    TcpServersTransport,
     /// Has no name and nothing refers to it: called by its `certFile`, or by its place when it has none,
     /// `<inline> a.yml:tls.certificates[0]`.
     Certificate,
@@ -62,6 +66,10 @@ impl Kind {
             Kind::Middleware => "middleware",
             Kind::ServersTransport => "servers transport",
             Kind::TlsOptions => "TLS options",
+            Kind::TcpRouter => "TCP router",
+            Kind::TcpService => "TCP service",
+            Kind::TcpMiddleware => "TCP middleware",
+            Kind::TcpServersTransport => "TCP servers transport",
             Kind::Certificate => "certificate",
             Kind::File => "file",
         }

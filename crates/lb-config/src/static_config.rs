@@ -28,6 +28,8 @@ pub struct StaticConfig {
     pub certificates_resolvers: BTreeMap<String, Resolver>,
     /// `default@internal`: the transport of every service that names none.
     pub servers_transport: ServersTransport,
+    /// The same for TCP services.
+    pub tcp_servers_transport: crate::tcp::ServersTransport,
     pub core: Core,
 }
 

@@ -35,6 +35,7 @@ pub struct Snapshot {
     /// One for each entry point, in the order of the static configuration.
     pub(crate) entry_points: Vec<EntryRoutes>,
     pub(crate) tls: Arc<TlsTable>,
+    pub(crate) tcp: crate::l4::Compiled,
     /// By name: where the next snapshot finds the state to keep.
     routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
@@ -136,6 +137,7 @@ impl Snapshot {
             labels.insert(service.label);
             labels.extend(service.endpoints.iter().map(|endpoint| endpoint.label));
         }
+        labels.extend(self.tcp.labels());
         labels
     }
 }

@@ -38,5 +38,6 @@ mod rewrites;
 mod routing;
 mod shutdown;
 mod streams;
+mod tcp;
 mod templates;
 mod tls;

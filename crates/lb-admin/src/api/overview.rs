@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Model, middleware, router, service};
+use super::{Model, middleware, router, service, tcp};
 
 pub(super) fn overview(model: &Model<'_>) -> Value {
     let fixed = &model.view.static_config;
     let none = || count(&[]);
+    let [tcp_routers, tcp_services, tcp_middlewares] = tcp::statuses(model).map(|statuses| count(&statuses));
     let mut providers = Vec::new();
     if fixed.providers.file.is_some() {
         providers.push("File");
@@ -21,7 +22,7 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
             "services": count(&service::statuses(model)),
             "middlewares": count(&middleware::statuses(model)),
         },
-        "tcp": { "routers": none(), "services": none(), "middlewares": none() },
+        "tcp": { "routers": tcp_routers, "services": tcp_services, "middlewares": tcp_middlewares },
         "udp": { "routers": none(), "services": none() },
         "certificates": {
             "total": tls.certificates.len() + usize::from(tls.default_certificate.is_some()),

@@ -11,6 +11,7 @@ mod references;
 mod routers;
 mod services;
 mod sticky;
+mod tcp;
 mod tls;
 mod transports;
 
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 
 pub(crate) use references::{Reference, check as check_references};
 pub(crate) use routers::router_tls;
+pub(crate) use tcp::default_transport as default_tcp_transport;
 pub(crate) use tls::{tls_max_version, tls_min_version};
 pub(crate) use transports::{forwarding_timeouts, max_idle_conns};
 
@@ -52,7 +54,11 @@ impl<'a> Draft<'a> {
             self.read_tls(&tls);
             tls.finish();
         }
-        root.lacking(&["tcp", "udp"]);
+        if let Some(tcp) = root.take("tcp").and_then(|field| field.block()) {
+            self.read_tcp(&tcp);
+            tcp.finish();
+        }
+        root.lacking(&["udp"]);
         root.finish_root();
     }
 
@@ -145,16 +151,12 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_takes_no_routes_with_it() {
-        for (text, key) in [
-            ("tcp: {routers: {r: {rule: HostSNI(`*`), service: s}}}", "tcp"),
-            ("udp: {services: {s: {loadBalancer: {servers: []}}}}", "udp"),
-        ] {
-            let routes = "http: {routers: {r: {rule: Path(`/`), service: s}}, services: {s: {loadBalancer: {servers: []}}}}";
-            let loaded = load(&format!("{routes}\n{text}"));
-            assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty(), "{text}");
-            let told: Vec<_> =
-                loaded.problems.iter().map(|problem| (&*problem.key, problem.is_error())).collect();
-            assert_eq!(told, [(key, true)], "{text}");
-        }
+        let text = "udp: {services: {s: {loadBalancer: {servers: []}}}}";
+        let routes = "http: {routers: {r: {rule: Path(`/`), service: s}}, services: {s: {loadBalancer: {servers: []}}}}";
+        let loaded = load(&format!("{routes}\n{text}"));
+        assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty(), "{text}");
+        let told: Vec<_> =
+            loaded.problems.iter().map(|problem| (&*problem.key, problem.is_error())).collect();
+        assert_eq!(told, [("udp", true)], "{text}");
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn parent(host: &str) -> Option<&str> {
 }
 
 impl HostPattern {
-    fn parse(value: &str) -> Self {
+    pub(super) fn parse(value: &str) -> Self {
         let value = value.to_ascii_lowercase();
         let host = without_trailing_dot(&value);
         match host.strip_prefix("*.") {
@@ -79,26 +79,40 @@ const MATCHERS: [(&str, usize, usize); 11] = [
 ];
 
 /// A value with its place in the rule.
-struct Value {
-    text: String,
-    at: usize,
+pub(super) struct Value {
+    pub(super) text: String,
+    pub(super) at: usize,
 }
 
-impl Matcher {
-    /// Reads `Name(value, ...)`.
-    pub(super) fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
+/// One matcher with its values, of which there are as many as it takes, none of them empty.
+pub(super) struct Call {
+    pub(super) name: &'static str,
+    at: usize,
+    least: usize,
+    most: usize,
+    pub(super) values: Vec<Value>,
+}
+
+impl Call {
+    /// Reads `Name(value, ...)`, where the names are those of `matchers`.
+    pub(super) fn read(
+        tokens: &mut Tokens<'_>,
+        matchers: &'static [(&'static str, usize, usize)],
+    ) -> Result<Self, RuleError> {
         let at = tokens.at();
         let Token::Name(name) = *tokens.peek() else {
             let error = tokens.unexpected("a matcher");
             return Err(match tokens.peek() {
-                Token::Text(_) => error.hint("wrap the value in a matcher, such as Host(`...`)"),
+                Token::Text(_) => {
+                    error.hint(format!("wrap the value in a matcher, such as {}(`...`)", matchers[0].0))
+                }
                 _ => error,
             });
         };
-        let &(name, least, most) = MATCHERS
+        let &(name, least, most) = matchers
             .iter()
             .find(|(canonical, ..)| is_spelling(name, canonical))
-            .ok_or_else(|| unknown(name, at))?;
+            .ok_or_else(|| unknown(name, at, matchers))?;
         tokens.take()?;
         let values = read_values(tokens, name)?;
         if !(least..=most).contains(&values.len()) {
@@ -107,6 +121,14 @@ impl Matcher {
         if let Some(empty) = values.iter().find(|value| value.text.is_empty()) {
             return Err(RuleError::new(empty.at, format!("a value of `{name}` is empty")));
         }
+        Ok(Self { name, at, least, most, values })
+    }
+}
+
+impl Matcher {
+    /// Reads `Name(value, ...)`.
+    pub(super) fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
+        let Call { name, at, least, most, values } = Call::read(tokens, &MATCHERS)?;
         let mut values = values.into_iter();
         match (values.next(), values.next()) {
             (Some(first), None) => Self::with_one(name, first),
@@ -176,9 +198,9 @@ fn is_spelling(name: &str, canonical: &str) -> bool {
         || name.eq_ignore_ascii_case(canonical) && (is_lower(rest) || is_upper(first) && is_upper(rest))
 }
 
-fn unknown(name: &str, at: usize) -> RuleError {
+fn unknown(name: &str, at: usize, matchers: &'static [(&'static str, usize, usize)]) -> RuleError {
     let error = RuleError::new(at, format!("unknown matcher `{name}`"));
-    let names = || MATCHERS.iter().map(|(canonical, ..)| *canonical);
+    let names = || matchers.iter().map(|(canonical, ..)| *canonical);
     let meant = match name.to_ascii_lowercase().as_str() {
         "hostheader" => Some("Host"), // of the v2 syntax
         _ => closest(name, names()),
@@ -227,7 +249,7 @@ fn wrong_count(name: &str, at: usize, least: usize, most: usize, values: &[Value
     error.hint(format!("write {}", several.join(" || ")))
 }
 
-fn ascii_host(value: &Value) -> Result<&str, RuleError> {
+pub(super) fn ascii_host(value: &Value) -> Result<&str, RuleError> {
     if value.text.is_ascii() {
         return Ok(&value.text);
     }
@@ -243,11 +265,11 @@ fn absolute_path(value: Value) -> Result<Box<str>, RuleError> {
         .hint(format!("did you mean `/{}`?", value.text)))
 }
 
-fn pattern(value: &Value) -> Result<Pattern, RuleError> {
+pub(super) fn pattern(value: &Value) -> Result<Pattern, RuleError> {
     Pattern::parse(&value.text).map_err(|message| RuleError::new(value.at, message))
 }
 
-fn network(value: &Value) -> Result<IpNet, RuleError> {
+pub(super) fn network(value: &Value) -> Result<IpNet, RuleError> {
     let text = &value.text;
     crate::net::network(text).ok_or_else(|| {
         RuleError::new(value.at, format!("`{text}` is neither an IP address nor a CIDR range"))

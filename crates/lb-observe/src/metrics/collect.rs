@@ -58,6 +58,7 @@ impl Collector for Requests {
         services(inner, &mut families);
         events(inner, &labels, &mut families);
         probes(inner, &labels, &mut families);
+        inner.tcp.collect(&labels, &mut families);
         configuration(inner, &mut families);
         inner.forget(&dead);
         families
@@ -101,6 +102,7 @@ impl Inner {
         ] {
             events.forget(dead);
         }
+        self.tcp.forget(dead);
         self.queues.lock().retain(|label, waiting| *waiting != 0 || !dead(*label));
         self.breakers.lock().retain(|label, _| !dead(*label));
         self.probes.lock().retain(|(_, label), _| !dead(*label));
