@@ -120,7 +120,7 @@ fn tcp_runnable(config: &Config) {
         }
     }
     for (name, balancer) in tcp.load_balancers() {
-        for transport in &balancer.servers_transport {
+        if let Some(transport) = &balancer.servers_transport {
             assert!(tcp.servers_transports.contains_key(transport), "{name}: {transport}");
         }
         for server in &balancer.servers {

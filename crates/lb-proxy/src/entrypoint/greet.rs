@@ -307,6 +307,10 @@ async fn turn_away(
         tracing::warn!(entryPointName = %entry.config.name, %client, reason = full.reason(),
             "connections are refused");
     }
+    // Who does not speak HTTP would not understand.
+    if l4::greet::at_once(worker, entry, client.ip()).is_some() {
+        return;
+    }
     let Some(_told) = Told::one_more(entry) else { return };
     let farewell = Box::pin(async {
         let mut scratch = [0; 512];

@@ -58,7 +58,7 @@ pub(crate) async fn serve(
         Err(middleware) => return refuse("refused", middleware),
     };
     let local = destination.map_or_else(|| stream.local_addr(), Ok);
-    let Ok(local) = local else { return refuse("aborted", "the client has gone") };
+    let Ok(local) = local else { return refuse("client_aborted", "the client has gone") };
     let (mut stream, first) = match &route.tls {
         Tls::None | Tls::Passthrough => (stream, first),
         Tls::Ends(None) => return refuse("tls", "its TLS options are broken"),

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lb_testkit::{Authority, Client, Files, Origin, Script};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -255,7 +255,7 @@ async fn strangers_have_limits() {
     );
     let vigie = Vigie::over(files, &text, &dynamic).await;
     for first in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\x00\x00\x00\x08"] {
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let mut client = Client::connect(vigie.address("db")).await.unwrap();
         client.send(first).await.unwrap();
         assert!(client.closes_within(Duration::from_secs(8)).await, "{first:?}");
