@@ -265,6 +265,16 @@ mod tests {
         };
         assert_eq!(generated("le"), [["d.test"]]);
         assert!(generated("other").is_empty());
+        let tcp = |tls: &str| {
+            let router =
+                format!("r: {{rule: 'HostSNI(`a.test`) || HostSNI(`b.test`)', service: s, tls: {{{tls}}}}}");
+            let web = "a: {rule: 'Host(`a`)', service: s, entryPoints: [web]}";
+            let service = "services: {s: {loadBalancer: {servers: []}}}";
+            wants_with(web, &format!("tcp: {{{service}, routers: {{{router}}}}}")).sets
+        };
+        assert_eq!(tcp("certResolver: le"), [["a.test", "b.test"]]);
+        assert_eq!(tcp("certResolver: le, domains: [{main: c.test}]"), [["c.test"]]);
+        assert!(tcp("certResolver: le, passthrough: true").is_empty());
         let found = wants(&format!("a: {{rule: 'Host(`*.a.test`) || Host(`a.test`)', {own}}}}}"));
         assert_eq!(found.sets, [["a.test"]]);
         assert_eq!(found.impossible["*.a.test"].0, "a@file");

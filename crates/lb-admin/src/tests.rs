@@ -559,7 +559,7 @@ fn tcp_objects_are_shown_as_traefik_does() {
 tcp:
   routers:
     lim: {rule: HostSNI(`*`), service: w, middlewares: [one, ips], entryPoints: [web]}
-    full: {rule: HostSNI(`a.test`), service: s, tls: {passthrough: true}}
+    full: {rule: HostSNI(`a.test`), service: s, tls: {passthrough: true, options: o}}
     bad: {rule: HostSNI(`a.test`), service: s}
   services:
     s: {loadBalancer: {servers: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2', tls: true}], terminationDelay: 200, \
@@ -579,7 +579,7 @@ tcp:
     assert_eq!(
         api("/api/tcp/routers?search=full", &view),
         json!([{"entryPoints": ["websecure"], "service": "s", "rule": "HostSNI(`a.test`)", "priority": 17,
-            "tls": {"passthrough": true}, "status": "enabled", "using": ["websecure"], "name": "full@file",
+            "tls": {"passthrough": true, "options": "o"}, "status": "enabled", "using": ["websecure"], "name": "full@file",
             "provider": "file", "priorityStr": "17"}])
     );
     assert_eq!(

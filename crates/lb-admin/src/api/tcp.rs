@@ -93,6 +93,9 @@ fn router_body(model: &Model<'_>, named: &Named<'_, Router>) -> Object {
             router.tls.as_ref().map(|written| {
                 let mut shown = tls(&written.terminated, "");
                 if let Value::Object(shown) = &mut shown {
+                    if let Some(options) = shown.get_mut("options") {
+                        *options = short(&written.terminated.options, named.name).into();
+                    }
                     shown.insert("passthrough".to_owned(), written.passthrough.into());
                 }
                 shown

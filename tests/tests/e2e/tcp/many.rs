@@ -23,6 +23,9 @@ async fn health_checks_take_servers_out_and_bring_them_back() {
     for _ in 0..4 {
         assert_eq!(greeted(vigie.address("db")).await.1, "hello a\n");
     }
+    let shown = vigie.json("/api/tcp/services/all@file").await;
+    let status = |server: &Talker| shown["serverStatus"][server.address.to_string()].clone();
+    assert_eq!((status(&a), status(&b)), ("UP".into(), "DOWN".into()), "{shown}");
     vigie.write(&everybody(&check(""), &[a.address, b.address]));
     vigie.until_said("TCP server is healthy again").await;
     let both = eventually(PATIENCE, async || greeted(vigie.address("db")).await.1 == "hello b\n");

@@ -97,6 +97,7 @@ impl<'a> Draft<'a> {
 fn servers(field: &Field<'_>) -> Vec<Server> {
     let mut known = HashSet::new();
     let mut servers = Vec::new();
+    let mut refused = Vec::new();
     for field in field.list() {
         let Some(block) = field.object() else { continue };
         let address =
@@ -111,10 +112,18 @@ fn servers(field: &Field<'_>) -> Vec<Server> {
                     }
                     servers.push(Server { address: address.value.to_owned(), host, port, tls });
                 }
-                Err((message, hint)) => address.error(message, hint),
+                Err((message, hint)) => refused.push((address, message, hint)),
             }
         }
         block.finish();
+    }
+    // As in Traefik the others go on without; where there are none there is nothing to go on with.
+    for (address, message, hint) in refused {
+        if servers.is_empty() {
+            address.error(message, hint);
+        } else {
+            field.report.tolerated(address.start(), &address.field.path(), message, hint);
+        }
     }
     servers
 }

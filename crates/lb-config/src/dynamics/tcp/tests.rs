@@ -146,6 +146,16 @@ fn what_cannot_work_is_told_with_its_place() {
     }
 }
 
+/// Reference 2.12: that server is skipped.
+#[test]
+fn a_bad_address_costs_no_other_server() {
+    let text = "tcp: {services: {x: {loadBalancer: {servers: [{address: a}, {address: 'b:1'}]}}}}";
+    let loaded = load(text);
+    assert_eq!(problems(text), ["tcp.services.x.loadBalancer.servers[0].address: `a` has no port"]);
+    let Service::LoadBalancer(balancer) = &loaded.config.tcp.services["x@file"] else { panic!() };
+    assert_eq!(balancer.servers.len(), 1);
+}
+
 #[test]
 fn one_broken_router_leaves_the_others_alone() {
     let text = format!(
