@@ -122,10 +122,14 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
         return Some(hello); // extensions are younger than TLS
     }
     let mut extensions = rest.vector16()?;
+    let (mut named, mut offered) = (false, false);
     while !extensions.0.is_empty() {
         let kind = extensions.u16()?;
         let mut data = extensions.vector16()?;
         match kind {
+            // Twice is forbidden (section 4.2): a server behind might take the other one.
+            SERVER_NAME if std::mem::replace(&mut named, true) => return None,
+            ALPN if std::mem::replace(&mut offered, true) => return None,
             SERVER_NAME => hello.server_name = server_name(&mut data)?,
             ALPN => {
                 let mut protocols = data.vector16()?;
@@ -142,15 +146,16 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
 /// RFC 6066 section 3.
 fn server_name(data: &mut Rest<'_>) -> Option<String> {
     let mut names = data.vector16()?;
+    let mut found = None;
     while !names.0.is_empty() {
         let kind = *names.take(1)?.first()?;
         let name = names.vector16()?.0;
         if kind == HOST_NAME {
-            let name = str::from_utf8(name).ok().filter(|name| name.is_ascii())?;
-            return Some(name.to_ascii_lowercase());
+            let name = str::from_utf8(name).ok().filter(|name| name.is_ascii() && found.is_none())?;
+            found = Some(name.to_ascii_lowercase());
         }
     }
-    Some(String::new())
+    Some(found.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -226,7 +231,11 @@ mod tests {
             message[3] -= 1;
             message
         };
+        let name = extension(SERVER_NAME, b"\0\x04\0\0\x01a");
+        let names = extension(SERVER_NAME, b"\0\x08\0\0\x01a\0\0\x01b");
         for bytes in [
+            records(&message(&[name.clone(), name].concat()), 99),
+            records(&message(&names), 99),
             b"GET / HTTP/1.1".to_vec(),
             vec![HANDSHAKE, 2],
             vec![HANDSHAKE, 3, 1, 0, 0],

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lb_config::tcp::TerminationDelay;
 use tokio::time::Instant;
 
-use crate::buffers::{Buffers, SMALL};
+use crate::buffers::{Buffers, LARGE, SMALL};
 use crate::deadline::Deadline;
 use crate::stream::Stream;
 
@@ -44,6 +44,8 @@ struct Direction<'c> {
     /// Who is written to takes no more: what still comes is dropped.
     deaf: bool,
     done: bool,
+    /// A small buffer was not enough for what waits.
+    bulk: bool,
     /// Something was passed on since this was last set to false.
     moved: bool,
     passed: &'c AtomicU64,
@@ -52,7 +54,17 @@ struct Direction<'c> {
 impl<'c> Direction<'c> {
     fn new(first: Vec<u8>, passed: &'c AtomicU64) -> Self {
         let end = first.len();
-        Self { buffer: first, start: 0, end, eof: false, deaf: false, done: false, moved: false, passed }
+        Self {
+            buffer: first,
+            start: 0,
+            end,
+            eof: false,
+            deaf: false,
+            done: false,
+            bulk: false,
+            moved: false,
+            passed,
+        }
     }
 
     /// Writes what was read, and the end where that was read.
@@ -89,12 +101,17 @@ impl<'c> Direction<'c> {
                 self.give_back(buffers);
                 break;
             }
-            if self.buffer.len() != SMALL {
+            if std::mem::take(&mut self.bulk) {
+                buffers.give_input(std::mem::replace(&mut self.buffer, buffers.large_input()));
+            } else if !matches!(self.buffer.len(), SMALL | LARGE) {
                 self.buffer = buffers.input();
             }
             match from.poll_read(cx, &mut self.buffer) {
                 Poll::Ready(Ok(0)) => self.eof = true,
-                Poll::Ready(Ok(count)) => self.end = count,
+                Poll::Ready(Ok(count)) => {
+                    self.end = count;
+                    self.bulk = count == SMALL && self.buffer.len() == SMALL;
+                }
                 // A TLS client that closes without saying so; others take that for the end as well.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.eof = true,
                 Poll::Ready(Err(error)) => {

@@ -81,3 +81,39 @@ fn servers_may_speak_first_where_nobody_speaks_tls() {
     }
     assert!(routes(&["ClientIP(`10.0.0.0/8`)"], &[], &[], false).at_once(client).is_none());
 }
+
+/// The seeds of the fuzz target, each with every byte changed: what rustls reads is read alike.
+#[test]
+fn hellos_are_read_as_rustls_reads_them() {
+    use lb_core::client_hello::{Read, read};
+
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/client_hello");
+    let mut compared = 0;
+    let mut compare = |bytes: &[u8]| {
+        let mut acceptor = rustls::server::Acceptor::default();
+        let mut rest = bytes;
+        while !rest.is_empty() && acceptor.read_tls(&mut rest).is_ok() {}
+        let Ok(Some(accepted)) = acceptor.accept() else { return };
+        let hello = accepted.client_hello();
+        // Ours is the stricter one: what is malformed names nobody.
+        let Read::Hello(own) = read(bytes) else { return };
+        let protocols: Vec<_> = hello.alpn().into_iter().flatten().collect();
+        assert_eq!(own.alpn, protocols, "{bytes:?}");
+        let name = hello.server_name();
+        assert!(name.is_none_or(|name| name.eq_ignore_ascii_case(&own.server_name)), "{name:?} {own:?}");
+        compared += 1;
+    };
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let mut bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        compare(&bytes);
+        for at in 0..bytes.len().min(600) {
+            let was = bytes[at];
+            for value in [0, 1, was.wrapping_add(1), 0xff] {
+                bytes[at] = value;
+                compare(&bytes);
+            }
+            bytes[at] = was;
+        }
+    }
+    assert!(compared > 1000, "{compared}");
+}
