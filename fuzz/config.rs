@@ -13,6 +13,7 @@ pub(crate) fn check(name: &str, text: &str) {
         Ok(loaded) => {
             places(&loaded.problems, name, text);
             runnable(&loaded.config);
+            tcp_runnable(&loaded.config);
             accounted(&loaded);
             let again = read().expect("it was accepted a moment ago");
             assert_eq!((&again.problems, &again.disabled), (&loaded.problems, &loaded.disabled));
@@ -101,9 +102,38 @@ fn runnable(config: &Config) {
     }
 }
 
+/// The same for `tcp`.
+fn tcp_runnable(config: &Config) {
+    let tcp = &config.tcp;
+    for (name, router) in &tcp.routers {
+        assert!(tcp.services.contains_key(&router.service), "{name}: {}", router.service);
+        for middleware in &router.middlewares {
+            assert!(tcp.middlewares.contains_key(middleware), "{name}: {middleware}");
+        }
+        if let Some(tls) = router.tls.as_ref().filter(|tls| !tls.passthrough) {
+            let options = &tls.terminated.options;
+            assert!(options == "default" || config.tls.options.contains_key(options), "{name}");
+        }
+        assert!(router.tls.is_some() || !router.rule.names_host(), "{name}");
+    }
+    for (name, service) in &tcp.services {
+        for child in service.children() {
+            assert!(tcp.services.contains_key(&child.name), "{name}: {}", child.name);
+        }
+    }
+    for (name, balancer) in tcp.load_balancers() {
+        if let Some(transport) = &balancer.servers_transport {
+            assert!(tcp.servers_transports.contains_key(transport), "{name}: {transport}");
+        }
+        for server in &balancer.servers {
+            assert!(!server.host.is_empty() && server.port > 0, "{name}: {server:?}");
+        }
+    }
+}
+
 /// What was left out is not there, and each error of an object that is left out says which.
 fn accounted(loaded: &Loaded) {
-    let Config { routers, services, composites, middlewares, servers_transports, tls, udp } = &loaded.config;
+    let Config { routers, services, composites, middlewares, servers_transports, tls, tcp, udp } = &loaded.config;
     for (kind, name) in loaded.disabled.keys() {
         let there = match kind {
             Kind::Router => routers.contains_key(name),
@@ -111,6 +141,10 @@ fn accounted(loaded: &Loaded) {
             Kind::Middleware => middlewares.contains_key(name),
             Kind::ServersTransport => servers_transports.contains_key(name),
             Kind::TlsOptions => tls.options.contains_key(name),
+            Kind::TcpRouter => tcp.routers.contains_key(name),
+            Kind::TcpService => tcp.services.contains_key(name),
+            Kind::TcpMiddleware => tcp.middlewares.contains_key(name),
+            Kind::TcpServersTransport => tcp.servers_transports.contains_key(name),
             Kind::UdpRouter => udp.routers.contains_key(name),
             Kind::UdpService => udp.services.contains_key(name),
             // Neither has a name by which it could be found.

@@ -1,8 +1,7 @@
 //! The first flight of a TLS client, as the entry point reads it to choose options and certificate.
 #![no_main]
 
-use std::io::Read;
-
+use lb_core::client_hello::{self, Read};
 use libfuzzer_sys::fuzz_target;
 use rustls::server::Acceptor;
 
@@ -19,7 +18,7 @@ fn accept(bytes: &[u8], piece: usize) -> Outcome {
     for piece in bytes.chunks(piece) {
         let mut rest = piece;
         while !rest.is_empty() {
-            match acceptor.read_tls(&mut rest as &mut dyn Read) {
+            match acceptor.read_tls(&mut rest as &mut dyn std::io::Read) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Outcome::Refused,
             }
@@ -50,6 +49,17 @@ fuzz_target!(|bytes: &[u8]| {
         let pieces = accept(bytes, piece);
         // A refusal may come before the bytes that would complete the hello, or the other way about.
         assert_eq!(pieces, whole, "in pieces of {piece}");
+    }
+    // TCP routers are asked by what this says, before anybody answers; it reads what rustls would not answer as well.
+    let own = client_hello::read(bytes);
+    for end in [bytes.len() / 3, bytes.len() / 2] {
+        let part = client_hello::read(&bytes[..end]);
+        assert!(part == Read::Partial || part == own, "{end} of {}", bytes.len());
+    }
+    // It is the stricter one: what is malformed names nobody.
+    if let (Outcome::Hello(name, protocols), Read::Hello(own)) = (&whole, own) {
+        assert_eq!(&own.alpn, protocols);
+        assert!(name.as_ref().is_none_or(|name| *name == own.server_name), "{name:?} {own:?}");
     }
     if let Outcome::Hello(Some(name), _) = whole {
         // What profiles and certificates are looked up with is a DNS name: nothing that a rule, a log line

@@ -107,6 +107,17 @@ pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> W
             tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), &mut known));
         }
     }
+    for (name, router) in &config.tcp.routers {
+        let Some(tls) = router.tls.as_ref().filter(|tls| !tls.passthrough).map(|tls| &tls.terminated) else {
+            continue;
+        };
+        if tls.cert_resolver.as_deref() == Some(resolver) {
+            if tls.domains.is_empty() {
+                wanted.add(name, router.rule.hosts(), &mut known);
+            }
+            tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), &mut known));
+        }
+    }
     wanted
 }
 
@@ -255,6 +266,16 @@ mod tests {
         };
         assert_eq!(generated("le"), [["d.test"]]);
         assert!(generated("other").is_empty());
+        let tcp = |tls: &str| {
+            let router =
+                format!("r: {{rule: 'HostSNI(`a.test`) || HostSNI(`b.test`)', service: s, tls: {{{tls}}}}}");
+            let web = "a: {rule: 'Host(`a`)', service: s, entryPoints: [web]}";
+            let service = "services: {s: {loadBalancer: {servers: []}}}";
+            wants_with(web, &format!("tcp: {{{service}, routers: {{{router}}}}}")).sets
+        };
+        assert_eq!(tcp("certResolver: le"), [["a.test", "b.test"]]);
+        assert_eq!(tcp("certResolver: le, domains: [{main: c.test}]"), [["c.test"]]);
+        assert!(tcp("certResolver: le, passthrough: true").is_empty());
         let found = wants(&format!("a: {{rule: 'Host(`*.a.test`) || Host(`a.test`)', {own}}}}}"));
         assert_eq!(found.sets, [["a.test"]]);
         assert_eq!(found.impossible["*.a.test"].0, "a@file");

@@ -11,6 +11,7 @@ pub(crate) mod object;
 mod overview;
 mod router;
 mod service;
+mod tcp;
 mod udp;
 
 use std::collections::HashMap;
@@ -47,14 +48,16 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["http", "services", id] => found("service", id, |id| service::one(&model(), id)),
         ["http", "middlewares"] => middleware::list(&model(), query),
         ["http", "middlewares", id] => found("middleware", id, |id| middleware::one(&model(), id)),
+        ["tcp", kind @ ("routers" | "services" | "middlewares")] => {
+            tcp::list(&model(), kind, query).unwrap_or_else(Response::page_not_found)
+        }
+        ["tcp", kind @ ("routers" | "services" | "middlewares"), id] => {
+            found(kind.trim_end_matches('s'), id, |id| tcp::one(&model(), kind, id))
+        }
         ["udp", "routers"] => udp::list(&udp::routers(&model()), query),
         ["udp", "routers", id] => found("router", id, |id| udp::one(&udp::routers(&model()), id)),
         ["udp", "services"] => udp::list(&udp::services(&model()), query),
         ["udp", "services", id] => found("service", id, |id| udp::one(&udp::services(&model()), id)),
-        // Vigie balances HTTP and UDP; tools that list the rest find it empty.
-        ["tcp", "routers" | "services" | "middlewares"] => {
-            list::page(Vec::<()>::new(), query, |()| Value::Null)
-        }
         _ => Response::page_not_found(),
     }
 }
@@ -86,13 +89,13 @@ fn raw_data(model: &Model<'_>) -> Value {
             .collect::<Map<_, _>>()
             .into()
     };
-    Object::new()
+    let http = Object::new()
         .object("routers", map(router::all(model)))
         .object("middlewares", map(middleware::all(model)))
         .object("services", map(service::all(model)))
         .object("udpRouters", map(udp::bodies(&udp::routers(model))))
-        .object("udpServices", map(udp::bodies(&udp::services(model))))
-        .build()
+        .object("udpServices", map(udp::bodies(&udp::services(model))));
+    tcp::all(model).into_iter().fold(http, |shown, (key, objects)| shown.object(key, map(objects))).build()
 }
 
 /// The view with what follows from it.

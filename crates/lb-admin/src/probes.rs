@@ -114,9 +114,11 @@ fn trouble(view: &View) -> Vec<String> {
     if view.shedding {
         reasons.push("memory is short: new requests are refused".to_owned());
     }
-    let without =
-        view.services.iter().filter(|(_, service)| service.servers().len() > 0 && !service.is_available());
-    reasons.extend(without.map(|(name, _)| format!("service {name}: no server is available")));
+    for (word, services) in [("service", &view.services), ("TCP service", &view.tcp)] {
+        let without =
+            services.iter().filter(|(_, service)| service.servers().len() > 0 && !service.is_available());
+        reasons.extend(without.map(|(name, _)| format!("{word} {name}: no server is available")));
+    }
     reasons.extend(view.certificates.iter().cloned());
     // Services come out of a hash map.
     reasons.sort_unstable();

@@ -72,6 +72,7 @@ pub(crate) fn view_of(dynamic: &str) -> View {
         faults: Fault::of_load(&loaded.disabled, &Reasons::new(), loaded.problems.iter()),
         config: Arc::new(loaded.config),
         services: Arc::new(services),
+        tcp: Arc::default(),
         loaded_at: Some(started()),
         standing: Vec::new(),
         stale: Vec::new(),

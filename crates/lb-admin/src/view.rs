@@ -17,6 +17,8 @@ pub struct View {
     pub config: Arc<Config>,
     /// Live services by qualified name.
     pub services: Arc<HashMap<String, Arc<Service>>>,
+    /// Those of `tcp`.
+    pub tcp: Arc<HashMap<String, Arc<Service>>>,
     /// What operators want of servers, but for those that are ready.
     pub standing: Vec<Standing>,
     /// Objects that were left out, or that work but should not be as they are.

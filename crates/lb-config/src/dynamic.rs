@@ -32,6 +32,7 @@ pub struct Config {
     pub middlewares: BTreeMap<String, Middleware>,
     pub servers_transports: BTreeMap<String, ServersTransport>,
     pub tls: Tls,
+    pub tcp: crate::tcp::Tcp,
     pub udp: Udp,
 }
 

@@ -30,6 +30,7 @@ mod size;
 mod sources;
 mod statics;
 pub mod suggest;
+pub mod tcp;
 #[cfg(test)]
 mod testing;
 mod udp;

@@ -20,6 +20,10 @@ pub(crate) fn merge<'a>(configs: impl IntoIterator<Item = (&'a str, &'a Config)>
         add(&mut merged.composites, &config.composites);
         add(&mut merged.middlewares, &config.middlewares);
         add(&mut merged.servers_transports, &config.servers_transports);
+        add(&mut merged.tcp.routers, &config.tcp.routers);
+        add(&mut merged.tcp.services, &config.tcp.services);
+        add(&mut merged.tcp.middlewares, &config.tcp.middlewares);
+        add(&mut merged.tcp.servers_transports, &config.tcp.servers_transports);
         add(&mut merged.tls.options, &config.tls.options);
         add(&mut merged.udp.routers, &config.udp.routers);
         add(&mut merged.udp.services, &config.udp.services);

@@ -63,6 +63,30 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, Refusal> {
     }
 }
 
+/// `host:port` of a server; the host without brackets.
+pub(crate) fn host_port(text: &str) -> Result<(String, u16), Refusal> {
+    let hint = || Some("write `192.0.2.7:5432`, `[::1]:5432` or `db.example.com:5432`".to_owned());
+    if text.contains("://") {
+        return Err((format!("{} is a URL, not an address", quoted(text)), hint()));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err((format!("{} has no port", quoted(text)), hint()));
+    };
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let Some(port) = port.parse().ok().filter(|port| digits && *port > 0) else {
+        return Err((format!("{} is not a port", quoted(port)), Some("ports go from 1 to 65535".to_owned())));
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => Some(v6).filter(|v6| v6.parse::<Ipv6Addr>().is_ok()),
+        None => Some(host).filter(|host| !host.is_empty() && host.len() <= 253 && host.chars().all(fits)),
+    };
+    match host {
+        Some(host) => Ok((host.to_owned(), port)),
+        None => Err((format!("{} is not the address of a server", quoted(text)), hint())),
+    }
+}
+
 /// A server's URL taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ServerUrl {

@@ -16,6 +16,7 @@ use crate::load::{Context, Loaded};
 use crate::merge::merge;
 use crate::pem::INLINE;
 use crate::problem::{Kind, Scope};
+use crate::tcp;
 
 /// An object's kind and qualified name.
 pub type Object = (Kind, String);
@@ -130,10 +131,18 @@ impl<'a> Settling<'a> {
         let kept = copy(self.last, &mut self.config, object);
         if kept {
             // A container that is gone answers nobody, and its address may be another's soon.
-            if object.1.ends_with("@docker")
+            if object.0 == Kind::Service
+                && object.1.ends_with("@docker")
                 && let Some(service) = self.config.services.get_mut(&object.1)
             {
                 service.servers.clear();
+            }
+            if object.0 == Kind::TcpService
+                && object.1.ends_with("@docker")
+                && let Some(tcp::Service::LoadBalancer(balancer)) =
+                    self.config.tcp.services.get_mut(&object.1)
+            {
+                balancer.servers.clear();
             }
             self.kept.insert(object.clone());
             self.stale.insert(object.clone(), vec![format!("removed, but {user} still needs it")]);
@@ -244,7 +253,8 @@ impl<'a> Settling<'a> {
 
     /// New and old chains or services together may run in a circle that neither has alone. Then the new ones go back.
     fn uncoil(&mut self) {
-        let coils = |kind| matches!(kind, Kind::Middleware | Kind::Service | Kind::UdpService);
+        let coils =
+            |kind| matches!(kind, Kind::Middleware | Kind::Service | Kind::TcpService | Kind::UdpService);
         let may_coil = |stale: &Reasons| stale.keys().any(|(kind, _)| coils(*kind));
         while may_coil(&self.stale) {
             let coiled = coiled(&self.config);
@@ -308,6 +318,10 @@ fn has(config: &Config, (kind, name): &Object) -> bool {
         Kind::Middleware => config.middlewares.contains_key(name),
         Kind::ServersTransport => config.servers_transports.contains_key(name),
         Kind::TlsOptions => config.tls.options.contains_key(name),
+        Kind::TcpRouter => config.tcp.routers.contains_key(name),
+        Kind::TcpService => config.tcp.services.contains_key(name),
+        Kind::TcpMiddleware => config.tcp.middlewares.contains_key(name),
+        Kind::TcpServersTransport => config.tcp.servers_transports.contains_key(name),
         Kind::UdpRouter => config.udp.routers.contains_key(name),
         Kind::UdpService => config.udp.services.contains_key(name),
         Kind::Certificate | Kind::File => false,
@@ -321,6 +335,10 @@ fn remove(config: &mut Config, (kind, name): &Object) {
         Kind::Middleware => drop(config.middlewares.remove(name)),
         Kind::ServersTransport => drop(config.servers_transports.remove(name)),
         Kind::TlsOptions => drop(config.tls.options.remove(name)),
+        Kind::TcpRouter => drop(config.tcp.routers.remove(name)),
+        Kind::TcpService => drop(config.tcp.services.remove(name)),
+        Kind::TcpMiddleware => drop(config.tcp.middlewares.remove(name)),
+        Kind::TcpServersTransport => drop(config.tcp.servers_transports.remove(name)),
         Kind::UdpRouter => drop(config.udp.routers.remove(name)),
         Kind::UdpService => drop(config.udp.services.remove(name)),
         Kind::Certificate | Kind::File => {}
@@ -342,6 +360,10 @@ fn copy(from: &Config, to: &mut Config, (kind, name): &Object) -> bool {
         Kind::Middleware => put(&from.middlewares, &mut to.middlewares, name),
         Kind::ServersTransport => put(&from.servers_transports, &mut to.servers_transports, name),
         Kind::TlsOptions => put(&from.tls.options, &mut to.tls.options, name),
+        Kind::TcpRouter => put(&from.tcp.routers, &mut to.tcp.routers, name),
+        Kind::TcpService => put(&from.tcp.services, &mut to.tcp.services, name),
+        Kind::TcpMiddleware => put(&from.tcp.middlewares, &mut to.tcp.middlewares, name),
+        Kind::TcpServersTransport => put(&from.tcp.servers_transports, &mut to.tcp.servers_transports, name),
         Kind::UdpRouter => put(&from.udp.routers, &mut to.udp.routers, name),
         Kind::UdpService => put(&from.udp.services, &mut to.udp.services, name),
         Kind::Certificate | Kind::File => false,
@@ -355,10 +377,14 @@ fn objects(config: &Config) -> impl Iterator<Item = Object> + '_ {
     }
     // TLS options and servers transports refer to nothing.
     let services = named(Kind::Service, &config.services).chain(named(Kind::Service, &config.composites));
+    let http = services
+        .chain(named(Kind::Middleware, &config.middlewares))
+        .chain(named(Kind::Router, &config.routers));
+    let tcp =
+        named(Kind::TcpService, &config.tcp.services).chain(named(Kind::TcpRouter, &config.tcp.routers));
     let udp =
         named(Kind::UdpService, &config.udp.services).chain(named(Kind::UdpRouter, &config.udp.routers));
-    let http = services.chain(named(Kind::Middleware, &config.middlewares));
-    http.chain(named(Kind::Router, &config.routers)).chain(udp)
+    http.chain(tcp).chain(udp)
 }
 
 /// What an object refers to, without what is built in.
@@ -408,7 +434,30 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
             let children = config.udp.services.get(name).into_iter().flat_map(|service| service.children());
             children.for_each(|child| add(Kind::UdpService, &child.service));
         }
-        Kind::ServersTransport | Kind::TlsOptions | Kind::Certificate | Kind::File => {}
+        Kind::TcpRouter => {
+            let Some(router) = config.tcp.routers.get(name) else { return found };
+            add(Kind::TcpService, &router.service);
+            router.middlewares.iter().for_each(|middleware| add(Kind::TcpMiddleware, middleware));
+            let tls = router.tls.as_ref().filter(|tls| !tls.passthrough).map(|tls| &*tls.terminated.options);
+            if let Some(options) = tls.filter(|options| *options != "default") {
+                add(Kind::TlsOptions, options);
+            }
+        }
+        Kind::TcpService => match config.tcp.services.get(name) {
+            Some(tcp::Service::LoadBalancer(balancer)) => {
+                balancer.servers_transport.iter().for_each(|name| add(Kind::TcpServersTransport, name));
+            }
+            Some(tcp::Service::Weighted(weighted)) => {
+                weighted.services.iter().for_each(|child| add(Kind::TcpService, &child.name));
+            }
+            None => {}
+        },
+        Kind::ServersTransport
+        | Kind::TlsOptions
+        | Kind::TcpMiddleware
+        | Kind::TcpServersTransport
+        | Kind::Certificate
+        | Kind::File => {}
     }
     found
 }
@@ -432,7 +481,12 @@ fn coiled(config: &Config) -> Vec<Object> {
         let children = service.children().iter().map(|child| (Kind::UdpService, child.service.as_str()));
         ((Kind::UdpService, name.as_str()), children.collect::<Vec<Name<'_>>>())
     });
-    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).chain(udp).collect();
+    let tcp = config.tcp.services.iter().filter(|(_, service)| !service.children().is_empty());
+    let tcp = tcp.map(|(name, service)| {
+        let children = service.children().iter().map(|child| (Kind::TcpService, child.name.as_str()));
+        ((Kind::TcpService, name.as_str()), children.collect::<Vec<Name<'_>>>())
+    });
+    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).chain(tcp).chain(udp).collect();
     let mut users: HashMap<Name<'_>, Vec<Name<'_>>> = HashMap::new();
     let mut open: BTreeMap<Name<'_>, usize> = BTreeMap::new();
     for (name, members) in &all {

@@ -35,6 +35,8 @@ pub struct StaticConfig {
     pub certificates_resolvers: BTreeMap<String, Resolver>,
     /// `default@internal`: the transport of every service that names none.
     pub servers_transport: ServersTransport,
+    /// The same for TCP services.
+    pub tcp_servers_transport: crate::tcp::ServersTransport,
     pub core: Core,
     /// OCSP responses are stapled.
     pub ocsp: Option<Ocsp>,

@@ -143,7 +143,7 @@ fn the_shape_of_a_file_is_checked_before_anything_is_loaded() {
   middlewares:
     m: {rateLimit: {average: many, burst: 1.5}}
     n: {plugin: {}, headers: {frameDeny: true}}
-tcp:
+udp:
   routers: {}
 extra: 1
 http: {}
@@ -168,7 +168,7 @@ shop.yml:13:43: http.middlewares.m.rateLimit.burst: expected a whole number, fou
 shop.yml:14:8: http.middlewares.n: a middleware can be of one kind only
   hint: declare one middleware for each kind; a `chain` combines them
 shop.yml:14:9: http.middlewares.n.plugin: `plugin` is not supported yet
-shop.yml:15:1: tcp: `tcp` is not supported yet
+shop.yml:15:1: udp: `udp` is not supported yet
 shop.yml:17:1: warning: extra: the top-level key `extra` is ignored
 shop.yml:18:1: the key `http` is given twice
   hint: it was first given in line 1; remove one of the two

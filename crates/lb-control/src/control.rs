@@ -30,6 +30,7 @@ use crate::probe::{Client, Probes};
 use crate::quarantine;
 use crate::services::{self, Services};
 use crate::state::{ProviderState, Refusal, State, StateWatch};
+use crate::tcp_probe::TcpProbes;
 use crate::upkeep::Upkeep;
 
 /// Shortest time between two builds: chosen, so that a change is live within 250 ms even after another one.
@@ -45,6 +46,8 @@ pub struct Settings {
     pub throttle: Duration,
     /// `default@internal`, for the probes of services that name no transport.
     pub default_transport: ServersTransport,
+    /// The same for the probes of TCP services.
+    pub default_tcp_transport: lb_config::tcp::ServersTransport,
     /// What the entry points ask of the dynamic configuration.
     pub context: Context,
 }
@@ -54,6 +57,7 @@ impl From<&StaticConfig> for Settings {
         Self {
             throttle: config.providers.throttle,
             default_transport: config.servers_transport.clone(),
+            default_tcp_transport: config.tcp_servers_transport.clone(),
             context: config.into(),
         }
     }
@@ -66,6 +70,8 @@ pub struct Candidate {
     pub generation: u64,
     pub config: Arc<Config>,
     pub services: Arc<Services>,
+    /// Those of `tcp`.
+    pub tcp: Arc<Services>,
     /// Objects that are known not to compile and have no version in force: they are left out without a word.
     pub left_out: Reasons,
 }
@@ -82,6 +88,7 @@ pub struct Control {
     state: StateWatch,
     operators: Operators,
     probes: Probes,
+    tcp_probes: TcpProbes,
     upkeep: Upkeep,
 }
 
@@ -116,6 +123,7 @@ impl Control {
         metrics.set_servers(move || gauges(&watch.load()));
         let watch = state.clone();
         metrics.set_services(move || service_gauges(&watch.load()));
+        let tcp_probes = TcpProbes::new(state.clone(), client.clone());
         let probes = Probes::new(state.clone(), metrics.clone(), client);
         Self {
             settings,
@@ -127,6 +135,7 @@ impl Control {
             operators: Operators::new(state.clone()),
             state,
             probes,
+            tcp_probes,
             upkeep: Upkeep::default(),
         }
     }
@@ -186,6 +195,7 @@ impl Control {
             tokio::select! {
                 biased;
                 () = self.probes.supervise() => {}
+                () = self.tcp_probes.supervise() => {}
                 () = self.operators.supervise() => {}
                 (provider, reading) = next(&mut self.sources) => {
                     backlog.entry(provider).or_default().add(reading);
@@ -222,6 +232,7 @@ impl Control {
     fn follow(&mut self) {
         let state = self.state.load();
         self.probes.follow(&state, &self.settings.default_transport);
+        self.tcp_probes.follow(&state, &self.settings.default_tcp_transport);
         self.upkeep.follow(&state);
     }
 
@@ -268,6 +279,7 @@ impl Control {
         state.generation = candidate.generation;
         state.config = candidate.config;
         state.services = candidate.services;
+        state.tcp = candidate.tcp;
         state.loaded_at = Some(now);
         let known = state.providers.entry(provider.clone()).or_default();
         known.loaded_at = Some(now);
@@ -394,6 +406,7 @@ impl Job {
             let candidate = Candidate {
                 generation: state.generation + 1,
                 services: Arc::new(services::build(&config, &state.services, start.into_std())),
+                tcp: Arc::new(services::build_tcp(&config, &state.tcp, start.into_std())),
                 config: Arc::new(config),
                 left_out: left_out.clone(),
             };

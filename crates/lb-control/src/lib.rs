@@ -10,6 +10,7 @@ mod probe;
 mod quarantine;
 mod services;
 mod state;
+mod tcp_probe;
 #[cfg(test)]
 mod testing;
 mod upkeep;

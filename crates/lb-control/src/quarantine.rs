@@ -91,12 +91,16 @@ impl Words {
 
 /// How many there are of each kind, all kinds named.
 pub(crate) fn counts(quarantined: &Reasons) -> Vec<(&'static str, usize)> {
-    const KINDS: [(Kind, &str); 9] = [
+    const KINDS: [(Kind, &str); 13] = [
         (Kind::Router, "router"),
         (Kind::Service, "service"),
         (Kind::Middleware, "middleware"),
         (Kind::ServersTransport, "servers_transport"),
         (Kind::TlsOptions, "tls_options"),
+        (Kind::TcpRouter, "tcp_router"),
+        (Kind::TcpService, "tcp_service"),
+        (Kind::TcpMiddleware, "tcp_middleware"),
+        (Kind::TcpServersTransport, "tcp_servers_transport"),
         (Kind::UdpRouter, "udp_router"),
         (Kind::UdpService, "udp_service"),
         (Kind::Certificate, "certificate"),

@@ -31,6 +31,19 @@ pub(crate) fn build(config: &Config, previous: &Services, now: Instant) -> Servi
     config.services.iter().map(service).collect()
 }
 
+/// As [`build`], of the load balancers of `tcp`, which take turns.
+pub(crate) fn build_tcp(config: &Config, previous: &Services, now: Instant) -> Services {
+    let service = |(name, service): (&String, &lb_config::tcp::LoadBalancer)| {
+        let before = previous.get(name).map(Arc::as_ref);
+        let member = |server: &lb_config::tcp::Server| MemberSpec { url: server.address.clone(), weight: 1 };
+        let members: Vec<_> = service.servers.iter().map(member).collect();
+        let active = service.health_check.as_ref().map(|_| health::Settings::default());
+        let settings = balance::Settings { active, ..balance::Settings::default() };
+        (name.clone(), Arc::new(balance::Service::new(name, settings, &members, before, now)))
+    };
+    config.tcp.load_balancers().map(service).collect()
+}
+
 fn settings(service: &dynamic::Service) -> balance::Settings {
     let check = service.health_check.as_ref();
     balance::Settings {

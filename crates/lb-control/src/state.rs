@@ -17,6 +17,8 @@ pub struct State {
     /// All providers merged.
     pub config: Arc<Config>,
     pub services: Arc<Services>,
+    /// Those of `tcp`.
+    pub tcp: Arc<Services>,
     /// When this configuration came into force.
     pub loaded_at: Option<SystemTime>,
     /// Objects that are in force in an older version than their provider has, with the reasons.

@@ -5,12 +5,14 @@
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
+pub mod client_hello;
 mod comparison;
 pub mod encoding;
 pub mod health;
 pub mod in_flight;
 pub mod net;
 pub mod operator;
+pub mod proxy_header;
 pub mod rate_limit;
 pub mod resend;
 pub mod retry;

@@ -16,6 +16,7 @@ mod pattern;
 mod query;
 mod rule;
 mod table;
+pub mod tcp;
 mod text;
 mod v2;
 

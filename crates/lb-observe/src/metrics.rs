@@ -16,6 +16,7 @@ mod sample;
 mod semantic;
 mod shard;
 mod table;
+mod tcp;
 mod udp;
 
 use std::collections::{BTreeMap, HashSet};
@@ -40,6 +41,7 @@ pub use label::{Kind, LabelId};
 pub use lines::{Format, Lines};
 pub use sample::{Method, Protocol, Sample};
 pub use shard::{OpenConnection, Shard};
+pub use tcp::TcpCounts;
 pub use udp::UdpCounts;
 
 /// Content type of [`Metrics::render`].
@@ -149,6 +151,7 @@ struct Inner {
     forward_auth: Events,
     forward_auth_times: Mutex<FxHashMap<LabelId, Probes>>,
     error_pages: Events,
+    tcp: tcp::Tcp,
     breaker_transitions: Events,
     removed_closed: AtomicU64,
     handed_over: AtomicU64,
@@ -201,6 +204,7 @@ impl Metrics {
             forward_auth: Events::default(),
             forward_auth_times: Mutex::default(),
             error_pages: Events::default(),
+            tcp: tcp::Tcp::default(),
             breaker_transitions: Events::default(),
             removed_closed: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
@@ -378,6 +382,21 @@ impl Metrics {
     /// An answer was replaced; `outcome` is `served` or `failed`.
     pub fn error_page(&self, middleware: LabelId, outcome: &'static str) {
         self.inner.error_pages.count(middleware, outcome);
+    }
+
+    /// The counts of a TCP service: connections that are open, and bytes.
+    pub fn tcp(&self, service: LabelId) -> Arc<TcpCounts> {
+        self.inner.tcp.counts(service)
+    }
+
+    /// A connection of a TCP service has ended, or was refused; `outcome` is one of a fixed set.
+    pub fn tcp_ended(&self, service: LabelId, outcome: &'static str) {
+        self.inner.tcp.ended.count(service, outcome);
+    }
+
+    /// A server of a TCP service could not be reached; `reason` is `connect` or `tls`.
+    pub fn tcp_dial_failed(&self, service: LabelId, reason: &'static str) {
+        self.inner.tcp.dial_failures.count(service, reason);
     }
 
     /// A configuration came into force.

@@ -11,6 +11,7 @@ mod entrypoint;
 mod exchange;
 mod forward;
 mod http;
+mod l4;
 mod lasting;
 mod middleware;
 mod passage;

@@ -125,10 +125,16 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Compiles `config` beside the snapshot in force, which stays in force.
-    pub fn compile(&self, config: &Arc<Config>, live: &HashMap<String, Arc<LiveService>>) -> Compiled {
+    /// Compiles `config`, with its live services and those of `tcp`, beside the snapshot in force, which stays in force.
+    pub fn compile(
+        &self,
+        config: &Arc<Config>,
+        live: &HashMap<String, Arc<LiveService>>,
+        tcp: &HashMap<String, Arc<LiveService>>,
+    ) -> Compiled {
         let now = tokio::time::Instant::now().into_std();
-        let (snapshot, failures) = Snapshot::build(&self.fixed, config, live, Some(&self.store.load()), now);
+        let (snapshot, failures) =
+            Snapshot::build(&self.fixed, config, (live, tcp), Some(&self.store.load()), now);
         Compiled { snapshot, failures }
     }
 
@@ -157,7 +163,8 @@ pub fn check(
     let metrics = Metrics::new(lb_observe::metrics::Settings::default(), 1);
     let fixed = Fixed { config: Arc::clone(config), metrics };
     let dynamic = Arc::new(dynamic.clone());
-    Snapshot::build(&fixed, &dynamic, live, None, tokio::time::Instant::now().into_std()).1
+    let no_tcp = HashMap::new(); // made as they are needed
+    Snapshot::build(&fixed, &dynamic, (live, &no_tcp), None, tokio::time::Instant::now().into_std()).1
 }
 
 /// The certificates in use, for `traefik_tls_certs_not_after`.
@@ -212,7 +219,8 @@ impl Proxy {
         }
         let fixed = Fixed { config: Arc::clone(&settings.config), metrics: settings.metrics.clone() };
         let now = tokio::time::Instant::now().into_std();
-        let (empty, _) = Snapshot::build(&fixed, &Arc::default(), &HashMap::new(), None, now);
+        let (empty, _) =
+            Snapshot::build(&fixed, &Arc::default(), (&HashMap::new(), &HashMap::new()), None, now);
         Ok(Self {
             settings,
             entries,

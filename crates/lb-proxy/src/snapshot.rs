@@ -36,6 +36,7 @@ pub struct Snapshot {
     /// One for each entry point, in the order of the static configuration.
     pub(crate) entry_points: Vec<EntryRoutes>,
     pub(crate) tls: Arc<TlsTable>,
+    pub(crate) tcp: crate::l4::Compiled,
     pub(crate) udp: UdpTable,
     /// By name: where the next snapshot finds the state to keep.
     routes: HashMap<String, Arc<Route>>,
@@ -161,6 +162,7 @@ impl Snapshot {
             labels.insert(service.label);
             labels.extend(service.endpoints.iter().map(|endpoint| endpoint.label));
         }
+        labels.extend(self.tcp.labels());
         labels
     }
 }

@@ -108,6 +108,11 @@ impl Stream {
         let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
     }
 
+    /// Where the client connected to, or where a connection to a server comes from.
+    pub(crate) fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.tcp().local_addr()
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(s) => s,

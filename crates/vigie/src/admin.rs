@@ -104,6 +104,7 @@ impl AdminService {
             static_config: Arc::clone(&self.static_config),
             config: Arc::clone(&state.config),
             services: Arc::clone(&state.services),
+            tcp: Arc::clone(&state.tcp),
             standing: standing.into_iter().map(|(told, server)| Standing { told, server }).collect(),
             faults,
             loaded_at,

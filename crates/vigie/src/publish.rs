@@ -10,7 +10,7 @@ use lb_proxy::{Failure, Publisher};
 
 /// Compiles and publishes; refuses with everything that does not compile and is not known not to.
 pub(crate) fn publish(publisher: &Publisher, candidate: &Candidate) -> Result<(), Problems> {
-    let compiled = publisher.compile(&candidate.config, &candidate.services);
+    let compiled = publisher.compile(&candidate.config, &candidate.services, &candidate.tcp);
     let known = |failure: &&Failure| !candidate.left_out.contains_key(&(failure.kind, failure.name.clone()));
     let fresh: Vec<_> = compiled.failures().iter().filter(known).map(problem).collect();
     if !fresh.is_empty() {

@@ -77,7 +77,7 @@ fn example_files() -> tempfile::TempDir {
 
 fn problems_of(text: &str, name: &str, kind: &str) -> Vec<Problem> {
     let context = Context {
-        entry_points: Some(["web", "websecure", "metrics"].map(str::to_owned).into()),
+        entry_points: Some(["web", "websecure", "metrics", "postgres"].map(str::to_owned).into()),
         ..Context::default()
     };
     let outcome = match kind {

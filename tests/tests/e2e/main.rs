@@ -47,6 +47,7 @@ mod service_middlewares;
 mod shutdown;
 mod sources;
 mod streams;
+mod tcp;
 mod telemetry;
 mod templates;
 mod timeline;

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Model, certificate, middleware, router, service, udp};
+use super::{Model, certificate, middleware, router, service, tcp, udp};
 
 pub(super) fn overview(model: &Model<'_>) -> Value {
     let fixed = &model.view.static_config;
-    let none = || count(&[]);
+    let [tcp_routers, tcp_services, tcp_middlewares] = tcp::statuses(model).map(|statuses| count(&statuses));
     let mut providers = Vec::new();
     if fixed.providers.file.is_some() {
         providers.push("File");
@@ -25,7 +25,7 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
             "services": count(&service::statuses(model)),
             "middlewares": count(&middleware::statuses(model)),
         },
-        "tcp": { "routers": none(), "services": none(), "middlewares": none() },
+        "tcp": { "routers": tcp_routers, "services": tcp_services, "middlewares": tcp_middlewares },
         "udp": {
             "routers": count(&udp::statuses(&udp::routers(model))),
             "services": count(&udp::statuses(&udp::services(model))),

@@ -206,7 +206,7 @@ fn qualified<'v>(middleware: &'v str, router: &str) -> Cow<'v, str> {
 }
 
 /// Where routers attach that name no entry point.
-fn default_entry_points(fixed: &StaticConfig) -> impl Iterator<Item = &str> {
+pub(super) fn default_entry_points(fixed: &StaticConfig) -> impl Iterator<Item = &str> {
     let chosen = fixed.entry_points.iter().any(|entry_point| entry_point.as_default);
     let is_default = move |as_default: bool, name: &str| if chosen { as_default } else { name != "traefik" };
     fixed.entry_points.iter().filter(move |ep| is_default(ep.as_default, &ep.name)).map(|ep| ep.name.as_str())

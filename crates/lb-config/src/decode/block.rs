@@ -103,15 +103,6 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// As [`unsupported`](Self::unsupported), for parts of a file that its other parts do without.
-    pub(crate) fn lacking(&self, keys: &[&'static str]) {
-        for &key in keys {
-            if let Some(field) = self.take_unlisted(key) {
-                field.lacking(format!("{} is not supported yet", quoted(key)));
-            }
-        }
-    }
-
     /// Keys that are read by Traefik and change nothing here.
     pub(crate) fn without_effect(&self, keys: &[&'static str], why: &str) {
         for &key in keys {

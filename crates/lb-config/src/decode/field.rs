@@ -61,11 +61,6 @@ impl<'a> Field<'a> {
         self.report.error(self.key_at, &self.path(), message, hint);
     }
 
-    /// An error that spoils nothing but this part of the file.
-    pub(crate) fn lacking(&self, message: String) {
-        self.report.lacking(self.key_at, &self.path(), message);
-    }
-
     pub(crate) fn warn(&self, message: String, hint: Option<String>) {
         self.report.warn(self.at(), &self.path(), message, hint);
     }

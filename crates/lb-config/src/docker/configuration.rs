@@ -38,7 +38,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The place of the container itself.
-    fn here(&self) -> Position {
+    pub(super) fn here(&self) -> Position {
         Position { file: self.file, line: 0, column: 0 }
     }
 
@@ -49,7 +49,7 @@ impl Reader<'_> {
         Position { line, ..self.here() }
     }
 
-    fn remark(&mut self, at: Position, is_error: bool, message: String, hint: Option<&str>) {
+    pub(super) fn remark(&mut self, at: Position, is_error: bool, message: String, hint: Option<&str>) {
         self.remarks.push(Remark { at, is_error, message, hint: hint.map(str::to_owned) });
     }
 
@@ -86,10 +86,14 @@ impl Reader<'_> {
         let http = root.find("http").is_some_and(|http| {
             ["routers", "services", "middlewares"].iter().any(|kind| http.count(kind) > 0)
         });
+        let here = self.here();
+        let serves = container.is_running && is_well;
+        if tcp {
+            self.tcp(root.child("tcp", here), serves).ok()?;
+        }
         if (tcp || udp) && !http {
             return Some(root);
         }
-        let here = self.here();
         let http = root.child("http", here);
         for key in NOT_IN_LABELS {
             if let Some(branch) = http.remove(key) {
@@ -100,7 +104,6 @@ impl Reader<'_> {
         if http.count("services") == 0 {
             http.child("services", here).child(&name, here);
         }
-        let serves = container.is_running && is_well;
         for (_, service) in &mut http.child("services", here).children {
             self.server(service, serves).ok()?;
         }
@@ -180,14 +183,21 @@ impl Reader<'_> {
 
     /// Where this container listens.
     fn url(&mut self, scheme: Option<Branch>, port: Option<Branch>) -> Result<(Position, String), ()> {
-        let (container, settings) = (self.container, self.settings);
-        let text = |branch: &Option<Branch>| {
-            let value = branch.as_ref().and_then(|branch| branch.value.as_deref());
-            value.filter(|value| !value.is_empty()).map(str::to_owned)
-        };
         let at = port.as_ref().or(scheme.as_ref()).map_or(self.here(), |branch| branch.at);
-        let scheme = text(&scheme).unwrap_or_else(|| "http".to_owned());
-        let number = match text(&port) {
+        let scheme = scheme.as_ref().and_then(text).unwrap_or_else(|| "http".to_owned());
+        let address = self.address(at, port, "traefik.http.services.NAME.loadbalancer.server.port")?;
+        Ok((at, format!("{scheme}://{address}")))
+    }
+
+    /// Where it listens on a port; `label` is what names it.
+    pub(super) fn address(
+        &mut self,
+        at: Position,
+        port: Option<Branch>,
+        label: &str,
+    ) -> Result<SocketAddr, ()> {
+        let (container, settings) = (self.container, self.settings);
+        let number = match port.as_ref().and_then(text) {
             Some(text) => match text.parse::<u16>() {
                 Ok(number) if number > 0 => number,
                 _ => {
@@ -200,11 +210,10 @@ impl Reader<'_> {
                 Some(number) => number,
                 None => {
                     let message = "port is missing: the container exposes none".to_owned();
-                    let hint = "add the label `traefik.http.services.NAME.loadbalancer.server.port`, or \
-                                `traefik.enable=false`";
+                    let hint = format!("add the label `{label}`, or `traefik.enable=false`");
                     // Somebody wants it served, or it is just there.
                     let wanted = container.labels.keys().any(|key| key.starts_with("traefik."));
-                    self.remark(self.here(), wanted, message, Some(hint));
+                    self.remark(self.here(), wanted, message, Some(&hint));
                     return Err(());
                 }
             },
@@ -226,7 +235,7 @@ impl Reader<'_> {
                 return Err(());
             }
         };
-        Ok((at, format!("{scheme}://{}", SocketAddr::new(address, number))))
+        Ok(SocketAddr::new(address, number))
     }
 
     /// Gives routers what they leave out, and the container a router if it has none.
@@ -280,8 +289,13 @@ impl Reader<'_> {
     }
 }
 
-const IN_A_FILE: &str = "define it in a file, where it can name `service@docker`";
+/// What a label says, unless that is nothing.
+fn text(branch: &Branch) -> Option<String> {
+    branch.value.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
+}
 
-fn not_by_labels(key: &str) -> String {
+pub(super) const IN_A_FILE: &str = "define it in a file, where it can name `service@docker`";
+
+pub(super) fn not_by_labels(key: &str) -> String {
     format!("{} cannot be set by labels", quoted(key))
 }

@@ -6,6 +6,7 @@ use crate::document::Position;
 use crate::dynamic::{Config, Service};
 use crate::dynamics::Draft;
 use crate::problem::{Kind, quoted};
+use crate::tcp;
 
 /// Puts what each container defines into `merged`, in their order.
 pub(super) fn merge<'a>(merged: &mut Draft<'a>, parts: Vec<Draft<'a>>, last: &Config) {
@@ -21,7 +22,54 @@ pub(super) fn merge<'a>(merged: &mut Draft<'a>, parts: Vec<Draft<'a>>, last: &Co
         &|a, b| a == b,
         &|_, _| (),
     );
+    merging.kind(
+        merged,
+        Kind::TcpRouter,
+        last,
+        |c| &c.tcp.routers,
+        |c| &mut c.tcp.routers,
+        &|a, b| a == b,
+        &|_, _| (),
+    );
+    merging.kind(
+        merged,
+        Kind::TcpService,
+        last,
+        |c| &c.tcp.services,
+        |c| &mut c.tcp.services,
+        &is_same_tcp_service,
+        &join_tcp,
+    );
+    merging.kind(
+        merged,
+        Kind::TcpMiddleware,
+        last,
+        |c| &c.tcp.middlewares,
+        |c| &mut c.tcp.middlewares,
+        &|a, b| a == b,
+        &|_, _| (),
+    );
     merging.rest(merged);
+}
+
+/// All but the servers.
+fn is_same_tcp_service(one: &tcp::Service, other: &tcp::Service) -> bool {
+    let without = |service: &tcp::Service| match service {
+        tcp::Service::LoadBalancer(balancer) => {
+            tcp::Service::LoadBalancer(tcp::LoadBalancer { servers: Vec::new(), ..balancer.clone() })
+        }
+        weighted => weighted.clone(),
+    };
+    without(one) == without(other)
+}
+
+fn join_tcp(into: &mut tcp::Service, from: &tcp::Service) {
+    let (tcp::Service::LoadBalancer(into), tcp::Service::LoadBalancer(from)) = (into, from) else { return };
+    for server in &from.servers {
+        if !into.servers.iter().any(|known| known.address == server.address) {
+            into.servers.push(server.clone());
+        }
+    }
 }
 
 /// All but the servers.

@@ -9,6 +9,7 @@ mod constraints;
 mod container;
 mod merge;
 mod rule_template;
+mod tcp;
 pub(crate) mod tree;
 
 use std::collections::BTreeMap;

@@ -248,7 +248,7 @@ fn problems_name_the_container_and_the_label() {
                 ("traefik.http.middlewares.m.ratelimit.averge", "5"),
                 ("traefik.http.middlewares.n.addprefix", "true"),
                 ("traefik.htpp.routers.r.rule", "x"),
-                ("traefik.tcp.routers.t.rule", "HostSNI(`*`)"),
+                ("traefik.udp.routers.t.service", "t"),
             ],
         ),
         container("good2", &[]),
@@ -260,7 +260,7 @@ fn problems_name_the_container_and_the_label() {
         "container bad1: traefik.http.middlewares.m.ratelimit.averge: there is no key `averge` here\n  hint: did you mean `average`?",
         "container bad1: traefik.http.middlewares.n.addprefix: expected a map, found a single value",
         "container bad1: warning: traefik.htpp.routers.r.rule: the label is ignored",
-        "container bad1: traefik.tcp.routers.t.rule: `tcp` is not supported yet",
+        "container bad1: traefik.udp.routers.t.service: `udp` is not supported yet",
     ] {
         assert!(problems.contains(expected), "{expected}\n\n{problems}");
     }
@@ -342,8 +342,59 @@ fn different_definitions_are_dropped_unless_one_is_in_force() {
     assert!(told(&after).is_empty());
 }
 
+/// `router: rule -> service; service: servers` of `tcp`.
+fn show_tcp(loaded: &Loaded) -> String {
+    let routers = loaded.config.tcp.routers.iter();
+    let routers = routers.map(|(name, router)| format!("{name}: {} -> {}", router.rule_text, router.service));
+    let services = loaded.config.tcp.load_balancers().map(|(name, balancer)| {
+        let servers: Vec<_> = balancer.servers.iter().map(|server| server.address.clone()).collect();
+        format!("{name}: [{}]", servers.join(", "))
+    });
+    routers.chain(services).collect::<Vec<_>>().join("; ")
+}
+
 #[test]
 fn tcp_alone_makes_no_http() {
-    let loaded = load(&[container("db1", &[("traefik.tcp.routers.t.rule", "HostSNI(`*`)")])]);
+    let labels = [
+        ("traefik.tcp.routers.t.rule", "HostSNI(`*`)"),
+        ("traefik.tcp.routers.t.middlewares", "few"),
+        ("traefik.tcp.middlewares.few.inflightconn.amount", "5"),
+        ("traefik.tcp.services.db.loadbalancer.server.port", "5432"),
+    ];
+    let loaded = load(&[container("db1", &labels), container("db2", &labels)]);
     assert_eq!(show(&loaded), "");
+    assert!(told(&loaded).is_empty(), "{:?}", told(&loaded));
+    let expected = "t@docker: HostSNI(`*`) -> db@docker; db@docker: [10.0.0.1:5432, 10.0.0.2:5432]";
+    assert_eq!(show_tcp(&loaded), expected);
+    assert!(loaded.config.tcp.middlewares.contains_key("few@docker"));
+}
+
+#[test]
+fn tcp_labels_leave_out_what_is_clear_and_say_what_is_not() {
+    let loaded = load(&[container("db1", &[("traefik.tcp.routers.t.rule", "HostSNI(`*`)")])]);
+    assert_eq!(show_tcp(&loaded), "t@docker: HostSNI(`*`) -> db1@docker; db1@docker: [10.0.0.1:80]");
+    for (labels, expected) in [
+        (&[("traefik.tcp.services.s.loadbalancer.server.port", "x")][..], "`x` is not a port"),
+        (&[("traefik.tcp.services.s.weighted.services[0].name", "x")], "`weighted` cannot be set by labels"),
+        (
+            &[("traefik.tcp.services.s.loadbalancer.servers[0].address", "a:1")],
+            "a container is its own only server",
+        ),
+        (
+            &[("traefik.tcp.serverstransports.t.dialtimeout", "1s")],
+            "`serversTransports` cannot be set by labels",
+        ),
+        (&[("traefik.tcp.routers.t.service", "s")], "`rule` is missing"),
+        (
+            &[
+                ("traefik.tcp.services.a.loadbalancer.server.port", "1"),
+                ("traefik.tcp.services.b.loadbalancer.server.port", "2"),
+                ("traefik.tcp.routers.t.rule", "HostSNI(`*`)"),
+            ],
+            "the router `t` names no service, and the container has several",
+        ),
+    ] {
+        let loaded = load(&[container("db1", labels)]);
+        assert!(told(&loaded).join("\n").contains(expected), "{expected}: {:?}", told(&loaded));
+    }
 }

@@ -115,7 +115,7 @@ fn limit(field: &Field<'_>) -> Option<Option<usize>> {
 }
 
 /// `healthCheck` of a composite has no keys (reference 2.9).
-fn switch(field: &Field<'_>) -> bool {
+pub(super) fn switch(field: &Field<'_>) -> bool {
     match field.enabled() {
         Enabled::Off => false,
         Enabled::Plain => true,

@@ -12,6 +12,7 @@ mod references;
 mod routers;
 mod services;
 mod sticky;
+mod tcp;
 mod tls;
 mod transports;
 mod udp;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 
 pub(crate) use references::{Reference, check as check_references};
 pub(crate) use routers::{observability, router_tls};
+pub(crate) use tcp::default_transport as default_tcp_transport;
 pub(crate) use tls::{tls_max_version, tls_min_version};
 pub(crate) use transports::{forwarding_timeouts, max_idle_conns};
 
@@ -54,11 +56,14 @@ impl<'a> Draft<'a> {
             self.read_tls(&tls);
             tls.finish();
         }
+        if let Some(tcp) = root.take("tcp").and_then(|field| field.block()) {
+            self.read_tcp(&tcp);
+            tcp.finish();
+        }
         if let Some(udp) = root.take("udp").and_then(|field| field.block()) {
             self.read_udp(&udp);
             udp.finish();
         }
-        root.lacking(&["tcp"]);
         root.finish_root();
     }
 
@@ -142,21 +147,5 @@ impl<'a> Draft<'a> {
     /// `name@provider`; without a provider that of the file.
     pub(crate) fn qualify(&self, name: &str) -> String {
         if name.contains('@') { name.to_owned() } else { format!("{name}@{}", self.provider) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::testing::load;
-
-    #[test]
-    fn what_is_not_there_yet_takes_no_routes_with_it() {
-        let text = "tcp: {routers: {r: {rule: HostSNI(`*`), service: s}}}";
-        let routes = "http: {routers: {r: {rule: Path(`/`), service: s}}, services: {s: {loadBalancer: {servers: []}}}}";
-        let loaded = load(&format!("{routes}\n{text}"));
-        assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty());
-        let told: Vec<_> =
-            loaded.problems.iter().map(|problem| (&*problem.key, problem.is_error())).collect();
-        assert_eq!(told, [("tcp", true)]);
     }
 }

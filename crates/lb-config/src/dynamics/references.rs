@@ -110,6 +110,7 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     report_dangling(draft);
     report_cycles(draft, Kind::Middleware);
     report_cycles(draft, Kind::Service);
+    report_cycles(draft, Kind::TcpService);
     report_cycles(draft, Kind::UdpService);
     report_unprobed(draft);
     report_inner_middlewares(draft);
@@ -130,6 +131,10 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
             Kind::Middleware => take(&mut from.middlewares, name, keep.then_some(&mut to.middlewares)),
             Kind::ServersTransport => take(&mut from.servers_transports, name, None),
             Kind::TlsOptions => take(&mut from.tls.options, name, None),
+            Kind::TcpRouter => take(&mut from.tcp.routers, name, keep.then_some(&mut to.tcp.routers)),
+            Kind::TcpService => take(&mut from.tcp.services, name, keep.then_some(&mut to.tcp.services)),
+            Kind::TcpMiddleware => take(&mut from.tcp.middlewares, name, None),
+            Kind::TcpServersTransport => take(&mut from.tcp.servers_transports, name, None),
             Kind::UdpRouter => take(&mut from.udp.routers, name, keep.then_some(&mut to.udp.routers)),
             Kind::UdpService => take(&mut from.udp.services, name, keep.then_some(&mut to.udp.services)),
             Kind::Certificate | Kind::File => {}
@@ -158,13 +163,13 @@ fn report_dangling(draft: &Draft<'_>) {
             (message, Some(hint))
         };
         let reason = match kind {
-            Kind::Middleware => missing_middleware(name),
-            Kind::ServersTransport => format!("servers transport not found {name}"),
-            Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
             Kind::Router => format!("parent router {name:?} does not exist"),
-            Kind::Service | Kind::UdpRouter | Kind::UdpService | Kind::Certificate | Kind::File => {
-                format!("the {kind} {name:?} does not exist")
+            Kind::Middleware | Kind::TcpMiddleware => missing_middleware(name),
+            Kind::ServersTransport | Kind::TcpServersTransport => {
+                format!("servers transport not found {name}")
             }
+            Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
+            _ => format!("the {kind} {name:?} does not exist"),
         };
         draft.report.error_on(from.0, &from.1, *at, &field.path(), message, hint, Some(reason));
     }
@@ -217,6 +222,10 @@ fn plural(kind: Kind) -> &'static str {
         Kind::Middleware => "middlewares",
         Kind::ServersTransport => "servers transports",
         Kind::TlsOptions => "TLS options",
+        Kind::TcpRouter => "TCP routers",
+        Kind::TcpService => "TCP services",
+        Kind::TcpMiddleware => "TCP middlewares",
+        Kind::TcpServersTransport => "TCP servers transports",
         Kind::UdpRouter => "UDP routers",
         Kind::UdpService => "UDP services",
         Kind::Certificate => "certificates",
@@ -233,7 +242,7 @@ fn exists(draft: &Draft<'_>, kind: Kind, name: &str) -> bool {
     match (provider, kind) {
         (INTERNAL, Kind::Service) => draft.context.internal_services.contains(bare),
         (INTERNAL, Kind::Middleware) => INTERNAL_MIDDLEWARES.contains(&bare),
-        (INTERNAL, Kind::ServersTransport) => bare == "default",
+        (INTERNAL, Kind::ServersTransport | Kind::TcpServersTransport) => bare == "default",
         _ => draft.context.providers.contains(provider),
     }
 }
@@ -247,6 +256,10 @@ fn report_unprobed(draft: &Draft<'_>) {
         let config = &draft.config;
         let leaf = config.services.get(&to.1).map(|service| service.health_check.is_some());
         let known = leaf.or_else(|| config.composites.get(&to.1).map(|composite| composite.health_check));
+        let known = match to.0 {
+            Kind::TcpService => config.tcp.services.get(&to.1).map(crate::tcp::Service::is_probed),
+            _ => known,
+        };
         if !probed || known != Some(false) {
             continue;
         }

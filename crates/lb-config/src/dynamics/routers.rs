@@ -12,7 +12,7 @@ use crate::problem::{Kind, quoted};
 use crate::suggest;
 
 /// The highest priority a file may give: above are the internal routers (reference 2.1).
-const MAX_PRIORITY: i64 = i64::MAX - 1000;
+pub(super) const MAX_PRIORITY: i64 = i64::MAX - 1000;
 
 impl<'a> Draft<'a> {
     pub(super) fn router(&mut self, name: &str, field: &Field<'a>) -> Option<Router> {
@@ -102,8 +102,17 @@ impl<'a> Draft<'a> {
         }
     }
 
+    pub(super) fn rule_syntax(&self, block: &Block<'a>) {
+        let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) else { return };
+        match syntax.value {
+            "v3" => {}
+            "v2" => syntax.error("the rule syntax v2 is not supported yet", None),
+            other => syntax.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned())),
+        }
+    }
+
     /// Without its resolver a router serves the certificates that are there, as Traefik does.
-    fn resolver(&self, field: &Field<'a>, tls: &RouterTls) {
+    pub(super) fn resolver(&self, field: &Field<'a>, tls: &RouterTls) {
         let tolerated = |message, hint| field.report.tolerated(field.at(), &field.path(), message, hint);
         if let Some(text) = field.text() {
             self.know_resolver(&text);
@@ -118,7 +127,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Those that exist; a router left with none cannot be loaded.
-    fn entry_points(&self, field: &Field<'a>) -> Vec<String> {
+    pub(super) fn entry_points(&self, field: &Field<'a>) -> Vec<String> {
         self.known_entry_points(field, &self.context.entry_points)
     }
 
@@ -209,14 +218,21 @@ pub(crate) fn router_tls<'a>(field: &Field<'a>) -> Option<(RouterTls, TlsFields<
         Enabled::Plain => return Some((plain, TlsFields::default())),
         Enabled::With(block) => block,
     };
+    let tls = router_tls_of(&block);
+    block.finish();
+    Some(tls)
+}
+
+/// What a block `tls` says, whoever else looks into it.
+pub(super) fn router_tls_of<'a>(block: &Block<'a>) -> (RouterTls, TlsFields<'a>) {
     let options = block.take("options");
     let name = options.as_ref().and_then(|field| field.string()).filter(|name| !name.is_empty());
     let resolver = block.take_word("certResolver");
     let cert_resolver = resolver.as_ref().and_then(|field| field.string());
     let domains = block.take("domains").map(|field| domains(&field)).unwrap_or_default();
-    block.finish();
     let fields = TlsFields { options: options.filter(|_| name.is_some()), cert_resolver: resolver };
-    Some((RouterTls { options: name.unwrap_or(plain.options), cert_resolver, domains }, fields))
+    let options = name.unwrap_or_else(|| "default".to_owned());
+    (RouterTls { options, cert_resolver, domains }, fields)
 }
 
 fn domains(field: &Field<'_>) -> Vec<Domain> {

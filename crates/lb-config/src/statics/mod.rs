@@ -22,7 +22,7 @@ use lb_core::route::Syntax;
 use crate::decode::{Block, Enabled, Field, Report};
 use crate::document::Node;
 use crate::dynamic::ServersTransport;
-use crate::dynamics::{forwarding_timeouts, max_idle_conns};
+use crate::dynamics::{default_tcp_transport, forwarding_timeouts, max_idle_conns};
 use crate::net::is_udp;
 use crate::pem;
 use crate::problem::quoted;
@@ -99,6 +99,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         log: observe::log(root.take("log").as_ref()),
         access_log: root.take("accessLog").as_ref().and_then(observe::access_log),
         servers_transport: servers_transport(root.take("serversTransport").as_ref()),
+        tcp_servers_transport: default_tcp_transport(root.take("tcpServersTransport").as_ref()),
         core: core(root.take("core").as_ref()),
         ocsp: root.take("ocsp").as_ref().and_then(ocsp::read),
         entry_points,
@@ -142,7 +143,6 @@ fn rest(root: &Block<'_>) {
         );
         experimental.finish();
     }
-    root.without_effect(&["tcpServersTransport"], "there are no TCP services yet");
     root.unsupported(&["spiffe"]);
     if let Some(field) = root.take_unlisted("pilot") {
         field.error_at_key("Traefik v3 has no `pilot` any more".to_owned(), Some("remove it".to_owned()));

@@ -43,6 +43,7 @@ fn plane_with(
     let settings = Settings {
         throttle: Duration::from_secs(2),
         default_transport: transport(),
+        default_tcp_transport: Default::default(),
         context: Context::default(),
     };
     Plane { control: Control::new(settings, metrics.clone(), client(), publish), published, metrics }

@@ -80,6 +80,7 @@ pub(super) fn families(inner: &Inner, view: &View) -> Vec<MetricFamily> {
     services(inner, &mut families);
     events(inner, view, &labels, &mut families);
     probes(inner, &labels, &mut families);
+    inner.tcp.collect(&labels, &mut families);
     super::udp::collect(inner, &labels, &mut families);
     configuration(inner, &mut families);
     inner.forget(&dead);
@@ -124,6 +125,7 @@ impl Inner {
         ] {
             events.forget(dead);
         }
+        self.tcp.forget(dead);
         self.queues.lock().retain(|label, waiting| *waiting != 0 || !dead(*label));
         self.breakers.lock().retain(|label, _| !dead(*label));
         self.probes.lock().retain(|(_, label), _| !dead(*label));

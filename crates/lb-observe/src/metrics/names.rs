@@ -105,6 +105,13 @@ definitions! {
         "Time until an auth server had answered, or was given up.";
     ERROR_PAGES = "lb_error_pages_total" ["middleware", "outcome"]
         "Answers replaced by a page (served), or by what stands for a page that could not be had (failed).";
+    TCP_CONNECTIONS = "lb_tcp_connections_total" ["service", "outcome"]
+        "Connections of a TCP service that have ended or were refused, by how.";
+    TCP_OPEN = "lb_tcp_open_connections" ["service"] "Connections that a TCP service has with its servers now.";
+    TCP_BYTES = "lb_tcp_bytes_total" ["service", "direction"]
+        "Bytes passed on: in to the servers, out to the clients.";
+    TCP_DIAL_FAILURES = "lb_tcp_dial_failures_total" ["service", "reason"]
+        "Servers of a TCP service that could not be reached for a connection: connect, tls.";
     SERVER_ADMIN_STATE = "lb_server_admin_state" ["service", "url"]
         "What the operator wants of a server: 0 ready, 1 drain, 2 maintenance.";
     REMOVED_CLOSED = "lb_removed_server_closed_total" []

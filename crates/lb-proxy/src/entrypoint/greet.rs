@@ -23,6 +23,7 @@ use crate::http::forwarded::{Peer, is_trusted};
 use crate::http::h1::H1;
 use crate::http::h1_serve::{self, LAME_DUCK};
 use crate::http::h2_serve;
+use crate::l4::{self, greet::Whose};
 use crate::middleware::Certificates;
 use crate::stream::{Prefixed, Stream};
 use crate::tls::{UNRECOGNIZED_NAME, config_for_suites};
@@ -53,8 +54,17 @@ pub(crate) fn serve(
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let open = worker.shard.connection(entry.label);
     let greeted = Box::pin(async move {
-        let Greeting { stream, speaks, client, tls, certificates, seat } =
-            greet(&worker, &entry, tcp, client, &mut watch).await?;
+        let greeting = match greet(&worker, &entry, tcp, client, &mut watch).await? {
+            Greeted::Http(greeting) => greeting,
+            Greeted::Tcp(accepted) => {
+                // In a task of its own, which takes up no more than it needs.
+                let serve =
+                    l4::serve::serve(Rc::clone(&worker), Arc::clone(&entry), *accepted, (open, watch));
+                tokio::task::spawn_local(serve);
+                return None;
+            }
+        };
+        let Greeting { stream, speaks, client, tls, certificates, seat } = greeting;
         let slot = if let Speaks::Http1 { .. } = speaks { watch.slot() } else { None };
         let mut peer = Peer::new(client.ip(), tls.is_some());
         peer.certificates = certificates;
@@ -86,6 +96,13 @@ pub(crate) fn serve(
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and nearly always it is the large one")]
+enum Greeted {
+    Http(Greeting),
+    /// A TCP router has it.
+    Tcp(Box<l4::serve::Accepted>),
+}
+
 struct Greeting {
     stream: Stream,
     speaks: Speaks,
@@ -113,10 +130,12 @@ async fn greet(
     tcp: TcpStream,
     peer: SocketAddr,
     watch: &mut Watch,
-) -> Option<Greeting> {
+) -> Option<Greeted> {
     let mut deadline = Deadline::default();
-    let patience =
-        entry.config.read_timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT));
+    // Others than clients of HTTP may take their time before they say something.
+    let mut undecided = l4::greet::has_routes(worker, entry);
+    let longest = if undecided { Duration::MAX } else { GREETING_TIMEOUT };
+    let patience = entry.config.read_timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(longest));
     deadline.set(Instant::now(), Some(patience));
     let mut stream = Stream::Plain(tcp);
     let mut client = peer;
@@ -126,6 +145,11 @@ async fn greet(
     // list costs the clients' addresses, not the service.
     let mut expected = peers.insecure || !peers.trusted_ips.is_empty();
     let mut seat = None;
+    let mut destination = None;
+    let tcp_route = |stream, first: &[u8], client, destination, routed, seat| {
+        let first = first.to_vec();
+        Some(Greeted::Tcp(Box::new(l4::serve::Accepted { stream, first, client, destination, routed, seat })))
+    };
     if !believed {
         match Seat::take(entry, client.ip()) {
             Ok(taken) => seat = taken,
@@ -134,6 +158,12 @@ async fn greet(
                 return None;
             }
         }
+    }
+    if undecided
+        && !believed
+        && let Some(routed) = l4::greet::at_once(worker, entry, client.ip())
+    {
+        return tcp_route(stream, &[], client, destination, routed, seat);
     }
     let mut ending = false;
     poll_fn(|cx| {
@@ -161,11 +191,12 @@ async fn greet(
             match proxy_protocol::parse(&input[..end]) {
                 Ok(Header::Partial) if end < input.len() => continue,
                 Ok(Header::None) => {}
-                Ok(Header::Complete { consumed, source, .. }) => {
+                Ok(Header::Complete { consumed, source, destination: meant }) => {
                     input.copy_within(consumed..end, 0);
                     end -= consumed;
                     match source {
                         Some(source) if believed => {
+                            destination = meant;
                             client = SocketAddr::new(source.ip().to_canonical(), source.port());
                         }
                         Some(_) => tracing::debug!(entryPointName = %entry.config.name, %peer,
@@ -194,25 +225,68 @@ async fn greet(
                 }
             }
         }
+        if undecided {
+            if believed && let Some(routed) = l4::greet::at_once(worker, entry, client.ip()) {
+                let accepted = tcp_route(stream, &input[..end], client, destination, routed, seat);
+                worker.buffers.give_input(input);
+                return accepted;
+            }
+            if end == 0 {
+                continue;
+            }
+            undecided = false;
+            let read = (&mut input, &mut end);
+            let whose =
+                Box::pin(l4::greet::whose(worker, entry, &mut stream, read, client.ip(), &mut deadline))
+                    .await;
+            match whose {
+                Whose::Http => {}
+                Whose::Tcp(routed) => {
+                    let accepted = tcp_route(stream, &input[..end], client, destination, routed, seat);
+                    worker.buffers.give_input(input);
+                    return accepted;
+                }
+                Whose::Nobody => {
+                    worker.buffers.give_input(input);
+                    return None;
+                }
+            }
+        }
         match &input[..end] {
             [] => {}
             [TLS_HANDSHAKE, ..] => {
                 let prefix = input[..end].to_vec();
                 worker.buffers.give_input(input);
                 let Stream::Plain(tcp) = stream else { return None };
-                return Box::pin(handshake(worker, entry, Prefixed::new(prefix, tcp), client, seat)).await;
+                let greeting =
+                    Box::pin(handshake(worker, entry, Prefixed::new(prefix, tcp), client, seat)).await;
+                return greeting.map(Greeted::Http);
             }
             bytes if bytes.starts_with(H2_PREFACE) => {
                 let prefix = bytes.to_vec();
                 worker.buffers.give_input(input);
                 let speaks = Speaks::Http2 { prefix };
-                return Some(Greeting { stream, speaks, client, tls: None, certificates: None, seat });
+                return Some(Greeted::Http(Greeting {
+                    stream,
+                    speaks,
+                    client,
+                    tls: None,
+                    certificates: None,
+                    seat,
+                }));
             }
             // "P" may yet become POST: only a whole preface tells.
             bytes if H2_PREFACE.starts_with(bytes) => {}
             _ => {
                 let speaks = Speaks::Http1 { input, end };
-                return Some(Greeting { stream, speaks, client, tls: None, certificates: None, seat });
+                return Some(Greeted::Http(Greeting {
+                    stream,
+                    speaks,
+                    client,
+                    tls: None,
+                    certificates: None,
+                    seat,
+                }));
             }
         }
     }
@@ -232,6 +306,10 @@ async fn turn_away(
     if entry.seats.reports() {
         tracing::warn!(entryPointName = %entry.config.name, %client, reason = full.reason(),
             "connections are refused");
+    }
+    // Who does not speak HTTP would not understand.
+    if l4::greet::at_once(worker, entry, client.ip()).is_some() {
+        return;
     }
     let Some(_told) = Told::one_more(entry) else { return };
     let farewell = Box::pin(async {

@@ -21,6 +21,7 @@ use super::internal::{self, Internal, InternalRouter};
 use super::{AuthServer, EntryRoutes, Queue, Retries, Route, Service, ServiceChain, Snapshot, Target};
 use crate::composite::{Composite, Node};
 use crate::http::local::whole_seconds;
+use crate::l4;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
 use crate::tls::{TlsTable, client_config};
@@ -48,12 +49,15 @@ const DEFAULT_OPTIONS: &str = "default";
 
 static NEXT_ENDPOINT: AtomicU64 = AtomicU64::new(1);
 
+/// Live services by name.
+type Live<'a> = &'a HashMap<String, Arc<LiveService>>;
+
 impl Snapshot {
-    /// Compiles `config`. A broken object is left out and named; the rest works.
+    /// Compiles `config`, with its live services and those of `tcp`. A broken object is left out and named; the rest works.
     pub(crate) fn build(
         fixed: &Fixed,
         config: &Arc<Config>,
-        live: &HashMap<String, Arc<LiveService>>,
+        (live, tcp): (Live<'_>, Live<'_>),
         previous: Option<&Self>,
         now: Instant,
     ) -> (Self, Vec<Failure>) {
@@ -90,6 +94,17 @@ impl Snapshot {
         for (entry, routers) in fixed.config.entry_points.iter().zip(attached) {
             entry_points.push(builder.entry_point(entry, routers));
         }
+        let (tcp, failed) = l4::build(&l4::Source {
+            fixed: &fixed.config,
+            metrics: &fixed.metrics,
+            config,
+            live: tcp,
+            tls: &builder.tls,
+            http: &entry_points,
+            previous: previous.map(|snapshot| &snapshot.tcp),
+            now,
+        });
+        builder.failures.extend(failed);
         let Builder {
             failures,
             tls,
@@ -109,6 +124,7 @@ impl Snapshot {
             config,
             entry_points,
             tls,
+            tcp,
             routes,
             services,
             auth_servers,

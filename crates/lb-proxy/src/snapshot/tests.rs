@@ -28,7 +28,7 @@ impl Setup {
             LiveService::new(name, Settings::default(), std::slice::from_ref(&member), None, now)
         };
         let live = config.services.keys().map(|name| (name.clone(), Arc::new(live(name)))).collect();
-        Snapshot::build(&self.fixed, &config, &live, previous, now)
+        Snapshot::build(&self.fixed, &config, (&live, &HashMap::new()), previous, now)
     }
 
     fn entry(&self, name: &str) -> usize {

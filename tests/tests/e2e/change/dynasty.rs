@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{HOST, Metrics, Vigie, alive, binary};
 
-pub(super) struct Dynasty {
-    pub(super) first: VigieProcess,
-    pub(super) files: Files,
+pub(crate) struct Dynasty {
+    pub(crate) first: VigieProcess,
+    pub(crate) files: Files,
     addresses: BTreeMap<String, SocketAddr>,
     /// Every process so far, the newest last.
     pids: Vec<u32>,
@@ -20,12 +20,12 @@ pub(super) struct Dynasty {
 
 impl Dynasty {
     /// With these files; `{dir}` in either text is their directory.
-    pub(super) async fn found(static_text: &str, dynamic: &str) -> Self {
+    pub(crate) async fn found(static_text: &str, dynamic: &str) -> Self {
         Self::found_by(static_text, dynamic, |program, _| Command::new(program)).await
     }
 
     /// As [`found`](Self::found), by a command line of the program and the directory; the arguments are appended.
-    pub(super) async fn found_by(
+    pub(crate) async fn found_by(
         static_text: &str,
         dynamic: &str,
         command: impl FnOnce(&Path, &Path) -> Command,
@@ -54,25 +54,25 @@ impl Dynasty {
         Self { first, files, addresses, pids }
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         write(&self.files, name, text);
     }
 
     /// What the next upgrade starts.
-    pub(super) fn replace_program(&self, program: &Path) {
+    pub(crate) fn replace_program(&self, program: &Path) {
         replace_program(&self.files, program);
     }
 
     /// The process that serves.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         *self.pids.last().expect("there was a first")
     }
 
-    pub(super) fn web(&self) -> SocketAddr {
+    pub(crate) fn web(&self) -> SocketAddr {
         self.addresses["web"]
     }
 
-    pub(super) fn websecure(&self) -> SocketAddr {
+    pub(crate) fn websecure(&self) -> SocketAddr {
         self.addresses["websecure"]
     }
 
@@ -80,12 +80,12 @@ impl Dynasty {
         self.addresses[entry_point]
     }
 
-    pub(super) fn admin(&self) -> SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.addresses["traefik"]
     }
 
     /// `vigie upgrade` of the process that serves. Returns what it said, and why it failed if it did.
-    pub(super) async fn try_upgrade(&mut self) -> Result<String, String> {
+    pub(crate) async fn try_upgrade(&mut self) -> Result<String, String> {
         let Output { status, stdout, stderr } = upgrade(&["--pid", &self.pid().to_string()]).await;
         let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).expect("text"));
         match status.code() {
@@ -101,14 +101,14 @@ impl Dynasty {
     }
 
     /// As [`try_upgrade`](Self::try_upgrade); it must succeed.
-    pub(super) async fn upgrade(&mut self) {
+    pub(crate) async fn upgrade(&mut self) {
         if let Err(why) = self.try_upgrade().await {
             panic!("{why}\n{}", self.words());
         }
     }
 
     /// SIGUSR2 to the process that serves, until another does.
-    pub(super) async fn upgrade_by_signal(&mut self) {
+    pub(crate) async fn upgrade_by_signal(&mut self) {
         let old = self.pid();
         kill_process(process(old), Signal::USR2).expect("it runs");
         assert!(eventually(PATIENCE, async || !alive(old)).await, "{}", self.words());
@@ -124,30 +124,30 @@ impl Dynasty {
         command.contains(&*self.files.path().to_string_lossy())
     }
 
-    pub(super) async fn metric(&self, name: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let response = get(self.admin(), "localhost", "/metrics").await.expect("an answer");
         Metrics::parse(response.text()).value(name, &[])
     }
 
-    pub(super) async fn status(&self) -> u16 {
+    pub(crate) async fn status(&self) -> u16 {
         get(self.web(), HOST, "/").await.expect("an answer").status
     }
 
     /// Waits until every process but the newest has ended.
-    pub(super) async fn until_alone(&self) {
+    pub(crate) async fn until_alone(&self) {
         let old = &self.pids[..self.pids.len() - 1];
         let alone = eventually(PATIENCE, async || !old.iter().any(|pid| alive(*pid)));
         assert!(alone.await, "of {:?}\n{}", self.pids, self.words());
     }
 
     /// SIGTERM to the process that serves, and its end.
-    pub(super) async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         kill_process(process(self.pid()), Signal::TERM).expect("it runs");
         assert!(eventually(PATIENCE, async || !alive(self.pid())).await, "{}", self.words());
     }
 
     /// Everything the processes have written.
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         format!("--- stdout\n{}--- stderr\n{}", self.first.stdout(), self.first.stderr())
     }
 }
@@ -164,7 +164,7 @@ impl Drop for Dynasty {
 }
 
 /// The command, by itself.
-pub(super) async fn upgrade(arguments: &[&str]) -> Output {
+pub(crate) async fn upgrade(arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.arg("upgrade").args(arguments);
     tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")

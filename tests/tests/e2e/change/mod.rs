@@ -1,6 +1,6 @@
 //! Against change: reloads, upgrades and operators lose nothing.
 
-mod dynasty;
+pub(crate) mod dynasty;
 mod operator;
 mod quarantine;
 mod reload;

@@ -1,0 +1,334 @@
+//! TCP routers, services and middlewares: `/api/tcp/...`.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use lb_config::Kind;
+use lb_config::tcp::{HealthCheck, LoadBalancer, Middleware, ProxyVersion, Router, Service};
+use lb_core::health::Status;
+use serde_json::{Map, Value};
+
+use super::object::Object;
+use super::router::{default_entry_points, tls};
+use super::{Model, duration, list, provider};
+use crate::Response;
+use crate::query::Query;
+
+/// An object of one kind; `None`: it was left out because it is broken.
+struct Named<'m, T> {
+    name: &'m str,
+    config: Option<&'m T>,
+    kind: Kind,
+    status: &'static str,
+}
+
+fn named<'m, T>(model: &'m Model<'_>, kind: Kind, all: &'m BTreeMap<String, T>) -> Vec<Named<'m, T>> {
+    let written = all.iter().map(|(name, config)| Named {
+        name: name.as_str(),
+        config: Some(config),
+        kind,
+        status: model.status(kind, name),
+    });
+    let left_out = model.left_out(kind, |name| all.contains_key(name));
+    let left_out = left_out.map(|name| Named { name, config: None, kind, status: "disabled" });
+    let mut named: Vec<_> = written.chain(left_out).collect();
+    named.sort_by(|a, b| a.name.cmp(b.name));
+    named
+}
+
+fn routers<'m>(model: &'m Model<'_>) -> Vec<Named<'m, Router>> {
+    named(model, Kind::TcpRouter, &model.view.config.tcp.routers)
+}
+
+fn services<'m>(model: &'m Model<'_>) -> Vec<Named<'m, Service>> {
+    named(model, Kind::TcpService, &model.view.config.tcp.services)
+}
+
+fn middlewares<'m>(model: &'m Model<'_>) -> Vec<Named<'m, Middleware>> {
+    named(model, Kind::TcpMiddleware, &model.view.config.tcp.middlewares)
+}
+
+impl<T> Named<'_, T> {
+    /// What all kinds have in common, behind what they are.
+    fn state(&self, object: Object, model: &Model<'_>, used_by: &[&str]) -> Object {
+        object
+            .list("error", model.errors(self.kind, self.name))
+            .set("status", self.status)
+            .flag("stale", model.is_stale(self.kind, self.name))
+            .list("usedBy", used_by)
+    }
+
+    fn full(&self, object: Object, kind: &str) -> Object {
+        object.set("name", self.name).set("provider", provider(self.name)).text("type", kind)
+    }
+
+    fn is_wanted(&self, query: &Query, text: &str) -> bool {
+        list::has_status(query, self.status) && list::is_sought(query, &[self.name, text])
+    }
+}
+
+/// Without the provider when that is the user's own, as people write it.
+fn short<'s>(name: &'s str, user: &str) -> &'s str {
+    name.rsplit_once('@').filter(|(_, of)| *of == provider(user)).map_or(name, |(short, _)| short)
+}
+
+fn entry_points<'m>(model: &'m Model<'_>, router: &'m Router) -> Vec<&'m str> {
+    match &router.entry_points[..] {
+        [] => default_entry_points(&model.view.static_config).collect(),
+        named => named.iter().map(String::as_str).collect(),
+    }
+}
+
+fn router_body(model: &Model<'_>, named: &Named<'_, Router>) -> Object {
+    let Some(router) = named.config else { return named.state(Object::new(), model, &[]) };
+    let mut using = entry_points(model, router);
+    let object = Object::new()
+        .list("entryPoints", &using)
+        .list("middlewares", &router.middlewares)
+        .set("service", short(&router.service, named.name))
+        .set("rule", router.rule_text.as_str())
+        .number("priority", router.priority)
+        .some(
+            "tls",
+            router.tls.as_ref().map(|written| {
+                let mut shown = tls(&written.terminated, "");
+                if let Value::Object(shown) = &mut shown {
+                    if let Some(options) = shown.get_mut("options") {
+                        *options = short(&written.terminated.options, named.name).into();
+                    }
+                    shown.insert("passthrough".to_owned(), written.passthrough.into());
+                }
+                shown
+            }),
+        );
+    using.sort_unstable();
+    named.state(object, model, &[]).list("using", &using)
+}
+
+fn router_full(model: &Model<'_>, named: &Named<'_, Router>) -> Value {
+    let priority = named.config.map_or(0, |router| router.priority);
+    named.full(router_body(model, named), "").set("priorityStr", priority.to_string()).build()
+}
+
+/// For each service or middleware, the routers that name it, sorted.
+fn used_by<'m>(model: &'m Model<'_>, is_used: impl Fn(&Router) -> bool) -> Vec<&'m str> {
+    let routers = model.view.config.tcp.routers.iter();
+    routers.filter(|(_, router)| is_used(router)).map(|(name, _)| name.as_str()).collect()
+}
+
+fn service_kind(service: &Service) -> &'static str {
+    match service {
+        Service::LoadBalancer(_) => "loadBalancer",
+        Service::Weighted(_) => "weighted",
+    }
+}
+
+fn service_body(model: &Model<'_>, named: &Named<'_, Service>) -> Object {
+    let object = match named.config {
+        None => Object::new(),
+        Some(Service::LoadBalancer(balancer)) => Object::new().set("loadBalancer", load_balancer(balancer)),
+        Some(Service::Weighted(weighted)) => {
+            let child = |child: &lb_config::tcp::WeightedChild| {
+                Object::new().set("name", child.written.as_str()).set("weight", child.weight).build()
+            };
+            let children: Vec<_> = weighted.services.iter().map(child).collect();
+            let object = Object::new().set("services", children);
+            let object = if weighted.health_check { object.set("healthCheck", Map::new()) } else { object };
+            Object::new().set("weighted", object.build())
+        }
+    };
+    let live = model.view.tcp.get(named.name).map(|live| {
+        let status = |out| if out { "DOWN" } else { "UP" };
+        let servers = live.servers();
+        let servers = servers.map(|(server, _)| {
+            (server.url().to_owned(), status(server.status() == Status::Unhealthy).into())
+        });
+        Value::Object(servers.collect())
+    });
+    let users = used_by(model, |router| router.service == named.name);
+    named.state(object, model, &users).object("serverStatus", live.unwrap_or_else(|| Map::new().into()))
+}
+
+fn service_full(model: &Model<'_>, named: &Named<'_, Service>) -> Value {
+    let kind = named.config.map(|config| service_kind(config).to_ascii_lowercase());
+    named.full(service_body(model, named), &kind.unwrap_or_default()).build()
+}
+
+fn load_balancer(config: &LoadBalancer) -> Value {
+    let server = |server: &lb_config::tcp::Server| {
+        Object::new().set("address", server.address.as_str()).flag("tls", server.tls).build()
+    };
+    let object = match &config.servers[..] {
+        [] => Object::new(),
+        servers => Object::new().set("servers", servers.iter().map(server).collect::<Vec<_>>()),
+    };
+    let delay = config
+        .termination_delay
+        .map(|delay| delay.map_or(-1, |delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
+    object
+        .text("serversTransport", config.servers_transport.as_deref().unwrap_or_default())
+        .some(
+            "proxyProtocol",
+            config.proxy_protocol.map(|version| {
+                Object::new().set("version", if version == ProxyVersion::V1 { 1 } else { 2 }).build()
+            }),
+        )
+        .some("terminationDelay", delay)
+        .some("healthCheck", config.health_check.as_ref().map(health_check))
+        .build()
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let unhealthy = Some(check.unhealthy_interval).filter(|interval| *interval != check.interval);
+    Object::new()
+        .some("port", check.port)
+        .text("send", &check.send)
+        .text("expect", &check.expect)
+        .duration("interval", check.interval)
+        .some("unhealthyInterval", unhealthy.map(duration::go_duration))
+        .duration("timeout", check.timeout)
+        .build()
+}
+
+fn middleware_kind(middleware: &Middleware) -> &'static str {
+    match middleware {
+        Middleware::InFlightConn { .. } => "inFlightConn",
+        Middleware::IpAllowList { .. } => "ipAllowList",
+    }
+}
+
+fn middleware_body(model: &Model<'_>, named: &Named<'_, Middleware>) -> Object {
+    let object = match named.config {
+        None => Object::new(),
+        Some(middleware) => {
+            let options = match middleware {
+                Middleware::InFlightConn { amount } => Object::new().set("amount", *amount),
+                Middleware::IpAllowList { source_range } => {
+                    let texts: Vec<_> = source_range.iter().map(ToString::to_string).collect();
+                    Object::new().list("sourceRange", &texts)
+                }
+            };
+            Object::new().set(middleware_kind(middleware), options.build())
+        }
+    };
+    let users = used_by(model, |router| router.middlewares.iter().any(|name| name == named.name));
+    named.state(object, model, &users)
+}
+
+fn middleware_full(model: &Model<'_>, named: &Named<'_, Middleware>) -> Value {
+    let kind = named.config.map(|config| middleware_kind(config).to_ascii_lowercase());
+    named.full(middleware_body(model, named), &kind.unwrap_or_default()).build()
+}
+
+/// A list, sorted by what all kinds have: `more` compares by what they have besides.
+fn page<'m, T>(
+    query: &Query,
+    mut wanted: Vec<Named<'m, T>>,
+    more: impl Fn(&str, &T, &T) -> Ordering,
+    show: impl Fn(&Named<'m, T>) -> Value,
+) -> Response {
+    let by = query.get("sortBy").unwrap_or("name");
+    list::sort(
+        &mut wanted,
+        query,
+        |named| named.name,
+        |a, b| match by {
+            "provider" => provider(a.name).cmp(provider(b.name)),
+            "status" => a.status.cmp(b.status),
+            _ => a.config.zip(b.config).map_or(Ordering::Equal, |(a, b)| more(by, a, b)),
+        },
+    );
+    list::page(wanted, query, |named| show(&named))
+}
+
+/// `/api/tcp/<kind>`; `None`: there is no such kind.
+pub(super) fn list(model: &Model<'_>, kind: &str, query: &Query) -> Option<Response> {
+    Some(match kind {
+        "routers" => {
+            let mut wanted = routers(model);
+            wanted.retain(|named| {
+                let router = named.config;
+                let asks = |key, is: &dyn Fn(&Router, &str) -> bool| {
+                    query.get(key).is_none_or(|name| router.is_some_and(|router| is(router, name)))
+                };
+                named.is_wanted(query, router.map_or("", |router| &router.rule_text))
+                    && asks("serviceName", &|router, name| {
+                        name == router.service || name == short(&router.service, named.name)
+                    })
+                    && asks("middlewareName", &|router, name| router.middlewares.iter().any(|m| m == name))
+            });
+            let more = |by: &str, a: &Router, b: &Router| match by {
+                "priority" => a.priority.cmp(&b.priority),
+                "rule" => a.rule_text.cmp(&b.rule_text),
+                "service" => a.service.cmp(&b.service),
+                "entryPoints" => a.entry_points.cmp(&b.entry_points),
+                _ => Ordering::Equal,
+            };
+            page(query, wanted, more, |named| router_full(model, named))
+        }
+        "services" => {
+            let mut wanted = services(model);
+            wanted.retain(|named| named.is_wanted(query, ""));
+            let servers = |service: &Service| match service {
+                Service::LoadBalancer(balancer) => balancer.servers.len(),
+                Service::Weighted(_) => 0,
+            };
+            let more = |by: &str, a: &Service, b: &Service| match by {
+                "type" => service_kind(a).cmp(service_kind(b)),
+                "servers" => servers(a).cmp(&servers(b)),
+                _ => Ordering::Equal,
+            };
+            page(query, wanted, more, |named| service_full(model, named))
+        }
+        "middlewares" => {
+            let mut wanted = middlewares(model);
+            wanted.retain(|named| named.is_wanted(query, ""));
+            let more = |by: &str, a: &Middleware, b: &Middleware| match by {
+                "type" => middleware_kind(a).cmp(middleware_kind(b)),
+                _ => Ordering::Equal,
+            };
+            page(query, wanted, more, |named| middleware_full(model, named))
+        }
+        _ => return None,
+    })
+}
+
+/// `/api/tcp/<kind>/<name>`.
+pub(super) fn one(model: &Model<'_>, kind: &str, name: &str) -> Option<Value> {
+    match kind {
+        "routers" => {
+            routers(model).iter().find(|named| named.name == name).map(|named| router_full(model, named))
+        }
+        "services" => {
+            services(model).iter().find(|named| named.name == name).map(|named| service_full(model, named))
+        }
+        _ => middlewares(model)
+            .iter()
+            .find(|named| named.name == name)
+            .map(|named| middleware_full(model, named)),
+    }
+}
+
+/// For `/api/rawdata`: routers, middlewares, services.
+pub(super) fn all<'m>(model: &'m Model<'_>) -> [(&'static str, Vec<(&'m str, Object)>); 3] {
+    [
+        ("tcpRouters", routers(model).iter().map(|named| (named.name, router_body(model, named))).collect()),
+        (
+            "tcpMiddlewares",
+            middlewares(model).iter().map(|named| (named.name, middleware_body(model, named))).collect(),
+        ),
+        (
+            "tcpServices",
+            services(model).iter().map(|named| (named.name, service_body(model, named))).collect(),
+        ),
+    ]
+}
+
+/// Of routers, services and middlewares.
+pub(super) fn statuses(model: &Model<'_>) -> [Vec<&'static str>; 3] {
+    [
+        routers(model).iter().map(|named| named.status).collect(),
+        services(model).iter().map(|named| named.status).collect(),
+        middlewares(model).iter().map(|named| named.status).collect(),
+    ]
+}

@@ -1,0 +1,205 @@
+//! One connection of a TCP router, from its route to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_core::balance::{Pick, Picked};
+use lb_core::in_flight::Permit;
+use lb_observe::metrics::OpenConnection;
+use rustls::server::Acceptor;
+use smallvec::SmallVec;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::connect::{Introduction, connect};
+use super::greet::Routed;
+use super::relay::{self, End};
+use super::{Middleware, Route, Service, Tls};
+use crate::entrypoint::Entry;
+use crate::entrypoint::seats::Seat;
+use crate::stream::{Prefixed, Stream};
+use crate::tls::{TlsProfile, UNRECOGNIZED_NAME, config_for_suites};
+use crate::worker::{Watch, Worker};
+
+/// As for HTTPS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that has found its router.
+pub(crate) struct Accepted {
+    pub(crate) stream: Stream,
+    /// What was read of it.
+    pub(crate) first: Vec<u8>,
+    pub(crate) client: SocketAddr,
+    /// Where the PROXY protocol says that the client connected to.
+    pub(crate) destination: Option<SocketAddr>,
+    pub(crate) routed: Routed,
+    pub(crate) seat: Option<Seat>,
+}
+
+/// Serves it to its end. `watch` lets draining wait for it.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    entry: Arc<Entry>,
+    accepted: Accepted,
+    (_open, _watch): (OpenConnection, Watch),
+) {
+    let Accepted { stream, first, client, destination, routed, seat: _seat } = accepted;
+    let Routed { route, postgres } = routed;
+    let refuse = |outcome: &'static str, reason: &str| {
+        worker.metrics.tcp_ended(route.label, outcome);
+        tracing::debug!(entryPointName = %entry.config.name, routerName = %route.name, %client, reason,
+            "TCP connection refused");
+    };
+    let _permits = match pass(&route, client) {
+        Ok(permits) => permits,
+        Err(middleware) => return refuse("refused", middleware),
+    };
+    let local = destination.map_or_else(|| stream.local_addr(), Ok);
+    let Ok(local) = local else { return refuse("client_aborted", "the client has gone") };
+    let (mut stream, first) = match &route.tls {
+        Tls::None | Tls::Passthrough => (stream, first),
+        Tls::Ends(None) => return refuse("tls", "its TLS options are broken"),
+        Tls::Ends(Some(profile)) => match terminate(&worker, &entry, stream, first, client, profile).await {
+            Some(stream) => (stream, Vec::new()),
+            None => return refuse("tls", "TLS handshake failed"),
+        },
+    };
+    let asks_postgres = postgres && matches!(route.tls, Tls::Passthrough);
+    let introduction = Introduction { client, local, asks_postgres };
+    // Boxed: what waits for a server is large, and most of a connection's life comes afterwards.
+    let found = Box::pin(find_server(&worker, &route, &introduction)).await;
+    let Some((service, picked, mut server)) = found else {
+        return refuse("no_server", "no server takes it");
+    };
+    let address = &service.servers[picked.index()].address;
+    tracing::debug!(entryPointName = %entry.config.name, routerName = %route.name, serviceName = %service.name,
+        %client, server = %address, "TCP connection");
+    let _counted = service.counts.open();
+    let passed = [&service.counts.received, &service.counts.sent];
+    let delay = service.termination_delay;
+    let end = relay::run(&mut stream, &mut server, first, delay, &worker.buffers, passed).await;
+    let outcome = match end {
+        End::Done => "done",
+        End::Cut => "cut",
+        End::Client => "client_aborted",
+        End::Server => "server_aborted",
+    };
+    worker.metrics.tcp_ended(service.label, outcome);
+    tracing::debug!(routerName = %route.name, serviceName = %service.name, %client, server = %address, outcome,
+        "TCP connection ended");
+}
+
+/// What middlewares give out for as long as the connection lasts, or which of them refuses it.
+fn pass(route: &Route, client: SocketAddr) -> Result<SmallVec<[Permit; 1]>, &'static str> {
+    let mut permits = SmallVec::new();
+    for middleware in &route.middlewares {
+        match middleware {
+            Middleware::IpAllowList(networks) => {
+                if !networks.iter().any(|network| network.contains(&client.ip())) {
+                    return Err("ipAllowList");
+                }
+            }
+            Middleware::InFlightConn(limiter) => {
+                let text = client.ip().to_string();
+                permits.push(limiter.acquire(text.as_bytes()).ok_or("inFlightConn")?);
+            }
+        }
+    }
+    Ok(permits)
+}
+
+/// The client's TLS ends here.
+async fn terminate(
+    worker: &Worker,
+    entry: &Entry,
+    stream: Stream,
+    first: Vec<u8>,
+    client: SocketAddr,
+    profile: &TlsProfile,
+) -> Option<Stream> {
+    let Stream::Plain(tcp) = stream else { return None };
+    let stream = Prefixed::new(first, tcp);
+    let shake = async {
+        let local = stream.local_ip()?;
+        let mut start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let Some(config) = profile.config_for(name.as_deref(), local) else {
+            tokio::io::AsyncWriteExt::write_all(&mut start.io, &UNRECOGNIZED_NAME).await?;
+            return Err(io::Error::other("no certificate or no valid options for this name"));
+        };
+        let config = config_for_suites(config, start.client_hello().cipher_suites());
+        start.into_stream(config).await
+    };
+    match timeout(HANDSHAKE_TIMEOUT, Box::pin(shake)).await {
+        Ok(Ok(stream)) => Some(Stream::Client(Box::new(stream))),
+        Ok(Err(error)) => {
+            profile.report(&error, &entry.config.name, client, Instant::now().into_std());
+            worker.metrics.refused(entry.label, "tls_handshake");
+            tracing::debug!(entryPointName = %entry.config.name, %client, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            worker.metrics.refused(entry.label, "tls_timeout");
+            None
+        }
+    }
+}
+
+/// A server that takes the connection. One that does not has seen nothing of the client's, so another may.
+async fn find_server(
+    worker: &Worker,
+    route: &Route,
+    introduction: &Introduction,
+) -> Option<(Arc<Service>, Picked, Stream)> {
+    let client = introduction.client.ip();
+    let mut tried: Vec<Tried> = Vec::new();
+    loop {
+        let random = worker.random();
+        let spent = |service: &Arc<Service>| tried.iter().any(|tried| tried.spent && tried.is_of(service));
+        let Some(service) =
+            route.target.leaf(client, random, &spent).filter(|service| !spent(service)).cloned()
+        else {
+            if let Some(connections) = route.nobody.count(worker.now()) {
+                tracing::warn!(routerName = %route.name, connections, "no server takes TCP connections");
+            }
+            return None;
+        };
+        let at = tried.iter().position(|tried| tried.is_of(&service)).unwrap_or_else(|| {
+            tried.push(Tried { service: Arc::clone(&service), servers: SmallVec::new(), spent: false });
+            tried.len() - 1
+        });
+        let Tried { servers, spent, .. } = &mut tried[at];
+        let picked = service.live.pick(&Pick { client, sticky: None, random, tried: servers });
+        let Some(picked) = picked.filter(|picked| !servers.contains(&picked.index())) else {
+            *spent = true;
+            continue;
+        };
+        servers.push(picked.index());
+        let server = &service.servers[picked.index()];
+        match connect(&service, server, introduction).await {
+            Ok(stream) => return Some((service, picked, stream)),
+            Err((reason, error)) => {
+                worker.metrics.tcp_dial_failed(service.label, reason);
+                tracing::warn!(serviceName = %service.name, server = %server.address, reason, %error,
+                    "TCP server cannot be reached");
+            }
+        }
+    }
+}
+
+/// The servers of one load balancer that could not be reached.
+struct Tried {
+    service: Arc<Service>,
+    servers: SmallVec<[usize; 4]>,
+    /// There is none left that could be.
+    spent: bool,
+}
+
+impl Tried {
+    fn is_of(&self, service: &Arc<Service>) -> bool {
+        Arc::ptr_eq(&self.service, service)
+    }
+}
