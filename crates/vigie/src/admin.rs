@@ -79,6 +79,14 @@ impl AdminService {
         state.disabled.keys().map(|(kind, name)| format!("{} {name}", kind.word())).collect()
     }
 
+    /// A provider that is asked over the network and whose last good configuration only this process knows.
+    pub(crate) fn remembered(&self) -> Option<&str> {
+        let (state, _) = self.state.get()?;
+        let state = state.load();
+        let mut names = self.static_config.providers.remote.iter().map(|remote| remote.name.as_str());
+        names.find(|name| state.stale().any(|(stale, _)| stale == *name))
+    }
+
     /// `/ping` and `/ready` say from now on that this instance is going away.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);

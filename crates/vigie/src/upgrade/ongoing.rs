@@ -57,6 +57,10 @@ impl Upgrades<'_> {
 
     fn raise(&self) -> Result<(JoinHandle<Result<Successor, String>>, UnixStream), String> {
         let launch = self.launch.clone().ok_or("this command cannot be upgraded")?;
+        if let Some(provider) = self.admin.remembered() {
+            // A store that has lost its data would be believed.
+            return Err(format!("the provider {provider} no longer says what is in force here"));
+        }
         let (upgrades, upgrade_failures) = self.metrics.upgrades();
         let (state, operators) = (self.state.clone(), self.operators.clone());
         let (acme, rest) = (Arc::clone(&self.acme), self.admin.rest());
