@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
-use crate::telemetry::{MetricExports, Tracing};
+use crate::telemetry::{MetricExports, OtlpLogs, Tracing};
 
 /// Everything the static file says, with Traefik's defaults filled in.
 #[derive(Clone, Debug)]
@@ -320,6 +320,8 @@ pub struct Log {
     pub no_color: bool,
     /// `None` is standard output.
     pub file_path: Option<PathBuf>,
+    /// Where lines go as well.
+    pub otlp: Option<OtlpLogs>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,6 +348,9 @@ pub struct AccessLog {
     pub add_internals: bool,
     pub filters: AccessLogFilters,
     pub fields: AccessLogFields,
+    /// Where lines go instead, or as well with `dual_output`.
+    pub otlp: Option<OtlpLogs>,
+    pub dual_output: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
