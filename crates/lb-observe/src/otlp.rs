@@ -6,6 +6,8 @@ mod metrics;
 mod queue;
 pub(crate) mod wire;
 
+use crate::trace;
+
 pub(crate) use metrics::metrics;
 pub use queue::{Queue, split};
 
@@ -74,6 +76,8 @@ pub struct Record<'a> {
     pub severity_text: &'a str,
     pub body: &'a str,
     pub attributes: Vec<(&'a str, Value<'a>)>,
+    /// Ids in hexadecimal of the trace and the span that it belongs to.
+    pub trace: Option<(&'a str, &'a str)>,
 }
 
 /// Appends a record as a field of its own.
@@ -84,6 +88,10 @@ pub fn record(out: &mut Vec<u8>, record: &Record<'_>) {
         wire::bytes(out, 3, record.severity_text.as_bytes());
         wire::message(out, 5, |out| wire::bytes(out, 1, record.body.as_bytes()));
         record.attributes.iter().for_each(|(key, value)| attribute(out, 6, key, value));
+        if let Some((trace, span)) = record.trace.and_then(|(trace, span)| trace::ids(trace, span)) {
+            wire::bytes(out, 9, &trace);
+            wire::bytes(out, 10, &span);
+        }
         wire::fixed64(out, 11, record.at);
     });
 }

@@ -61,18 +61,25 @@ fn diagnostics(batch: Vec<u8>) -> Vec<u8> {
         };
         let body = fields.get("message").and_then(|message| message.as_str()).unwrap_or_default();
         let attributes = attributes(fields, &["level", "message"]);
-        Record { at: line.at, severity, severity_text: level, body, attributes }
+        Record { at: line.at, severity, severity_text: level, body, attributes, trace: None }
     })
 }
 
 /// The line is the body, and its fields attributes as well: as Traefik has it.
 fn requests(batch: Vec<u8>) -> Vec<u8> {
-    records(&batch, |line, fields| Record {
-        at: line.at,
-        severity: 9,
-        severity_text: "info",
-        body: std::str::from_utf8(line.json).unwrap_or_default(),
-        attributes: attributes(fields, &["level", "msg", "time"]),
+    records(&batch, |line, fields| {
+        let text = |key: &str| fields.get(key).and_then(|value| value.as_str());
+        let mut attributes = attributes(fields, &["level", "msg", "time"]);
+        for (key, value) in &mut attributes {
+            match (*key, &value) {
+                ("StartUTC" | "StartLocal", _) => *value = Value::Int(line.at.cast_signed()),
+                ("GzipRatio", Value::Int(whole)) => *value = Value::Float(*whole as f64),
+                _ => {}
+            }
+        }
+        let body = std::str::from_utf8(line.json).unwrap_or_default();
+        let trace = text("trace_id").zip(text("span_id"));
+        Record { at: line.at, severity: 9, severity_text: "info", body, attributes, trace }
     })
 }
 

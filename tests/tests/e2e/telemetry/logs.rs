@@ -21,6 +21,7 @@ async fn both_logs_go_to_receivers() {
         let otlp = collector.otlp("");
         let text = format!(
             "{STATIC}\nexperimental: {{otlpLogs: true}}\nlog: {{level: INFO, {otlp}}}\n\
+             tracing: {{sampleRate: 0, {otlp}}}\n\
              accessLog: {{dualOutput: {is_dual}, filePath: '{{dir}}/access.log', {otlp}, \
              fields: {{headers: {{names: {{User-Agent: keep}}}}}}}}\n"
         );
@@ -45,6 +46,10 @@ async fn both_logs_go_to_receivers() {
         let line: serde_json::Value = serde_json::from_str(body(&request)).unwrap();
         assert_eq!(line["RouterName"], "app@file");
         assert_eq!((request.severity_number, request.severity_text.as_str()), (9, "info"));
+        let ids = [&request.trace_id, &request.span_id]
+            .map(|id| id.iter().map(|b| format!("{b:02x}")).collect::<String>());
+        assert_eq!(ids, [fields["TraceId"].clone(), fields["SpanId"].clone()]);
+        assert_eq!(fields["StartUTC"], request.time_unix_nano.to_string());
         assert!(request.time_unix_nano > 1_700_000_000_000_000_000);
         assert!(eventually(PATIENCE, async || find("Configuration loaded").is_some()).await);
         let loaded = find("Configuration loaded").unwrap();
