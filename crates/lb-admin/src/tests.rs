@@ -417,6 +417,10 @@ fn overview_counts() {
             ("/providers", json!(["File"])),
         ],
     );
+    let exported = "tracing: {}\nmetrics: {otlp: {}, statsD: {}}\nproviders: {file: {filename: d.yml}}";
+    view.static_config = Arc::new(lb_config::parse_static("vigie.yml", exported).unwrap().0);
+    let features = json!({"tracing": "OTLP", "metrics": "StatsD", "accessLog": false});
+    assert_has(&api("/api/overview", &view), &[("/features", features)]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
 use crate::remote::{RemoteProvider, RestProvider};
-use crate::telemetry::{MetricExports, Tracing};
+use crate::telemetry::{MetricExports, OtlpLogs, Tracing};
 
 /// Everything the static file says, with Traefik's defaults filled in.
 #[derive(Clone, Debug)]
@@ -365,6 +365,8 @@ pub struct Log {
     pub no_color: bool,
     /// `None` is standard output.
     pub file_path: Option<PathBuf>,
+    /// Where lines go as well.
+    pub otlp: Option<OtlpLogs>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -391,6 +393,9 @@ pub struct AccessLog {
     pub add_internals: bool,
     pub filters: AccessLogFilters,
     pub fields: AccessLogFields,
+    /// Where lines go instead, or as well with `dual_output`.
+    pub otlp: Option<OtlpLogs>,
+    pub dual_output: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

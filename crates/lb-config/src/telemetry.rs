@@ -61,6 +61,14 @@ pub struct OtlpMetrics {
     pub otlp: Otlp,
 }
 
+/// `otlp` of `log` and `accessLog`.
+#[derive(Clone, Debug)]
+pub struct OtlpLogs {
+    pub service_name: String,
+    pub resource_attributes: BTreeMap<String, String>,
+    pub otlp: Otlp,
+}
+
 /// What every exporter of metrics has.
 #[derive(Clone, Debug)]
 pub struct Push {

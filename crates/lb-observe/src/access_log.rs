@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::civil::Clocks;
+use crate::otlp::Queue;
 use crate::sink::{Buffer, Sink, SinkSettings};
 use crate::trace;
 use clf::Columns;
@@ -28,6 +30,8 @@ pub struct Settings {
     pub format: Format,
     pub filters: Filters,
     pub fields: Fields,
+    /// Where lines go in JSON instead, and whether they go here as well.
+    pub otlp: Option<(Arc<Queue>, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +91,7 @@ impl Default for Settings {
             format: Format::Common,
             filters: Filters::default(),
             fields: Fields::default(),
+            otlp: None,
         }
     }
 }
@@ -172,6 +177,7 @@ struct Shared {
     fields: FieldSet,
     headers: HeaderModes,
     keep_query: bool,
+    otlp: Option<(Arc<Queue>, bool)>,
     /// `RequestCount`: over all workers, filtered lines included.
     requests: AtomicU64,
 }
@@ -180,6 +186,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct Shard {
     shared: Arc<Shared>,
+    worker: usize,
     buffer: Buffer,
 }
 
@@ -201,6 +208,7 @@ impl AccessLog {
             filters: settings.filters,
             fields: FieldSet::new(&settings.fields),
             headers: HeaderModes::new(&settings.fields),
+            otlp: settings.otlp,
             keep_query: settings.fields.query_parameters == FieldMode::Keep,
             requests: AtomicU64::new(0),
         });
@@ -209,7 +217,7 @@ impl AccessLog {
 
     /// The handle of worker `index`; indexes past the last share a buffer.
     pub fn shard(&self, index: usize) -> Shard {
-        Shard { shared: Arc::clone(&self.shared), buffer: self.sink.buffer(index) }
+        Shard { shared: Arc::clone(&self.shared), worker: index, buffer: self.sink.buffer(index) }
     }
 
     /// Opens the file anew, as after its rotation.
@@ -230,6 +238,14 @@ impl Shard {
         if !self.shared.filters.keep(entry) {
             return;
         }
+        if let Some((queue, is_dual)) = &self.shared.otlp {
+            let mut line = Vec::new();
+            json::write(&self.shared, entry, count, &mut Clocks::default(), &mut line);
+            queue.put_line(self.worker, entry.start, &line);
+            if !is_dual {
+                return;
+            }
+        }
         self.buffer.append(|out, clocks| match self.shared.format {
             Format::Json => json::write(&self.shared, entry, count, clocks, out),
             Format::Common => clf::write(&self.shared, entry, count, Columns::All, clocks, out),
@@ -239,6 +255,7 @@ impl Shard {
 
     pub fn keeps_request_headers(&self) -> bool {
         match self.shared.format {
+            _ if self.shared.otlp.is_some() => self.shared.headers.keeps_any(),
             Format::Json => self.shared.headers.keeps_any(),
             Format::Common | Format::GenericClf => {
                 clf::HEADERS.iter().any(|name| self.shared.headers.keeps(name))
@@ -247,7 +264,8 @@ impl Shard {
     }
 
     pub fn keeps_response_headers(&self) -> bool {
-        self.shared.format == Format::Json && self.shared.headers.keeps_any()
+        let is_json = self.shared.format == Format::Json || self.shared.otlp.is_some();
+        is_json && self.shared.headers.keeps_any()
     }
 }
 

@@ -17,6 +17,7 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::otlp::Queue;
 use crate::sink::{Buffer, Sink, SinkSettings};
 use crate::text::Json;
 
@@ -29,6 +30,8 @@ pub struct Settings {
     pub no_color: bool,
     /// `None` is standard output.
     pub file_path: Option<PathBuf>,
+    /// Where everything goes as well.
+    pub otlp: Option<Arc<Queue>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +98,7 @@ fn subscriber(settings: Settings) -> io::Result<(impl Subscriber + Send + Sync, 
         format: settings.format,
         color,
         caller: settings.level >= Level::DEBUG,
+        otlp: settings.otlp,
     };
     Ok((Registry::default().with(lines.with_filter(targets(settings.level))), Diagnostics(sink)))
 }
@@ -118,6 +122,7 @@ struct Lines {
     color: bool,
     /// Traefik names the line of code at debug level.
     caller: bool,
+    otlp: Option<Arc<Queue>>,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -132,6 +137,16 @@ impl<S: Subscriber> Layer<S> for Lines {
             fields.text("caller", &format!("{file}:{line}"));
         }
         let now = SystemTime::now();
+        if let Some(queue) = &self.otlp {
+            let mut fields = Fields { format: Format::Json, message: String::new(), out: Vec::new() };
+            event.record(&mut fields);
+            let mut line = format!("{{\"level\":\"{}\",", long_name(*metadata.level())).into_bytes();
+            line.extend_from_slice(&fields.out);
+            line.extend_from_slice(b"\"message\":");
+            Json(&mut line).string(fields.message.as_bytes());
+            line.push(b'}');
+            queue.put_line(0, now, &line);
+        }
         self.buffer.append(|out, clocks| {
             let now = clocks.start.at(now);
             match self.format {
@@ -281,7 +296,7 @@ mod tests {
     fn logged(level: Level, format: Format, say: impl FnOnce()) -> String {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/vigie.log");
-        let settings = Settings { level, format, no_color: true, file_path: Some(path.clone()) };
+        let settings = Settings { level, format, no_color: true, file_path: Some(path.clone()), otlp: None };
         let (subscriber, diagnostics) = subscriber(settings).unwrap();
         tracing::subscriber::with_default(subscriber, say);
         drop(diagnostics);

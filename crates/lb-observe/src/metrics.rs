@@ -483,7 +483,7 @@ impl Metrics {
         *self.inner.log_dropped.lock() = dropped;
     }
 
-    /// Where what leaves the process is counted; `signal` is `traces`.
+    /// Where what leaves the process is counted; `signal` is `traces`, `logs` or `accessLogs`.
     pub fn follow_telemetry(&self, signal: &'static str, queue: Arc<Queue>) {
         self.inner.telemetry.lock().push((signal, queue));
     }

@@ -6,23 +6,24 @@ mod metrics;
 mod queue;
 pub(crate) mod wire;
 
+use crate::trace;
+
 pub(crate) use metrics::metrics;
 pub use queue::{Queue, split};
 
-/// One attribute value of a resource, in the order of [`resource`].
+/// The value of an attribute.
+#[derive(Debug)]
 pub enum Value<'a> {
     Text(&'a str),
     Int(i64),
+    Float(f64),
 }
 
 /// A resource: what all telemetry of this process has in common.
 pub fn resource<'a>(attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>) -> Vec<u8> {
     let mut out = Vec::new();
     for (key, value) in attributes {
-        match value {
-            Value::Text(text) => wire::text_attribute(&mut out, 1, key, text.as_bytes()),
-            Value::Int(number) => wire::int_attribute(&mut out, 1, key, number),
-        }
+        attribute(&mut out, 1, key, &value);
     }
     out
 }
@@ -41,6 +42,66 @@ pub fn request(resource: &[u8], scope: &str, items: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&head);
     out.extend_from_slice(items);
     out
+}
+
+/// One line of a log: an object in JSON.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// Nanoseconds since 1970.
+    pub at: u64,
+    pub json: &'a [u8],
+}
+
+/// The lines that [`Queue::put_line`] has put into a batch.
+pub fn lines(batch: &[u8]) -> Vec<Line<'_>> {
+    let mut lines = Vec::new();
+    let mut rest = batch;
+    while !rest.is_empty() {
+        let (item, behind) = rest.split_at(wire::first_end(rest));
+        rest = behind;
+        let content = wire::content(item);
+        if let Some((at, json)) = content.split_first_chunk() {
+            lines.push(Line { at: u64::from_le_bytes(*at), json });
+        }
+    }
+    lines
+}
+
+/// One record of a log.
+#[derive(Debug)]
+pub struct Record<'a> {
+    pub at: u64,
+    /// OpenTelemetry's severity numbers: 1 trace, 5 debug, 9 info, 13 warn, 17 error.
+    pub severity: u8,
+    pub severity_text: &'a str,
+    pub body: &'a str,
+    pub attributes: Vec<(&'a str, Value<'a>)>,
+    /// Ids in hexadecimal of the trace and the span that it belongs to.
+    pub trace: Option<(&'a str, &'a str)>,
+}
+
+/// Appends a record as a field of its own.
+pub fn record(out: &mut Vec<u8>, record: &Record<'_>) {
+    wire::message(out, ITEM, |out| {
+        wire::fixed64(out, 1, record.at);
+        wire::uint(out, 2, u64::from(record.severity));
+        wire::bytes(out, 3, record.severity_text.as_bytes());
+        wire::message(out, 5, |out| wire::bytes(out, 1, record.body.as_bytes()));
+        record.attributes.iter().for_each(|(key, value)| attribute(out, 6, key, value));
+        if let Some((trace, span)) = record.trace.and_then(|(trace, span)| trace::ids(trace, span)) {
+            wire::bytes(out, 9, &trace);
+            wire::bytes(out, 10, &span);
+        }
+        wire::fixed64(out, 11, record.at);
+    });
+}
+
+fn attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &Value<'_>) {
+    match value {
+        Value::Text(text) => wire::text_attribute(out, field, key, text.as_bytes()),
+        Value::Int(number) => wire::int_attribute(out, field, key, *number),
+        Value::Float(number) => wire::double_attribute(out, field, key, *number),
+    }
 }
 
 /// The field of spans, of records and of metrics in their scope.

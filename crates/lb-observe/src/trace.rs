@@ -83,6 +83,11 @@ impl Tracer {
     }
 }
 
+/// Both ids as bytes, if they are some.
+pub(crate) fn ids(trace: &str, span: &str) -> Option<([u8; 16], [u8; 8])> {
+    context::hex(trace).zip(context::hex(span))
+}
+
 /// Nanoseconds since 1970, as OTLP has them.
 pub fn unix_nanos(at: SystemTime) -> u64 {
     u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)

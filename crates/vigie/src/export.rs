@@ -4,6 +4,7 @@
 //! try has its time, and what is given up is counted.
 
 mod lines;
+mod logs;
 mod pusher;
 mod receiver;
 mod resource;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub(crate) use lines::{BOUNDS, lines};
+pub(crate) use logs::Log;
 pub(crate) use pusher::metrics;
 use receiver::Receiver;
 
@@ -90,18 +92,23 @@ pub(crate) fn traces(
     };
     let receiver = Receiver::new(&tracing.otlp, "trace.v1.TraceService")
         .map_err(|reason| anyhow::anyhow!("tracing.otlp: {reason}"))?;
-    let many = Arc::new(Notify::new());
-    let queue = Arc::new(Queue::new(workers, {
-        let many = Arc::clone(&many);
-        move || many.notify_one()
-    }));
+    let (queue, many) = queue(workers);
     metrics.follow_telemetry("traces", Arc::clone(&queue));
     let (stop, stopped) = watch::channel(false);
     let resource = resource::encoded(&tracing.service_name, &tracing.resource_attributes);
     let trouble = Trouble::new("traces");
-    let sender = Sender { trouble, queue: Arc::clone(&queue), receiver, resource, stopped };
+    let encode = std::convert::identity;
+    let sender =
+        Sender { trouble, queue: Arc::clone(&queue), receiver, resource, encode, most: BATCH_BYTES, stopped };
     let task = runtime.spawn(sender.run(many));
     Ok(Traces { settings: Arc::new(settings), queue, exporter: Exporter { stop, task } })
+}
+
+/// For so many threads, and what tells that there is much in it.
+fn queue(threads: usize) -> (Arc<Queue>, Arc<Notify>) {
+    let many = Arc::new(Notify::new());
+    let wake = Arc::clone(&many);
+    (Arc::new(Queue::new(threads, move || wake.notify_one())), many)
 }
 
 /// The fields of `OTEL_PROPAGATORS` that Vigie knows.
@@ -158,6 +165,9 @@ struct Sender {
     queue: Arc<Queue>,
     receiver: Receiver,
     resource: Vec<u8>,
+    /// From what is in the queue to items of OTLP.
+    encode: fn(Vec<u8>) -> Vec<u8>,
+    most: usize,
     stopped: watch::Receiver<bool>,
 }
 
@@ -170,8 +180,8 @@ impl Sender {
                 _ = self.stopped.changed() => {}
             }
             let is_last = *self.stopped.borrow();
-            for (items, count) in self.queue.take(BATCH_BYTES) {
-                self.deliver(&items, count).await;
+            for (items, count) in self.queue.take(self.most) {
+                self.deliver(&(self.encode)(items), count).await;
             }
             if is_last {
                 return;

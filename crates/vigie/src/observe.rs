@@ -1,6 +1,9 @@
 //! From what the static file says about observing to the settings of lb-observe.
 
+use std::sync::Arc;
+
 use lb_config::static_config::{self as config, StaticConfig};
+use lb_observe::otlp::Queue;
 use lb_observe::{access_log, diagnostics, metrics};
 use tracing::Level;
 
@@ -25,7 +28,7 @@ pub(crate) fn metrics(config: &StaticConfig, workers: usize) -> metrics::Metrics
     metrics::Metrics::new(settings, workers)
 }
 
-pub(crate) fn access_log(log: &config::AccessLog) -> access_log::Settings {
+pub(crate) fn access_log(log: &config::AccessLog, otlp: Option<Arc<Queue>>) -> access_log::Settings {
     let mode = |mode: &config::FieldMode| match mode {
         config::FieldMode::Keep => access_log::FieldMode::Keep,
         config::FieldMode::Drop => access_log::FieldMode::Drop,
@@ -35,6 +38,7 @@ pub(crate) fn access_log(log: &config::AccessLog) -> access_log::Settings {
         map.iter().map(|(name, value)| (name.clone(), mode(value))).collect()
     };
     access_log::Settings {
+        otlp: otlp.map(|queue| (queue, log.dual_output)),
         file_path: log.file_path.clone(),
         format: match log.format {
             config::AccessLogFormat::Common => access_log::Format::Common,
@@ -56,8 +60,9 @@ pub(crate) fn access_log(log: &config::AccessLog) -> access_log::Settings {
     }
 }
 
-pub(crate) fn diagnostics(log: &config::Log) -> diagnostics::Settings {
+pub(crate) fn diagnostics(log: &config::Log, otlp: Option<Arc<Queue>>) -> diagnostics::Settings {
     diagnostics::Settings {
+        otlp,
         level: match log.level {
             config::LogLevel::Trace => Level::TRACE,
             config::LogLevel::Debug => Level::DEBUG,

@@ -51,7 +51,9 @@ pub(crate) struct Life {
 /// Serves `config`; `started` is called once, when connections are accepted.
 pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Proxy)) -> anyhow::Result<()> {
     let Life { inherited, mut predecessor, launch } = life;
-    let log = diagnostics::init(observe::diagnostics(&config.log))?;
+    let own_log = config.log.otlp.as_ref().map(|otlp| export::Log::new(otlp, 1));
+    let queue = own_log.as_ref().map(|log| Arc::clone(&log.queue));
+    let log = diagnostics::init(observe::diagnostics(&config.log, queue))?;
     // What libraries and rustls may not find by themselves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let descriptors = raise_descriptor_limit();
@@ -66,9 +68,13 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     );
     let metrics = observe::metrics(&config, workers);
     metrics.follow_log(log.dropped());
+    let requests = config.access_log.as_ref().and_then(|log| log.otlp.as_ref());
+    let requests = requests.map(|otlp| export::Log::new(otlp, workers));
     let access_log = match &config.access_log {
         Some(log) => {
-            let opened = AccessLog::open(observe::access_log(log), workers, metrics.access_log_dropped());
+            let queue = requests.as_ref().map(|requests| Arc::clone(&requests.queue));
+            let opened =
+                AccessLog::open(observe::access_log(log, queue), workers, metrics.access_log_dropped());
             Some(Arc::new(opened.context("the access log's writer cannot be started")?))
         }
         None => None,
@@ -83,6 +89,12 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         .as_ref()
         .map(|tracing| export::traces(tracing, workers, &metrics, control_runtime.handle()));
     let traces = traces.transpose()?;
+    let mut logged = Vec::new();
+    for (signal, log) in [("logs", own_log), ("accessLogs", requests)] {
+        if let Some(log) = log {
+            logged.push(log.start(signal, &metrics, control_runtime.handle())?);
+        }
+    }
     let measured = config.metric_exports.otlp.as_ref().map(|exported| {
         export::metrics(exported, config.metrics.is_none(), &metrics, control_runtime.handle())
     });
@@ -220,7 +232,8 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     proxy.drain();
     control.abort();
     drop((file, docker, remotes));
-    let exporters = traces.map(|traces| traces.exporter).into_iter().chain(measured).chain(lines);
+    let exporters =
+        traces.map(|traces| traces.exporter).into_iter().chain(measured).chain(lines).chain(logged);
     control_runtime.block_on(export::finish(exporters));
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {

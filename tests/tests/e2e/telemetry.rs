@@ -2,6 +2,7 @@
 
 mod collector;
 mod lines;
+mod logs;
 mod metrics;
 mod traces;
 mod trouble;

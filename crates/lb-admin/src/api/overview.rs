@@ -1,5 +1,6 @@
 //! `/api/overview`: how many there are and how many are in trouble.
 
+use lb_config::StaticConfig;
 use serde_json::{Value, json};
 
 use super::{Model, certificate, middleware, router, service, tcp, udp};
@@ -32,12 +33,25 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
         },
         "certificates": count(&certificate::statuses(&model.view.config.tls, model.view.now)),
         "features": {
-            "tracing": "",
-            "metrics": if fixed.metrics.is_some() { "Prometheus" } else { "" },
+            "tracing": if fixed.tracing.is_some() { "OTLP" } else { "" },
+            "metrics": metrics(fixed),
             "accessLog": fixed.access_log.is_some(),
         },
         "providers": providers,
     })
+}
+
+/// The first one, in Traefik's order.
+fn metrics(fixed: &StaticConfig) -> &'static str {
+    let exports = &fixed.metric_exports;
+    let all = [
+        (fixed.metrics.is_some(), "Prometheus"),
+        (exports.datadog.is_some(), "Datadog"),
+        (exports.statsd.is_some(), "StatsD"),
+        (exports.influxdb.is_some(), "InfluxDB2"),
+        (exports.otlp.is_some(), "OTLP"),
+    ];
+    all.into_iter().find(|(is_there, _)| *is_there).map_or("", |(_, name)| name)
 }
 
 fn count(statuses: &[&str]) -> Value {

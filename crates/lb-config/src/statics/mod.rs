@@ -93,11 +93,13 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
 
     let certificates_resolvers = resolvers::read(&root, &names);
     entry_points::check_resolvers(&resolvers_at, &certificates_resolvers);
+    let unlocked = root.take("experimental").and_then(|field| field.peek("otlpLogs"));
+    let otlp_logs = unlocked.and_then(crate::decode::boolean) == Some(true);
     let config = StaticConfig {
         file: name.to_owned(),
         providers,
-        log: observe::log(root.take("log").as_ref()),
-        access_log: root.take("accessLog").as_ref().and_then(observe::access_log),
+        log: observe::log(root.take("log").as_ref(), otlp_logs),
+        access_log: root.take("accessLog").and_then(|field| observe::access_log(&field, otlp_logs)),
         servers_transport: servers_transport(root.take("serversTransport").as_ref()),
         tcp_servers_transport: default_tcp_transport(root.take("tcpServersTransport").as_ref()),
         core: core(root.take("core").as_ref()),
@@ -136,9 +138,10 @@ fn rest(root: &Block<'_>) {
     if let Some(experimental) = root.take("experimental").and_then(|field| field.block()) {
         experimental.unsupported(&["plugins", "localPlugins"]);
         experimental.harmless(&["abortOnPluginFailure"]);
+        experimental.take("otlpLogs").and_then(|field| field.boolean());
         experimental.without_effect(&["fastProxy"], "Vigie has one proxy, and it is the fast one");
         experimental.without_effect(
-            &["knative", "kubernetesGateway", "kubernetesIngressNGINX", "otlpLogs"],
+            &["knative", "kubernetesGateway", "kubernetesIngressNGINX"],
             "the feature it unlocks is not supported yet",
         );
         experimental.finish();
@@ -522,7 +525,7 @@ mod tests {
         for (text, expected) in [
             ("providers: {plugin: {}}", "providers.plugin: `plugin` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
-            ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),
+            ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` of a log is locked"),
             ("core: {defaultRuleSyntax: v1}", "core.defaultRuleSyntax: `v1` is not a known value"),
             (
                 "hostResolver: {cnameFlattening: true}",

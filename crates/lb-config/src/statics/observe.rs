@@ -19,7 +19,7 @@ const BUCKETS: [f64; 4] = [0.1, 0.3, 1.2, 5.0];
 /// More buckets than that per series help nobody and fill the memory of who collects them; chosen.
 const MAX_BUCKETS: usize = 100;
 
-pub(super) fn log(field: Option<&Field<'_>>) -> Log {
+pub(super) fn log(field: Option<&Field<'_>>, otlp_logs: bool) -> Log {
     const LEVELS: [(&str, LogLevel); 7] = [
         ("TRACE", LogLevel::Trace),
         ("DEBUG", LogLevel::Debug),
@@ -31,7 +31,13 @@ pub(super) fn log(field: Option<&Field<'_>>) -> Log {
         ("PANIC", LogLevel::Error),
     ];
     const FORMATS: [(&str, LogFormat); 2] = [("common", LogFormat::Common), ("json", LogFormat::Json)];
-    let mut log = Log { level: LogLevel::Error, format: LogFormat::Common, no_color: false, file_path: None };
+    let mut log = Log {
+        level: LogLevel::Error,
+        format: LogFormat::Common,
+        no_color: false,
+        file_path: None,
+        otlp: None,
+    };
     let Some(Enabled::With(block)) = field.map(Field::enabled) else { return log };
     if let Some(field) = block.take("level") {
         log.level = or_default(&field, &LEVELS, LogLevel::Error, "ERROR");
@@ -43,7 +49,7 @@ pub(super) fn log(field: Option<&Field<'_>>) -> Log {
     log.file_path = path(&block, "filePath");
     let why = "rotate the file from outside (logrotate)";
     block.without_effect(&["compress", "maxAge", "maxBackups", "maxSize"], why);
-    block.unsupported(&["otlp"]);
+    log.otlp = telemetry::logs(block.take("otlp"), otlp_logs);
     block.finish();
     log
 }
@@ -61,7 +67,7 @@ fn or_default<T: Copy>(field: &Field<'_>, words: &[(&str, T)], default: T, name:
     known.map_or(default, |(_, value)| *value)
 }
 
-pub(super) fn access_log(field: &Field<'_>) -> Option<AccessLog> {
+pub(super) fn access_log(field: &Field<'_>, otlp_logs: bool) -> Option<AccessLog> {
     const FORMATS: [(&str, AccessLogFormat); 3] = [
         ("common", AccessLogFormat::Common),
         ("genericCLF", AccessLogFormat::GenericClf),
@@ -80,6 +86,8 @@ pub(super) fn access_log(field: &Field<'_>) -> Option<AccessLog> {
             headers: BTreeMap::new(),
             query_parameters: FieldMode::Keep,
         },
+        otlp: None,
+        dual_output: false,
     };
     let block = match field.enabled() {
         Enabled::Off => return None,
@@ -104,9 +112,8 @@ pub(super) fn access_log(field: &Field<'_>) -> Option<AccessLog> {
         read_fields(&fields, &mut log.fields);
         fields.finish();
     }
-    // Says where lines go besides OTLP, which does not exist yet.
-    block.harmless(&["dualOutput"]);
-    block.unsupported(&["otlp"]);
+    log.dual_output = block.take("dualOutput").and_then(|field| field.boolean()).unwrap_or(false);
+    log.otlp = telemetry::logs(block.take("otlp"), otlp_logs);
     block.finish();
     Some(log)
 }

@@ -9,7 +9,9 @@ use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::Scheme;
 use crate::net::{is_token, server_url};
 use crate::problem::quoted;
-use crate::telemetry::{Datagrams, Influx, MetricExports, Otlp, OtlpMetrics, OtlpProtocol, Push, Tracing};
+use crate::telemetry::{
+    Datagrams, Influx, MetricExports, Otlp, OtlpLogs, OtlpMetrics, OtlpProtocol, Push, Tracing,
+};
 
 /// Defaults of reference 1.9.
 const SERVICE_NAME: &str = "traefik";
@@ -94,6 +96,28 @@ fn header_names(field: &Field<'_>) -> Vec<String> {
         }
     }
     names
+}
+
+/// `otlp` of a log, which Traefik has behind `experimental.otlpLogs`.
+pub(super) fn logs(field: Option<Field<'_>>, is_unlocked: bool) -> Option<OtlpLogs> {
+    const PATH: &str = "/v1/logs";
+    let field = field?;
+    let (service_name, resource_attributes) = (SERVICE_NAME.to_owned(), BTreeMap::new());
+    let mut logs = OtlpLogs { service_name, resource_attributes, otlp: plain(PATH) };
+    match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => {}
+        Enabled::With(block) => {
+            (logs.service_name, logs.resource_attributes) = resource(&block);
+            logs.otlp = receiver(&block, PATH)?;
+            block.finish();
+        }
+    }
+    if !is_unlocked {
+        let hint = "write `experimental: {otlpLogs: true}`, as Traefik wants it".to_owned();
+        field.error_at_key("`otlp` of a log is locked".to_owned(), Some(hint));
+    }
+    Some(logs)
 }
 
 /// `metrics`, but for Prometheus.
@@ -459,6 +483,23 @@ mod tests {
         ] {
             assert_eq!(read(text).unwrap_err(), [expected], "{text}");
         }
+    }
+
+    #[test]
+    fn logs_are_behind_a_lock() {
+        let logs =
+            "log: {otlp: {serviceName: a}}\naccessLog: {dualOutput: true, otlp: {grpc: {endpoint: 'c:1'}}}\n";
+        let (config, _) =
+            parse_static("vigie.yml", &format!("experimental: {{otlpLogs: true}}\n{logs}")).unwrap();
+        let own = config.log.otlp.unwrap();
+        assert_eq!(own.otlp.protocol, OtlpProtocol::Http { path: "/v1/logs".to_owned() });
+        assert_eq!(own.service_name, "a");
+        let requests = config.access_log.unwrap();
+        assert!(requests.dual_output);
+        assert_eq!(requests.otlp.unwrap().otlp.protocol, OtlpProtocol::Grpc);
+        let Err(Problems(problems)) = parse_static("vigie.yml", logs) else { panic!("it is locked") };
+        assert_eq!(problems.len(), 2);
+        assert!(problems[0].hint.as_deref().unwrap().contains("experimental: {otlpLogs: true}"));
     }
 
     #[test]

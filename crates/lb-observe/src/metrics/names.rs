@@ -130,9 +130,9 @@ definitions! {
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []
         "Access log lines lost because the file could not be written in time.";
     TELEMETRY_SENT = "lb_telemetry_sent_total" ["signal"]
-        "Spans that a receiver has taken (traces).";
+        "Spans and lines of logs that a receiver has taken, by signal: traces, logs, accessLogs.";
     TELEMETRY_DROPPED = "lb_telemetry_dropped_total" ["signal"]
-        "Spans given up because the receiver was too slow, refused them or could not be reached.";
+        "Spans and lines of logs given up because the receiver was too slow, refused them or could not be reached.";
     MEMORY_LIMIT = "lb_memory_limit_bytes" [] "Resident memory from which on new requests are refused.";
     MEMORY_SHEDDING = "lb_memory_shedding" [] "1 while new requests are refused because memory is short, else 0.";
     LOG_DROPPED = "lb_log_dropped_lines_total" []

@@ -1,10 +1,12 @@
 //! Spans and records that wait to be sent: many threads put them in, one takes them out, nobody waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 use super::wire;
+use crate::trace;
 
 /// What all threads together may leave waiting. Chosen: some ten thousand spans.
 const LIMIT_BYTES: usize = 16 << 20;
@@ -55,6 +57,15 @@ impl Queue {
         if before < WAKE_BYTES && after >= WAKE_BYTES {
             (self.wake)();
         }
+    }
+
+    /// Puts in a line of a log: an object in JSON.
+    pub(crate) fn put_line(&self, thread: usize, at: SystemTime, json: &[u8]) {
+        let mut item = Vec::with_capacity(json.len() + 16);
+        wire::begin(&mut item, super::ITEM, json.len() + 8);
+        item.extend_from_slice(&trace::unix_nanos(at).to_le_bytes());
+        item.extend_from_slice(json);
+        self.put(thread, &item, 1);
     }
 
     /// Takes everything out, in pieces of at most `most` bytes, where single items are not larger, with the number of

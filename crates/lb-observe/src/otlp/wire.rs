@@ -73,6 +73,10 @@ pub(crate) fn int_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: i64
     attribute(out, field, key, |out| uint(out, 3, value.cast_unsigned()));
 }
 
+pub(crate) fn double_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: f64) {
+    attribute(out, field, key, |out| double(out, 4, value));
+}
+
 pub(crate) fn list_attribute<'a>(
     out: &mut Vec<u8>,
     field: u32,
@@ -89,6 +93,12 @@ fn attribute(out: &mut Vec<u8>, field: u32, key: &str, value: impl FnOnce(&mut V
         bytes(out, 1, key.as_bytes());
         message(out, 2, value);
     });
+}
+
+/// What is in a field that has a length.
+pub(super) fn content(field: &[u8]) -> &[u8] {
+    let length = field.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    field.get(1 + length..).unwrap_or_default()
 }
 
 /// Where the first field of `bytes` ends, which are fields of a length each; 0 where there is none.

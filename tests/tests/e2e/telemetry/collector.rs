@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use lb_testkit::{Answer, H2Origin, Origin, PATIENCE, Request, Script, eventually};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
@@ -59,6 +61,19 @@ impl Collector {
             }
         };
         self.requests().into_iter().filter(mine).map(body).collect()
+    }
+
+    /// Every record of a log so far.
+    pub(crate) fn logs(&self) -> Vec<LogRecord> {
+        let path = match self {
+            Self::Http(_) => "/v1/logs",
+            Self::Grpc(_) => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        };
+        let messages = self.messages(path).into_iter();
+        let requests =
+            messages.map(|message| ExportLogsServiceRequest::decode(&message[..]).expect("records"));
+        let resources = requests.flat_map(|request| request.resource_logs);
+        resources.flat_map(|of| of.scope_logs).flat_map(|scope| scope.log_records).collect()
     }
 
     /// Every metric so far with its resource.
