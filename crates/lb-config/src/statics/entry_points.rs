@@ -109,6 +109,16 @@ pub(super) fn read<'a>(root: &Block<'a>) -> (Vec<EntryPoint>, Vec<Field<'a>>) {
         }
         options(&block, &mut entry_point, (&mut redirections, &mut resolvers));
         block.finish();
+        if entry_point.http3.is_some() && !is_udp(&entry_point.address_text) {
+            let other = addresses.insert((entry_point.address, true), name.to_owned());
+            if let Some(other) = other.filter(|_| entry_point.address.port() != 0) {
+                let hint = Some("give one of them another port, or remove `http3`".to_owned());
+                field.error_at_key(
+                    format!("the entry point {} has the UDP port of `http3`", quoted(&other)),
+                    hint,
+                );
+            }
+        }
         entry_points.push(entry_point);
     }
     check_redirections(&entry_points, &redirections);
@@ -174,6 +184,10 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
     }
     if let Some(field) = block.take("http3") {
         entry_point.http3 = http3(&field);
+        if entry_point.http3.is_some() && is_udp(&entry_point.address_text) {
+            let hint = "write it at the entry point with the TCP port of the same number".to_owned();
+            field.error_at_key("a UDP entry point has no HTTP".to_owned(), Some(hint));
+        }
     }
     if let Some(udp) = block.take("udp").and_then(|field| field.block()) {
         if let Some(timeout) = udp.take("timeout").and_then(|field| field.positive_duration()) {

@@ -444,6 +444,26 @@ mod tests {
     }
 
     #[test]
+    fn http3_wants_the_udp_port_for_itself() {
+        let errors = |entry_points: &str| match crate::parse_static(
+            "vigie.yml",
+            &format!("entryPoints: {{{entry_points}}}"),
+        ) {
+            Ok(_) => String::new(),
+            Err(problems) => problems.to_string(),
+        };
+        let (web, dns) = ("web: {address: ':443', http3: {}}", "dns: {address: ':443/udp'}");
+        assert!(errors(&format!("{web}, {dns}")).contains("the entry point `web` has the same address"));
+        let other = errors(&format!("{dns}, {web}"));
+        assert!(
+            other.contains("entryPoints.web: the entry point `dns` has the UDP port of `http3`"),
+            "{other}"
+        );
+        assert!(errors("dns: {address: ':443/udp', http3: {}}").contains("a UDP entry point has no HTTP"));
+        assert_eq!(errors(&format!("{web}, dns: {{address: ':53/udp'}}")), "");
+    }
+
+    #[test]
     fn http3_may_be_switched_on_in_every_way() {
         for (text, expected) in [
             ("{}", Some(None)),

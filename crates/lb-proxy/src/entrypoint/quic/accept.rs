@@ -1,24 +1,30 @@
 //! Connections from their first packet to their first request.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use lb_observe::metrics::{Kind, LabelId};
 use quinn::{EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::hello::{self, Common, Offer, Settled};
 use super::port::Beginning;
 use super::socket::{Ids, Socket};
+use crate::deadline::Deadline;
 use crate::entrypoint::greet::GREETING_TIMEOUT;
 use crate::entrypoint::seats::Seat;
 use crate::entrypoint::{Connection, Entry, TlsInfo};
 use crate::http::forwarded::{Peer, is_trusted};
+use crate::http::h1_serve::LAME_DUCK;
 use crate::http::h2_serve::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::http::h3;
 use crate::middleware::Certificates;
@@ -220,13 +226,13 @@ fn admit(worker: &Worker, shared: &Arc<Shared>, incoming: Incoming) -> Option<Ar
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, arriving: Arriving, watch: Watch) {
+pub(crate) async fn serve(worker: Rc<Worker>, arriving: Arriving, mut watch: Watch) {
     let Arriving { incoming, seat, open } = arriving;
     let shared = &open.0;
     let entry = &shared.entry;
     let peer = incoming.remote_address();
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let Some((quic, settled)) = greet(&worker, shared, incoming, client).await else { return };
+    let Some((quic, settled)) = greet(&worker, shared, incoming, client, &mut watch).await else { return };
     let chain = quic.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
     let chain = chain.as_ref().map(|chain| chain.as_slice());
     let mut peer = Peer::new(client.ip(), true);
@@ -256,6 +262,7 @@ async fn greet(
     shared: &Arc<Shared>,
     incoming: Incoming,
     client: SocketAddr,
+    watch: &mut Watch,
 ) -> Option<(quinn::Connection, Box<Settled>)> {
     let entry = &shared.entry;
     let _shaking = Shaking::new(shared);
@@ -268,18 +275,32 @@ async fn greet(
     };
     let mut config = shared.config.clone();
     config.crypto = Arc::new(offer);
-    let shake = async { incoming.accept_with(Arc::new(config))?.await };
-    match tokio::time::timeout(GREETING_TIMEOUT, shake).await {
-        Ok(Ok(quic)) => {
+    let mut shake = pin!(async { incoming.accept_with(Arc::new(config))?.await });
+    let mut deadline = Deadline::default();
+    deadline.set(Instant::now(), Some(GREETING_TIMEOUT));
+    let mut ending = false;
+    let shaken = poll_fn(|cx| {
+        watch.register(cx.waker());
+        if let Poll::Ready(shaken) = shake.as_mut().poll(cx) {
+            return Poll::Ready(Some(shaken));
+        }
+        if worker.is_draining() && !ending {
+            ending = true;
+            deadline.set(Instant::now(), Some(LAME_DUCK));
+        }
+        deadline.poll(cx).map(|()| None)
+    });
+    match shaken.await {
+        Some(Ok(quic)) => {
             let settled = quic.handshake_data()?.downcast().ok()?;
             Some((quic, settled))
         }
-        Ok(Err(error)) => {
+        Some(Err(error)) => {
             worker.metrics.refused(entry.label, "tls_handshake");
             tracing::debug!(entryPointName = %entry.config.name, %client, %error, "QUIC handshake failed");
             None
         }
-        Err(_) => {
+        None => {
             worker.metrics.refused(entry.label, "tls_timeout");
             None
         }
