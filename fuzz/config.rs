@@ -73,7 +73,9 @@ fn places(problems: &[Problem], name: &str, text: &str) {
 fn runnable(config: &Config) {
     for (name, router) in &config.routers {
         let service = &router.service;
-        let there = config.services.contains_key(service) || config.composites.contains_key(service);
+        let leads_on = service.is_empty();
+        let there = leads_on
+            || config.services.contains_key(service) || config.composites.contains_key(service);
         assert!(there || service.ends_with("@internal"), "{name}: {service}");
         for middleware in &router.middlewares {
             assert!(config.middlewares.contains_key(middleware), "{name}: {middleware}");
@@ -131,7 +133,7 @@ fn tcp_runnable(config: &Config) {
 
 /// What was left out is not there, and each error of an object that is left out says which.
 fn accounted(loaded: &Loaded) {
-    let Config { routers, services, composites, middlewares, servers_transports, tls, tcp } = &loaded.config;
+    let Config { routers, services, composites, middlewares, servers_transports, tls, tcp, udp } = &loaded.config;
     for (kind, name) in loaded.disabled.keys() {
         let there = match kind {
             Kind::Router => routers.contains_key(name),
@@ -143,6 +145,8 @@ fn accounted(loaded: &Loaded) {
             Kind::TcpService => tcp.services.contains_key(name),
             Kind::TcpMiddleware => tcp.middlewares.contains_key(name),
             Kind::TcpServersTransport => tcp.servers_transports.contains_key(name),
+            Kind::UdpRouter => udp.routers.contains_key(name),
+            Kind::UdpService => udp.services.contains_key(name),
             // Neither has a name by which it could be found.
             Kind::Certificate | Kind::File => false,
         };

@@ -57,7 +57,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let aliases = [AliasHeaders::Keep, AliasHeaders::Delete, AliasHeaders::Reject][usize::from(flags) % 3];
-    if alias_headers(&mut head, aliases).is_err() {
+    if alias_headers(&mut head, aliases, false).is_err() {
         return;
     }
     if aliases != AliasHeaders::Keep {
@@ -72,7 +72,7 @@ fuzz_target!(|bytes: &[u8]| {
     let secure = flags & 8 != 0;
     let peer = Peer::new([192, 0, 2, 7].into(), secure);
     // An operator may let a field through that Connection names.
-    let settings = ForwardedSettings::new(vec!["X-Keep".into()], "lb1".into());
+    let settings = ForwardedSettings::new(vec!["X-Keep".into()], "lb1".into(), false);
     inbound(&mut head, &peer, trusted, &settings);
     // Middlewares run here; then the request leaves.
     remove_hop_by_hop(&mut head);

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use lb_core::route::{Request, Route, RouteIndex, Rule, Verdict, routing_path};
+use lb_core::route::{Request, Route, RouteIndex, Rule, Verdict, routing_path, Syntax};
 use libfuzzer_sys::fuzz_target;
 
 struct Asked<'a> {
@@ -50,8 +50,12 @@ impl Request for Asked<'_> {
     }
 }
 
-fn parse(text: &str) -> Option<Rule> {
-    match Rule::parse(text) {
+fn parse(text: &str) -> impl Iterator<Item = Rule> {
+    [Syntax::V3, Syntax::V2].into_iter().filter_map(|syntax| parse_as(text, syntax))
+}
+
+fn parse_as(text: &str, syntax: Syntax) -> Option<Rule> {
+    match Rule::parse_as(text, syntax) {
         Ok(rule) => {
             assert_eq!(rule.as_str(), text);
             Some(rule)
@@ -67,7 +71,7 @@ fn parse(text: &str) -> Option<Rule> {
 
 fuzz_target!(|text: &str| {
     let mut lines = text.split('\n');
-    let rules: Vec<Rule> = lines.by_ref().take_while(|line| !line.is_empty()).filter_map(parse).collect();
+    let rules: Vec<Rule> = lines.by_ref().take_while(|line| !line.is_empty()).flat_map(parse).collect();
     let requests: Vec<Asked> = lines.take(20).map(Asked::read).collect();
 
     let mut routes = Vec::new();
@@ -79,9 +83,9 @@ fuzz_target!(|text: &str| {
             );
         }
         // Parentheses change nothing, a negation everything; both may nest too deep.
-        let same = parse(&format!("({rule})"));
-        let opposite = parse(&format!("!({rule})"));
-        let both = parse(&format!("({rule}) && !({rule})"));
+        let same = parse_as(&format!("({rule})"), rule.syntax());
+        let opposite = parse_as(&format!("!({rule})"), rule.syntax());
+        let both = parse_as(&format!("({rule}) && !({rule})"), rule.syntax());
         for request in &requests {
             let matches = rule.matches(request);
             assert!(same.as_ref().is_none_or(|same| same.matches(request) == matches), "({rule})");

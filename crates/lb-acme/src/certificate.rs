@@ -10,18 +10,22 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The first certificate of a chain, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Validity {
+pub struct Validity {
     /// In lower case; wildcards among them.
-    pub(crate) names: Vec<String>,
-    pub(crate) not_before: SystemTime,
-    pub(crate) not_after: SystemTime,
+    pub names: Vec<String>,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
 }
 
 impl Validity {
     /// `None`: no certificate that can be read.
     pub(crate) fn of(pem: &[u8]) -> Option<Self> {
-        let der = CertificateDer::from_pem_slice(pem).ok()?;
-        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        Self::of_der(&CertificateDer::from_pem_slice(pem).ok()?)
+    }
+
+    /// `None`: no certificate that can be read.
+    pub fn of_der(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let mut names = Vec::new();
         let alternatives = certificate.subject_alternative_name().ok()?;
         for name in alternatives.iter().flat_map(|extension| &extension.value.general_names) {
@@ -38,7 +42,7 @@ impl Validity {
         Some(Self { names, not_before, not_after })
     }
 
-    pub(crate) fn covers(&self, name: &str) -> bool {
+    pub fn covers(&self, name: &str) -> bool {
         let parent = name.split_once('.').map(|(_, parent)| parent);
         self.names
             .iter()

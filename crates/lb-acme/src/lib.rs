@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 pub use answers::Answers;
+pub use certificate::Validity;
 pub use store::{StoreError, check};
 
 use resolver::Resolver;

@@ -90,7 +90,8 @@ pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> W
     if let Some(generated) = generated.filter(|generated| generated.resolver == resolver) {
         wanted.add("the default certificate", names(&generated.domain), &mut known);
     }
-    for (name, router) in &config.routers {
+    // Those behind others have no TLS of their own.
+    for (name, router) in config.routers.iter().filter(|(_, router)| router.parents.is_empty()) {
         let attached = fixed.entry_points.iter().filter(|entry| match router.entry_points.is_empty() {
             true => defaults.contains(&entry.name),
             false => router.entry_points.contains(&entry.name),

@@ -1,5 +1,6 @@
 //! Traefik's API: the same paths, parameters and shapes (reference section 5).
 
+mod certificate;
 mod composite;
 mod duration;
 mod entry_point;
@@ -11,6 +12,7 @@ mod overview;
 mod router;
 mod service;
 mod tcp;
+mod udp;
 
 use std::collections::HashMap;
 
@@ -33,6 +35,10 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["rawdata"] => Response::json(200, &raw_data(&model())),
         ["entrypoints"] => entry_point::list(view, query),
         ["entrypoints", name] => found("entry point", name, |name| entry_point::one(view, name)),
+        ["certificates"] => certificate::list(&view.config.tls, view.now, query),
+        ["certificates", id] => {
+            found("certificate", id, |id| certificate::one(&view.config.tls, view.now, id))
+        }
         ["http", "routers"] => router::list(&model(), query),
         ["http", "routers", id] => found("router", id, |id| router::one(&model(), id)),
         ["http", "services"] => service::list(&model(), query),
@@ -45,11 +51,13 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["tcp", kind @ ("routers" | "services" | "middlewares")] => {
             tcp::list(&model(), kind, query).unwrap_or_else(Response::page_not_found)
         }
+        ["udp", "routers"] => udp::list(&udp::routers(&model()), query),
+        ["udp", "routers", id] => found("router", id, |id| udp::one(&udp::routers(&model()), id)),
+        ["udp", "services"] => udp::list(&udp::services(&model()), query),
+        ["udp", "services", id] => found("service", id, |id| udp::one(&udp::services(&model()), id)),
         ["tcp", kind @ ("routers" | "services" | "middlewares"), id] => {
             found(kind.trim_end_matches('s'), id, |id| tcp::one(&model(), kind, id))
         }
-        // Tools that list the rest find it empty.
-        ["udp", "routers" | "services"] => list::page(Vec::<()>::new(), query, |()| Value::Null),
         _ => Response::page_not_found(),
     }
 }
@@ -85,7 +93,12 @@ fn raw_data(model: &Model<'_>) -> Value {
         .object("routers", map(router::all(model)))
         .object("middlewares", map(middleware::all(model)))
         .object("services", map(service::all(model)));
-    tcp::all(model).into_iter().fold(http, |shown, (key, objects)| shown.object(key, map(objects))).build()
+    let shown =
+        tcp::all(model).into_iter().fold(http, |shown, (key, objects)| shown.object(key, map(objects)));
+    shown
+        .object("udpRouters", map(udp::bodies(&udp::routers(model))))
+        .object("udpServices", map(udp::bodies(&udp::services(model))))
+        .build()
 }
 
 /// The view with what follows from it.

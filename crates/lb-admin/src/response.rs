@@ -1,5 +1,9 @@
 //! An answer before it is put on the wire.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,19 @@ impl Response {
 
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The same, compressed; as it is where that fails.
+    #[must_use]
+    pub fn gzipped(mut self) -> Self {
+        let mut compressed = GzEncoder::new(Vec::new(), Compression::fast());
+        if compressed.write_all(&self.body).is_ok()
+            && let Ok(body) = compressed.finish()
+        {
+            self.body = body;
+            return self.with("Content-Encoding", "gzip").with("Vary", "Accept-Encoding");
+        }
         self
     }
 

@@ -13,6 +13,7 @@ use crate::{Admin, Fault, Internal, Response, View};
 
 pub(crate) const STATIC: &str = "
 entryPoints:
+  dns: {address: ':53/udp'}
   web: {address: ':80', http: {redirections: {entryPoint: {to: websecure}}}}
   websecure:
     address: ':443'

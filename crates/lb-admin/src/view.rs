@@ -101,11 +101,11 @@ pub struct LoadError {
 impl LoadError {
     /// What has happened, in short.
     pub fn words(&self) -> &'static str {
-        // Containers are never refused as a whole.
-        if self.provider == "docker" {
-            "the daemon cannot be asked, what it said last is in force"
-        } else {
-            "the newest configuration was refused"
+        match self.provider.as_str() {
+            // Containers are never refused as a whole.
+            "docker" => "the daemon cannot be asked, what it said last is in force",
+            "file" => "the newest configuration was refused",
+            _ => "it cannot be asked, or what it says is refused; what it said last is in force",
         }
     }
 }

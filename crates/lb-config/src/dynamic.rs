@@ -16,6 +16,7 @@ use lb_core::route::{Pattern, Rule};
 
 use crate::static_config::EncodedCharacters;
 
+pub use crate::udp::{Udp, UdpChild, UdpRouter, UdpServer, UdpService};
 pub use asking::{Errors, ForwardAuth};
 use lb_core::encoding::Offer;
 use lb_core::resend::Condition;
@@ -31,17 +32,23 @@ pub struct Config {
     pub servers_transports: BTreeMap<String, ServersTransport>,
     pub tls: Tls,
     pub tcp: crate::tcp::Tcp,
+    pub udp: Udp,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Router {
     pub rule: Arc<Rule>,
     pub rule_text: String,
+    /// `ruleSyntax` as written; empty: the default. The rule knows what it means.
+    pub rule_syntax: String,
     /// Empty: the default entry points.
     pub entry_points: Vec<String>,
     /// Qualified names, in order.
     pub middlewares: Vec<String>,
+    /// Empty where other routers name this one as a parent: they lead on.
     pub service: String,
+    /// Qualified; those whose requests it gets. Empty: a root, which entry points lead to.
+    pub parents: Vec<String>,
     /// As written, or the byte length of the rule.
     pub priority: i64,
     pub tls: Option<RouterTls>,
@@ -53,6 +60,34 @@ pub struct Router {
 pub struct Observability {
     pub access_logs: Option<bool>,
     pub metrics: Option<bool>,
+    pub tracing: Option<bool>,
+    pub trace_verbosity: Option<TraceVerbosity>,
+}
+
+/// How many spans a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceVerbosity {
+    /// Its own, and one for each server that was asked.
+    Minimal,
+    /// One for its router and its service as well.
+    Detailed,
+}
+
+impl Observability {
+    /// Whether there are traces, and of what kind.
+    pub fn traces(&self) -> Option<TraceVerbosity> {
+        (self.tracing != Some(false)).then(|| self.trace_verbosity.unwrap_or(TraceVerbosity::Minimal))
+    }
+
+    /// Whose own value is missing takes that of `default`.
+    pub fn or(self, default: Self) -> Self {
+        Self {
+            access_logs: self.access_logs.or(default.access_logs),
+            metrics: self.metrics.or(default.metrics),
+            tracing: self.tracing.or(default.tracing),
+            trace_verbosity: self.trace_verbosity.or(default.trace_verbosity),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -340,6 +375,9 @@ pub enum Middleware {
     Retry(Retry),
     Compress(Compress),
     Buffering(Buffering),
+    GrpcWeb {
+        allow_origins: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

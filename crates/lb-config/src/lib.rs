@@ -7,7 +7,10 @@
 pub mod acme;
 pub mod docker;
 pub mod dynamic;
+pub mod kv;
+pub mod remote;
 pub mod static_config;
+pub mod telemetry;
 
 mod composite;
 mod decode;
@@ -24,11 +27,13 @@ mod pem;
 mod problem;
 mod quarantine;
 mod size;
+mod sources;
 mod statics;
 pub mod suggest;
 pub mod tcp;
 #[cfg(test)]
 mod testing;
+mod udp;
 
 pub use directory::is_configuration;
 pub use document::{defines_nothing, read_bytes};
@@ -36,8 +41,10 @@ pub use duration::{duration, show as show_duration};
 pub use dynamic::Config;
 pub use find::find_static;
 pub use load::{
-    Context, LastGood, Loaded, Places, find_dynamic, load_dynamic, load_static, parse_dynamic, parse_static,
+    Context, LastGood, Loaded, Places, find_dynamic, load_dynamic, load_static, parse_answer, parse_dynamic,
+    parse_static,
 };
 pub use problem::{Kind, Problem, Problems, Scope, Severity};
 pub use quarantine::{DEFAULT_CERTIFICATE, Object, Reasons, Settled, settle};
+pub use sources::{Settings, StaticSource};
 pub use static_config::StaticConfig;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use lb_core::route::Syntax;
+
 use crate::decode::{Findings, Report};
 use crate::document::{self, Files, Format, Node, Position, defines_nothing, read_text};
 use crate::dynamic::Config;
@@ -21,6 +23,8 @@ pub(crate) const FILE: &str = "file";
 pub struct Context {
     /// Names of the entry points; `None` accepts every name.
     pub entry_points: Option<BTreeSet<String>>,
+    /// The same for UDP.
+    pub udp_entry_points: Option<BTreeSet<String>>,
     /// Those of the routers that name none.
     pub default_entry_points: BTreeSet<String>,
     /// The middlewares that an entry point puts before its routers, as the static file writes them.
@@ -33,6 +37,8 @@ pub struct Context {
     pub cert_resolvers: Option<BTreeSet<String>>,
     /// Services of the provider `internal`, without `@internal`.
     pub internal_services: BTreeSet<String>,
+    /// Of the routers that name none.
+    pub rule_syntax: Syntax,
 }
 
 impl Default for Context {
@@ -41,12 +47,14 @@ impl Default for Context {
         let names = ["acme-http", "api", "dashboard", "noop", "ping", "prometheus"];
         Self {
             entry_points: None,
+            udp_entry_points: None,
             default_entry_points: BTreeSet::new(),
             entry_point_middlewares: BTreeMap::new(),
             static_file: String::new(),
             providers: [FILE.to_owned()].into(),
             cert_resolvers: None,
             internal_services: names.map(str::to_owned).into(),
+            rule_syntax: Syntax::V3,
         }
     }
 }
@@ -67,6 +75,7 @@ impl From<&StaticConfig> for Context {
         let is_default = |e: &&EntryPoint| if explicit { e.as_default } else { e.name != TRAEFIK };
         Self {
             entry_points: Some(entry_points().map(|e| e.name.clone()).collect()),
+            udp_entry_points: Some(config.udp_entry_points.iter().map(|e| e.name.clone()).collect()),
             default_entry_points: entry_points().filter(is_default).map(|e| e.name.clone()).collect(),
             entry_point_middlewares: entry_points()
                 .filter(|e| !e.http.middlewares.is_empty())
@@ -79,6 +88,7 @@ impl From<&StaticConfig> for Context {
             providers: config.providers.names().map(str::to_owned).collect(),
             cert_resolvers: Some(config.certificates_resolvers.keys().cloned().collect()),
             internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
+            rule_syntax: config.core.default_rule_syntax.unwrap_or_default(),
         }
     }
 }
@@ -169,10 +179,21 @@ pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems
 /// a check can go on with: names that only the errors may hide are taken. `None` also when the file says nothing of it.
 pub fn find_dynamic(path: &Path) -> Option<(FileSource, Context)> {
     let text = read_text(path).ok()?;
-    let config = try_static(&path.display().to_string(), &text, Format::of(path)?).0?;
-    let Context { entry_points, internal_services, cert_resolvers, .. } = Context::default();
-    let context = Context { entry_points, internal_services, cert_resolvers, ..Context::from(&config) };
-    Some((config.providers.file?.source, context))
+    dynamic_of(&try_static(&path.display().to_string(), &text, Format::of(path)?).0?)
+}
+
+/// As [`find_dynamic`], of what was read of any source.
+pub(crate) fn dynamic_of(config: &StaticConfig) -> Option<(FileSource, Context)> {
+    let Context { entry_points, udp_entry_points, internal_services, cert_resolvers, .. } =
+        Context::default();
+    let context = Context {
+        entry_points,
+        udp_entry_points,
+        internal_services,
+        cert_resolvers,
+        ..Context::from(config)
+    };
+    Some((config.providers.file.as_ref()?.source.clone(), context))
 }
 
 /// As [`load_static`], from YAML text called `name` in problems.
@@ -184,7 +205,13 @@ pub fn parse_static(name: &str, text: &str) -> Result<(StaticConfig, Vec<Problem
 }
 
 fn read_static(name: &str, text: &str, format: Format) -> Result<(StaticConfig, Vec<Problem>), Problems> {
-    match try_static(name, text, format) {
+    unless_refused(try_static(name, text, format))
+}
+
+pub(crate) fn unless_refused(
+    read: (Option<StaticConfig>, Findings),
+) -> Result<(StaticConfig, Vec<Problem>), Problems> {
+    match read {
         (Some(config), findings) if !findings.refused => Ok((config, findings.problems)),
         (_, findings) => Err(Problems(findings.problems)),
     }
@@ -336,9 +363,48 @@ pub fn parse_dynamic(name: &str, text: &str, provider: &str, context: &Context) 
     read_dynamic(&texts, Vec::new(), Vec::new(), provider, context, &|name| std::env::var(name).ok())
 }
 
+/// Reads what an HTTP endpoint answered, YAML or JSON, as the configuration of `provider`; problems name `endpoint`. It
+/// is no template.
+///
+/// # Errors
+/// Every problem, when the text does not have the shape of a configuration, or holds nothing of one: nobody removes
+/// everything by an answer that something else gave.
+pub fn parse_answer(
+    provider: &str,
+    endpoint: &str,
+    body: &[u8],
+    context: &Context,
+) -> Result<Loaded, Problems> {
+    let refuse = |message: &str| {
+        let hint = Some("to remove everything answer `{}`".to_owned());
+        Err(Problem::whole_file(endpoint, message.to_owned(), hint).into())
+    };
+    let Ok(text) = std::str::from_utf8(body) else { return refuse("the answer is not UTF-8 text") };
+    if document::defines_nothing(text) {
+        return refuse(if text.trim().is_empty() {
+            "the answer is empty"
+        } else {
+            "the answer defines nothing"
+        });
+    }
+    let mut files = Files::default();
+    let file = files.add(endpoint);
+    let mut problems = Vec::new();
+    let root = document::parse(text, Format::Yaml, file, &files, &mut problems);
+    if let Some(Node { value: document::Value::Map(entries), .. }) = &root {
+        let is_section = |entry: &document::Entry| {
+            ["http", "tcp", "udp", "tls"].iter().any(|section| section.eq_ignore_ascii_case(&entry.key))
+        };
+        if !entries.is_empty() && !entries.iter().any(is_section) {
+            return refuse("the answer has none of the sections of a configuration");
+        }
+    }
+    read_roots(files, root.into_iter().collect(), (Vec::new(), problems), provider, context)
+}
+
 fn read_dynamic(
     texts: &[(String, String, Format)],
-    mut paths: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     mut problems: Vec<Problem>,
     provider: &str,
     context: &Context,
@@ -350,6 +416,16 @@ fn read_dynamic(
         let file = files.add(name);
         roots.extend(document::parse_template(text, *format, file, &files, env, &mut problems));
     }
+    read_roots(files, roots, (paths, problems), provider, context)
+}
+
+fn read_roots(
+    files: Files,
+    roots: Vec<Node>,
+    (mut paths, problems): (Vec<PathBuf>, Vec<Problem>),
+    provider: &str,
+    context: &Context,
+) -> Result<Loaded, Problems> {
     // Without every file it is not known which names exist; nothing will be loaded anyway.
     let complete = !problems.iter().any(Problem::is_error);
     let report = Report::new(&files, problems);
@@ -552,6 +628,34 @@ mod tests {
             assert_eq!(loaded.config, Config::default(), "{text}");
             assert!(loaded.problems.is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_yaml_or_json_and_no_template() {
+        let parse =
+            |body: &str| parse_answer("http", "http://a.test/c", body.as_bytes(), &Context::default());
+        let json = "{\n\t\"http\": {\n\t\t\"middlewares\": {\"m\": {\"addPrefix\": {\"prefix\": \"/{{x}}\"}}}\n\t}\n}\n";
+        let yaml = "http:\n  middlewares:\n    m:\n      addPrefix: {prefix: '/{{x}}'}\n";
+        for body in [json, yaml] {
+            let loaded = parse(body).unwrap();
+            assert!(loaded.config.middlewares.contains_key("m@http") && loaded.problems.is_empty(), "{body}");
+        }
+        assert_eq!(parse("{}").unwrap().config, Config::default());
+        for (body, expected) in [
+            ("", "http://a.test/c: the answer is empty"),
+            ("http:\n", "http://a.test/c: the answer defines nothing"),
+            ("{\"error\": 1}", "http://a.test/c: the answer has none of the sections of a configuration"),
+            ("<html>Sign in</html>", "http://a.test/c:1:1: a configuration is a map"),
+            ("http: {routers: {r: {rul: a}}}", "http://a.test/c:1:"),
+            ("http: [", "http://a.test/c:1:"),
+        ] {
+            let told = match parse(body) {
+                Ok(loaded) => loaded.problems.iter().map(ToString::to_string).collect(),
+                Err(problems) => problems.to_string(),
+            };
+            assert!(told.contains(expected), "{body}: {told}");
+        }
+        assert!(parse_answer("http", "a", &[0xff], &Context::default()).is_err());
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) fn merge<'a>(configs: impl IntoIterator<Item = (&'a str, &'a Config)>
         add(&mut merged.tcp.middlewares, &config.tcp.middlewares);
         add(&mut merged.tcp.servers_transports, &config.tcp.servers_transports);
         add(&mut merged.tls.options, &config.tls.options);
+        add(&mut merged.udp.routers, &config.udp.routers);
+        add(&mut merged.udp.services, &config.udp.services);
         for certificate in &config.tls.certificates {
             if !merged.tls.certificates.contains(certificate) {
                 merged.tls.certificates.push(certificate.clone());

@@ -25,16 +25,20 @@ pub(crate) fn networks(field: &Field<'_>) -> Vec<IpNet> {
 /// Why an entry point's address cannot be used, and the way out.
 type Refusal = (String, Option<String>);
 
-/// `[host]:port[/tcp]`; without a host every address of the machine, IPv6 and IPv4.
+/// Whether a [`listen_address`] is for UDP.
+pub(crate) fn is_udp(text: &str) -> bool {
+    text.rsplit_once('/').is_some_and(|(_, protocol)| protocol.eq_ignore_ascii_case("udp"))
+}
+
+/// `[host]:port[/tcp|/udp]`; without a host every address of the machine, IPv6 and IPv4.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, Refusal> {
     let shape = || Some("write `:80`, `127.0.0.1:80` or `[::1]:80`".to_owned());
     let (address, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => {}
-        "udp" => return Err(("UDP entry points are not supported yet".to_owned(), None)),
+        "tcp" | "udp" => {}
         _ => {
             let message = format!("{} is not a protocol", quoted(protocol));
-            return Err((message, Some("write `/tcp` or leave it out".to_owned())));
+            return Err((message, Some("write `/tcp`, `/udp` or leave it out".to_owned())));
         }
     }
     let Some((host, port)) = address.rsplit_once(':') else {
@@ -207,7 +211,7 @@ mod tests {
             ":99999",
             "127.0.0.1",
             "example.com:80",
-            ":80/udp",
+            ":80/sctp",
             ":80/x",
         ] {
             assert!(listen_address(text).is_err(), "{text}");

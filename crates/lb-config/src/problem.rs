@@ -50,6 +50,8 @@ pub enum Kind {
     TcpService,
     TcpMiddleware,
     TcpServersTransport,
+    UdpRouter,
+    UdpService,
     /// Has no name and nothing refers to it: called by its `certFile`, or by its place when it has none,
     /// `<inline> a.yml:tls.certificates[0]`.
     Certificate,
@@ -70,6 +72,8 @@ impl Kind {
             Kind::TcpService => "TCP service",
             Kind::TcpMiddleware => "TCP middleware",
             Kind::TcpServersTransport => "TCP servers transport",
+            Kind::UdpRouter => "UDP router",
+            Kind::UdpService => "UDP service",
             Kind::Certificate => "certificate",
             Kind::File => "file",
         }

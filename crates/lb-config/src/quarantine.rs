@@ -191,6 +191,7 @@ impl<'a> Settling<'a> {
         if let (Kind::Router, name) = object
             && let Some(router) = self.config.routers.get(name)
             && !self.blocked.is_empty()
+            && router.parents.is_empty()
         {
             let defaults = self.context.default_entry_points.iter();
             let entry_points =
@@ -252,9 +253,9 @@ impl<'a> Settling<'a> {
 
     /// New and old chains or services together may run in a circle that neither has alone. Then the new ones go back.
     fn uncoil(&mut self) {
-        let may_coil = |stale: &Reasons| {
-            stale.keys().any(|(kind, _)| matches!(kind, Kind::Middleware | Kind::Service | Kind::TcpService))
-        };
+        let coils =
+            |kind| matches!(kind, Kind::Middleware | Kind::Service | Kind::TcpService | Kind::UdpService);
+        let may_coil = |stale: &Reasons| stale.keys().any(|(kind, _)| coils(*kind));
         while may_coil(&self.stale) {
             let coiled = coiled(&self.config);
             let new: Vec<_> = coiled.into_iter().filter(|object| !self.is_old(object)).collect();
@@ -321,6 +322,8 @@ fn has(config: &Config, (kind, name): &Object) -> bool {
         Kind::TcpService => config.tcp.services.contains_key(name),
         Kind::TcpMiddleware => config.tcp.middlewares.contains_key(name),
         Kind::TcpServersTransport => config.tcp.servers_transports.contains_key(name),
+        Kind::UdpRouter => config.udp.routers.contains_key(name),
+        Kind::UdpService => config.udp.services.contains_key(name),
         Kind::Certificate | Kind::File => false,
     }
 }
@@ -336,6 +339,8 @@ fn remove(config: &mut Config, (kind, name): &Object) {
         Kind::TcpService => drop(config.tcp.services.remove(name)),
         Kind::TcpMiddleware => drop(config.tcp.middlewares.remove(name)),
         Kind::TcpServersTransport => drop(config.tcp.servers_transports.remove(name)),
+        Kind::UdpRouter => drop(config.udp.routers.remove(name)),
+        Kind::UdpService => drop(config.udp.services.remove(name)),
         Kind::Certificate | Kind::File => {}
     }
 }
@@ -359,6 +364,8 @@ fn copy(from: &Config, to: &mut Config, (kind, name): &Object) -> bool {
         Kind::TcpService => put(&from.tcp.services, &mut to.tcp.services, name),
         Kind::TcpMiddleware => put(&from.tcp.middlewares, &mut to.tcp.middlewares, name),
         Kind::TcpServersTransport => put(&from.tcp.servers_transports, &mut to.tcp.servers_transports, name),
+        Kind::UdpRouter => put(&from.udp.routers, &mut to.udp.routers, name),
+        Kind::UdpService => put(&from.udp.services, &mut to.udp.services, name),
         Kind::Certificate | Kind::File => false,
     }
 }
@@ -370,11 +377,12 @@ fn objects(config: &Config) -> impl Iterator<Item = Object> + '_ {
     }
     // TLS options and servers transports refer to nothing.
     let services = named(Kind::Service, &config.services).chain(named(Kind::Service, &config.composites));
-    let http = services
-        .chain(named(Kind::Middleware, &config.middlewares))
-        .chain(named(Kind::Router, &config.routers));
-    http.chain(named(Kind::TcpService, &config.tcp.services))
-        .chain(named(Kind::TcpRouter, &config.tcp.routers))
+    let tcp =
+        named(Kind::TcpService, &config.tcp.services).chain(named(Kind::TcpRouter, &config.tcp.routers));
+    let udp =
+        named(Kind::UdpService, &config.udp.services).chain(named(Kind::UdpRouter, &config.udp.routers));
+    let http = services.chain(named(Kind::Middleware, &config.middlewares));
+    http.chain(named(Kind::Router, &config.routers)).chain(tcp).chain(udp)
 }
 
 /// What an object refers to, without what is built in.
@@ -388,7 +396,13 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
     match kind {
         Kind::Router => {
             let Some(router) = config.routers.get(name) else { return found };
-            add(Kind::Service, &router.service);
+            if !router.service.is_empty() {
+                add(Kind::Service, &router.service);
+            }
+            // One parent will do.
+            if !router.parents.iter().any(|parent| config.routers.contains_key(parent)) {
+                router.parents.iter().take(1).for_each(|parent| add(Kind::Router, parent));
+            }
             router.middlewares.iter().for_each(|middleware| add(Kind::Middleware, middleware));
             if let Some(tls) = router.tls.as_ref().filter(|tls| !matches!(&*tls.options, "" | "default")) {
                 add(Kind::TlsOptions, &tls.options);
@@ -434,6 +448,13 @@ fn references(config: &Config, (kind, name): &Object) -> Vec<Object> {
         | Kind::TcpServersTransport
         | Kind::Certificate
         | Kind::File => {}
+        Kind::UdpRouter => {
+            config.udp.routers.get(name).into_iter().for_each(|r| add(Kind::UdpService, &r.service));
+        }
+        Kind::UdpService => {
+            let children = config.udp.services.get(name).into_iter().flat_map(|service| service.children());
+            children.for_each(|child| add(Kind::UdpService, &child.service));
+        }
     }
     found
 }
@@ -458,7 +479,11 @@ fn coiled(config: &Config) -> Vec<Object> {
         let children = service.children().iter().map(|child| (Kind::TcpService, child.name.as_str()));
         ((Kind::TcpService, name.as_str()), children.collect::<Vec<Name<'_>>>())
     });
-    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).chain(tcp).collect();
+    let udp = config.udp.services.iter().map(|(name, service)| {
+        let children = service.children().iter().map(|child| (Kind::UdpService, child.service.as_str()));
+        ((Kind::UdpService, name.as_str()), children.collect::<Vec<Name<'_>>>())
+    });
+    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).chain(tcp).chain(udp).collect();
     let mut users: HashMap<Name<'_>, Vec<Name<'_>>> = HashMap::new();
     let mut open: BTreeMap<Name<'_>, usize> = BTreeMap::new();
     for (name, members) in &all {

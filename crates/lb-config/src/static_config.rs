@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use lb_core::route::Syntax;
 
 use crate::acme::{Challenge, Resolver};
 use crate::docker::{Constraints, RuleTemplate};
 use crate::dynamic::{Observability, RouterTls, ServersTransport};
+use crate::remote::RemoteProvider;
+use crate::telemetry::Tracing;
 
 /// Everything the static file says, with Traefik's defaults filled in.
 #[derive(Clone, Debug)]
@@ -18,12 +21,15 @@ pub struct StaticConfig {
     pub file: String,
     /// Sorted by name; includes the internal entry point `traefik` when a feature needs it.
     pub entry_points: Vec<EntryPoint>,
+    /// The same for those of UDP, in which nothing counts that is of TCP or HTTP.
+    pub udp_entry_points: Vec<EntryPoint>,
     pub providers: Providers,
     pub api: Option<Api>,
     pub ping: Option<Ping>,
     pub log: Log,
     pub access_log: Option<AccessLog>,
     pub metrics: Option<Metrics>,
+    pub tracing: Option<Tracing>,
     /// Authorities that certificates are ordered from, by name.
     pub certificates_resolvers: BTreeMap<String, Resolver>,
     /// `default@internal`: the transport of every service that names none.
@@ -43,10 +49,19 @@ impl StaticConfig {
         };
         self.entry_points.iter().filter(answers)
     }
+
+    /// Whether a router that is attached to others as well is by itself on this entry point,
+    /// `<entry point>-<router>` (reference 1.3, "models"): where either the entry point or `core` has something for it.
+    pub fn shapes_routers(&self, entry_point: &EntryPoint) -> bool {
+        self.core.default_rule_syntax.is_some() || entry_point.shapes_routers()
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct Core {
+    /// `None`: the section says nothing that Traefik knows. As there, what it says makes copies of routers
+    /// ([`StaticConfig::shapes_routers`]).
+    pub default_rule_syntax: Option<Syntax>,
     pub strict_tls_options: bool,
     /// Data-plane threads. Extension of Vigie (`core.workers`); absent means one per processor.
     pub workers: Option<usize>,
@@ -89,23 +104,34 @@ pub struct EntryPoint {
     /// Names in a client's `Connection` that may survive the middlewares.
     pub forwarded_connection: Vec<String>,
     pub not_append_x_forwarded_for: bool,
+    /// Servers get `X-Forwarded-Scheme` and `X-Scheme`, the same as `X-Forwarded-Proto`.
+    pub add_scheme_headers: bool,
     pub http: EntryPointHttp,
     pub http2_max_concurrent_streams: u32,
+    pub http3: Option<Http3>,
     pub limits: EntryPointLimits,
+    /// After so long without a datagram a flow of UDP is forgotten.
+    pub udp_timeout: Duration,
     /// What routers on this entry point take when they do not say. `Some` when the block was written at all.
     pub observability: Option<Observability>,
 }
 
 impl EntryPoint {
-    /// Whether it has settings for the routers attached to it. One that is attached to others as well is then a router
-    /// by itself here, `<entry point>-<router>` (reference 1.3, "models").
-    pub fn shapes_routers(&self) -> bool {
+    /// Whether it has settings for the routers attached to it.
+    fn shapes_routers(&self) -> bool {
         let http = &self.http;
         !http.middlewares.is_empty()
             || http.tls.is_some()
             || http.encoded_characters.is_some()
             || self.observability.is_some()
     }
+}
+
+/// HTTP/3 on the UDP port of the same number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http3 {
+    /// What clients are told; `None` is the port that the entry point listens on.
+    pub advertised_port: Option<u16>,
 }
 
 /// How much of Vigie strangers may take up. Extension of Vigie (`limits`).
@@ -143,6 +169,8 @@ pub struct EntryPointHttp {
     pub encoded_characters: Option<EncodedCharacters>,
     pub max_header_bytes: usize,
     pub alias_headers: AliasHeaders,
+    /// Only names with `_` are meant by that: the older `underscoreHeadersStrategy`.
+    pub only_underscores: bool,
 }
 
 /// Where the static file writes something.
@@ -189,13 +217,15 @@ pub struct Providers {
     pub precedence: Vec<String>,
     pub file: Option<FileProvider>,
     pub docker: Option<DockerProvider>,
+    pub remote: Vec<RemoteProvider>,
 }
 
 impl Providers {
     /// Names of those that are switched on.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         let docker = self.docker.as_ref().map(|_| "docker");
-        self.file.as_ref().map(|_| "file").into_iter().chain(docker)
+        let remote = self.remote.iter().map(|remote| remote.name.as_str());
+        self.file.as_ref().map(|_| "file").into_iter().chain(docker).chain(remote)
     }
 }
 

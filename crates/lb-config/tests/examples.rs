@@ -65,13 +65,17 @@ fn labels_of_compose_files_are_right() {
             Some((format!("traefik.{key}"), value.replace("$$", "$")))
         };
         let labels: std::collections::BTreeMap<_, _> = text.lines().filter_map(label).collect();
-        assert!(labels.len() > 5, "{}", path.display());
+        assert!(labels.len() > 3, "{}", path.display());
         let networks = [("cartae".to_owned(), Addresses { v4: "10.0.0.2".parse().ok(), v6: None })].into();
         let name = "cartae-api-1".to_owned();
         let container = Container { name, labels, is_running: true, networks, ..Container::default() };
         let settings = ContainerSettings::default();
         let loaded = load_containers(&[container], &settings, &Config::default(), &Context::default());
         assert!(loaded.problems.is_empty(), "{}", loaded.problems[0]);
+        if path.file_stem().unwrap() != "cartae" {
+            assert!(!loaded.config.routers.is_empty(), "{}", path.display());
+            continue;
+        }
         assert_eq!(loaded.config.routers["api@docker"].middlewares, ["limit@docker"]);
         let service = &loaded.config.services["api@docker"];
         assert_eq!(service.servers[0].url, "http://10.0.0.2:3001");

@@ -81,9 +81,9 @@ fn a_static_file_is_checked_as_thoroughly() {
           to: websecrue
   websecure:
     adress: :443
-    http3: {}
+    http3: {advertisedPort: 70000}
   dns:
-    address: :53/udp
+    address: :53/sctp
   again:
     address: '[::]:80'
     transport:
@@ -92,7 +92,7 @@ fn a_static_file_is_checked_as_thoroughly() {
 providers:
   swarm: {}
   file: {}
-tracing: {}
+spiffe: {}
 ping:
   entryPoint: metrics
 log:
@@ -106,17 +106,17 @@ htpp: {}
 vigie.yml:9:5: entryPoints.websecure: `address` is missing
   hint: write `address: :80`
 vigie.yml:9:5: entryPoints.websecure.adress: there is no key `adress` here
-  hint: did you mean `address`? known keys: address, asDefault, reusePort, allowACMEByPass, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, observability
-vigie.yml:10:5: entryPoints.websecure.http3: `http3` is not supported yet
-  hint: remove it
-vigie.yml:12:14: entryPoints.dns.address: UDP entry points are not supported yet
+  hint: did you mean `address`? known keys: address, asDefault, reusePort, allowACMEByPass, transport, proxyProtocol, forwardedHeaders, http, http2, limits, http3, udp and 1 more
+vigie.yml:10:28: entryPoints.websecure.http3.advertisedPort: `70000` is not between 0 and 65535
+vigie.yml:12:14: entryPoints.dns.address: `sctp` is not a protocol
+  hint: write `/tcp`, `/udp` or leave it out
 vigie.yml:14:14: entryPoints.again.address: the entry point `web` has the same address
 vigie.yml:17:22: entryPoints.again.transport.respondingTimeouts.readTimeout: `10d` has a unit that does not exist
   hint: write seconds as a whole number, or a unit: `300ms`, `10s`, `1m30s`
 vigie.yml:19:3: providers.swarm: `swarm` is not supported yet
 vigie.yml:20:9: providers.file: cannot be a standalone element: `{}` is empty
   hint: remove the key, or write at least one option
-vigie.yml:21:1: tracing: `tracing` is not supported yet
+vigie.yml:21:1: spiffe: `spiffe` is not supported yet
 vigie.yml:23:15: ping.entryPoint: no entry point is called `metrics`
   hint: known entry points: again, dns, web, websecure
 vigie.yml:25:10: warning: log.level: `verbose` is not a known value; `ERROR` is used
@@ -149,10 +149,8 @@ http: {}
 ";
     assert_eq!(
         dynamic(text),
-        r"shop.yml:3:8: http.routers.a: `service` is missing
-  hint: name the service that answers
-shop.yml:3:26: http.routers.a.servce: there is no key `servce` here
-  hint: did you mean `service`? known keys: rule, service, entryPoints, middlewares, priority, tls, observability, ruleSyntax
+        r"shop.yml:3:26: http.routers.a.servce: there is no key `servce` here
+  hint: did you mean `service`? known keys: rule, ruleSyntax, service, parentRefs, entryPoints, middlewares, priority, tls, observability
 shop.yml:3:37: http.routers.a.Rule: `Rule` is the same key as `rule`
   hint: upper and lower case do not matter; keep one, written `rule`
 shop.yml:4:8: http.routers.b: expected a map, found a list
@@ -169,7 +167,8 @@ shop.yml:13:43: http.middlewares.m.rateLimit.burst: expected a whole number, fou
 shop.yml:14:8: http.middlewares.n: a middleware can be of one kind only
   hint: declare one middleware for each kind; a `chain` combines them
 shop.yml:14:9: http.middlewares.n.plugin: `plugin` is not supported yet
-shop.yml:15:1: udp: `udp` is not supported yet
+shop.yml:16:12: udp.routers: cannot be a standalone element: `{}` is empty
+  hint: remove the key, or write at least one option
 shop.yml:17:1: warning: extra: the top-level key `extra` is ignored
 shop.yml:18:1: the key `http` is given twice
   hint: it was first given in line 1; remove one of the two

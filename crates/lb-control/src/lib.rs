@@ -17,6 +17,6 @@ mod upkeep;
 
 pub use control::{Candidate, Control, Reading, Settings};
 pub use operator::Operators;
-pub use probe::{Client, ClientTls, Dial};
+pub use probe::{Client, ClientTls, Dial, probe_once};
 pub use services::Services;
 pub use state::{ProviderState, Refusal, State, StateWatch};

@@ -125,6 +125,21 @@ impl Probes {
     }
 }
 
+/// One probe as the instance would send it, for whoever wants to know now: no health changes, nothing is counted.
+///
+/// # Errors
+/// Why the server did not pass.
+pub async fn probe_once(
+    server: &Server,
+    check: &HealthCheck,
+    transport: &ServersTransport,
+    client: &Client,
+) -> Result<Probe, String> {
+    let tls = Tls::new(transport.clone(), client.clone());
+    let _turn = tls.turn().await;
+    check::check(server, check, &tls).await.map_err(|failure| failure.line())
+}
+
 fn stop(running: Option<Running>) {
     if let Some(running) = running {
         running.task.abort();

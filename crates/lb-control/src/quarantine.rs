@@ -91,7 +91,7 @@ impl Words {
 
 /// How many there are of each kind, all kinds named.
 pub(crate) fn counts(quarantined: &Reasons) -> Vec<(&'static str, usize)> {
-    const KINDS: [(Kind, &str); 11] = [
+    const KINDS: [(Kind, &str); 13] = [
         (Kind::Router, "router"),
         (Kind::Service, "service"),
         (Kind::Middleware, "middleware"),
@@ -101,6 +101,8 @@ pub(crate) fn counts(quarantined: &Reasons) -> Vec<(&'static str, usize)> {
         (Kind::TcpService, "tcp_service"),
         (Kind::TcpMiddleware, "tcp_middleware"),
         (Kind::TcpServersTransport, "tcp_servers_transport"),
+        (Kind::UdpRouter, "udp_router"),
+        (Kind::UdpService, "udp_service"),
         (Kind::Certificate, "certificate"),
         (Kind::File, "file"),
     ];

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::comparison::Operator;
-use crate::syntax::{self, Node, SyntaxError, Token, Tokens, closest};
+use crate::syntax::{self, Kind, Node, SyntaxError, Token, Tokens, closest};
 
 /// A condition on an answer. Two are equal if their texts are.
 #[derive(Clone)]
@@ -43,7 +43,12 @@ impl Condition {
     /// # Errors
     /// The first thing wrong with the text, with its byte offset and, if one is known, a way out.
     pub fn parse(text: &str) -> Result<Self, SyntaxError> {
-        Ok(Self { text: text.into(), node: syntax::parse("expression", text, &mut read_test)? })
+        Ok(Self {
+            text: text.into(),
+            node: syntax::parse("expression", text, &mut |tokens, negated| {
+                read_test(tokens, negated).map(Kind::Leaf)
+            })?,
+        })
     }
 
     pub fn as_str(&self) -> &str {

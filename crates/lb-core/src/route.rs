@@ -1,4 +1,4 @@
-//! Which router takes a request: the rule language of Traefik v3 and a compiled index over many rules.
+//! Which router takes a request: the rule languages of Traefik and a compiled index over many rules.
 //!
 //! A [`Rule`] is a condition on one request. A [`RouteIndex`] finds the first of many routes whose
 //! rule holds, in order of priority, at a cost that does not grow with their number. What a route
@@ -18,6 +18,7 @@ mod rule;
 mod table;
 pub mod tcp;
 mod text;
+mod v2;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub use self::explain::{Considered, Verdict};
 pub use self::index::RouteIndex;
 pub use self::path::routing_path;
 pub use self::pattern::{Pattern, go_regex};
-pub use self::rule::Rule;
+pub use self::rule::{Rule, Syntax};
 pub use crate::syntax::SyntaxError as RuleError;
 
 /// What rules may look at in a request.

@@ -139,6 +139,11 @@ impl<'a> Tokens<'a> {
         self.next_span.start
     }
 
+    /// From a token to the one that was taken last.
+    pub(crate) fn since(&self, start: usize) -> Range<usize> {
+        start..self.taken_to
+    }
+
     pub(crate) fn take(&mut self) -> Result<Token<'a>, SyntaxError> {
         self.taken_to = self.next_span.end;
         let rest = &self.text[self.taken_to..];
@@ -285,9 +290,9 @@ fn quoted(rest: &str, at: usize) -> Result<(Token<'_>, usize), SyntaxError> {
     Err(open())
 }
 
-/// Reads one leaf; the flag says that it stands under an odd number of negations.
-pub(crate) trait ReadLeaf<L>: FnMut(&mut Tokens<'_>, bool) -> Result<L, SyntaxError> {}
-impl<L, F: FnMut(&mut Tokens<'_>, bool) -> Result<L, SyntaxError>> ReadLeaf<L> for F {}
+/// Reads one leaf, or what a call stands for; the flag says that it stands under an odd number of negations.
+pub(crate) trait ReadLeaf<L>: FnMut(&mut Tokens<'_>, bool) -> Result<Kind<L>, SyntaxError> {}
+impl<L, F: FnMut(&mut Tokens<'_>, bool) -> Result<Kind<L>, SyntaxError>> ReadLeaf<L> for F {}
 
 /// Parses a whole text. `what` names it in messages ("rule", "expression").
 ///
@@ -361,8 +366,8 @@ fn unary<L>(
         tokens.expect(")", format_args!("to close the `(` at byte {start}"))?;
         node
     } else {
-        let value = leaf(tokens, negated)?;
-        Node { kind: Kind::Leaf(value), span: start..tokens.taken_to }
+        let kind = leaf(tokens, negated)?;
+        Node { kind, span: tokens.since(start) }
     };
     if nested {
         tokens.depth -= 1;
@@ -420,8 +425,8 @@ mod tests {
             }
         }
         let mut leaf = |tokens: &mut Tokens<'_>, negated: bool| match tokens.take()? {
-            Token::Name(name) => Ok(format!("{}{name}", if negated { "-" } else { "" })),
-            Token::Text(text) => Ok(format!("{text:?}")),
+            Token::Name(name) => Ok(Kind::Leaf(format!("{}{name}", if negated { "-" } else { "" }))),
+            Token::Text(text) => Ok(Kind::Leaf(format!("{text:?}"))),
             _ => Err(tokens.unexpected("a leaf")),
         };
         parse("rule", text, &mut leaf)

@@ -26,7 +26,7 @@ fn has_connection_token(head: &Head, token: &str) -> bool {
 /// Whether the connection can carry another message after this one, as far as its head says: RFC 9112 section 9.3.
 pub fn keep_alive(head: &Head) -> bool {
     match head.version() {
-        Version::Http2 => true,
+        Version::Http2 | Version::Http3 => true,
         Version::Http11 => !has_connection_token(head, "close"),
         Version::Http10 => has_connection_token(head, "keep-alive") && !has_connection_token(head, "close"),
     }

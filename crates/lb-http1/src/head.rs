@@ -20,15 +20,17 @@ pub enum Version {
     #[default]
     Http11,
     Http2,
+    Http3,
 }
 
 impl Version {
-    /// As logs and variables write it: `HTTP/1.0`, `HTTP/1.1`, `HTTP/2.0`.
+    /// As logs and variables write it: `HTTP/1.0`, `HTTP/1.1`, `HTTP/2.0`, `HTTP/3.0`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
             Self::Http2 => "HTTP/2.0",
+            Self::Http3 => "HTTP/3.0",
         }
     }
 }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::sink::{Buffer, Sink, SinkSettings};
+use crate::trace;
 use clf::Columns;
 use field::{FieldSet, HeaderModes};
 
@@ -129,6 +130,8 @@ pub struct Entry<'a> {
     pub status: u16,
     pub response_bytes: u64,
     pub retry_attempts: u32,
+    /// Of the request's own span, where requests are traced.
+    pub trace: Option<trace::Context>,
     pub tls: Option<Tls<'a>>,
     /// Only read where [`Shard::keeps_request_headers`] says so, `None` otherwise.
     pub request_headers: Option<Headers<'a>>,

@@ -6,6 +6,8 @@
 pub mod access_log;
 pub mod diagnostics;
 pub mod metrics;
+pub mod otlp;
+pub mod trace;
 
 mod civil;
 mod sink;

@@ -15,6 +15,7 @@ mod sample;
 mod shard;
 mod table;
 mod tcp;
+mod udp;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use rustc_hash::FxHashMap;
 
+use crate::otlp::Queue;
 use events::{Events, Probes};
 use label::Labels;
 use table::Bounds;
@@ -36,6 +38,7 @@ pub use label::{Kind, LabelId};
 pub use sample::{Method, Protocol, Sample};
 pub use shard::{OpenConnection, Shard};
 pub use tcp::TcpCounts;
+pub use udp::UdpCounts;
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -111,6 +114,8 @@ struct Inner {
     shards: Box<[Arc<Shard>]>,
     labels: Labels,
     refused: Events,
+    udp: Mutex<BTreeMap<LabelId, Arc<UdpCounts>>>,
+    udp_dropped: Events,
     upstream_errors: Events,
     retries: Events,
     retries_refused: Events,
@@ -136,6 +141,7 @@ struct Inner {
     access_log_dropped: Arc<AtomicU64>,
     memory: Mutex<Option<(u64, Arc<AtomicBool>)>>,
     log_dropped: Mutex<Arc<AtomicU64>>,
+    telemetry: Mutex<Vec<(&'static str, Arc<Queue>)>>,
     quarantined: Mutex<Vec<(&'static str, usize)>>,
     disabled: Mutex<Vec<(&'static str, usize)>>,
     stale_providers: Mutex<Vec<(String, bool)>>,
@@ -158,6 +164,8 @@ impl Metrics {
             shards: (0..workers.max(1)).map(|_| Arc::new(Shard::new(bounds.clone()))).collect(),
             labels: Labels::default(),
             refused: Events::default(),
+            udp: Mutex::default(),
+            udp_dropped: Events::default(),
             upstream_errors: Events::default(),
             retries: Events::default(),
             retries_refused: Events::default(),
@@ -183,6 +191,7 @@ impl Metrics {
             access_log_dropped: Arc::default(),
             memory: Mutex::default(),
             log_dropped: Mutex::default(),
+            telemetry: Mutex::default(),
             quarantined: Mutex::default(),
             disabled: Mutex::default(),
             stale_providers: Mutex::default(),
@@ -236,6 +245,16 @@ impl Metrics {
     /// A request refused before routing. `reason` is one of a fixed set.
     pub fn refused(&self, entry_point: LabelId, reason: &'static str) {
         self.inner.refused.count(entry_point, reason);
+    }
+
+    /// What the flows of a UDP entry point count by themselves.
+    pub fn udp(&self, entry_point: LabelId) -> Arc<UdpCounts> {
+        Arc::clone(self.inner.udp.lock().entry(entry_point).or_default())
+    }
+
+    /// A datagram that went nowhere. `reason` is one of a fixed set.
+    pub fn udp_dropped(&self, entry_point: LabelId, reason: &'static str) {
+        self.inner.udp_dropped.count(entry_point, reason);
     }
 
     /// An attempt on a server that failed.
@@ -426,6 +445,11 @@ impl Metrics {
     /// Where lines of the diagnostics that were lost are counted.
     pub fn follow_log(&self, dropped: Arc<AtomicU64>) {
         *self.inner.log_dropped.lock() = dropped;
+    }
+
+    /// Where what leaves the process is counted; `signal` is `traces`.
+    pub fn follow_telemetry(&self, signal: &'static str, queue: Arc<Queue>) {
+        self.inner.telemetry.lock().push((signal, queue));
     }
 
     /// The Prometheus text format; see [`CONTENT_TYPE`].

@@ -2,6 +2,8 @@
 
 pub mod docker;
 pub mod file;
+pub mod remote;
 
 pub use docker::DockerProvider;
 pub use file::FileProvider;
+pub use remote::Remote;

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::exchange::Exchange;
 use crate::http::cookie::set_cookie;
+use crate::http::layers::Above;
 use crate::http::mirror::Copy;
 use crate::snapshot::Service;
 use crate::worker::Worker;
@@ -77,7 +78,7 @@ pub(crate) enum Node {
     Composite(Arc<Composite>),
 }
 
-/// What a request for a composite is about; kept with its [`Exchange`].
+/// What a request for a composite, or one that several routers have led on, is about; kept with its [`Exchange`].
 #[derive(Default)]
 pub(crate) struct Composed {
     /// Asked last, with the label to count it under.
@@ -88,6 +89,8 @@ pub(crate) struct Composed {
     pub(crate) cookies: Vec<String>,
     /// What mirrors are to get once the client has its answer.
     pub(crate) copies: Vec<Copy>,
+    /// Routers that led the request on to others, from the root.
+    pub(crate) above: Vec<Above>,
 }
 
 /// Where the way of a request leads.

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::composite::Composed;
 use crate::http::encode::Encode;
 use crate::http::forwarded::Peer;
+use crate::http::traced::Traced;
 use crate::middleware::{AuthCookie, NamedBreaker};
 
 /// Pooled by the worker: its heads keep their buffers from one request to the next.
@@ -43,7 +44,7 @@ pub(crate) struct Exchange {
     pub(crate) tries: u32,
     /// Servers asked in vain, by index: another try goes to others while there are any.
     pub(crate) tried: SmallVec<[usize; 4]>,
-    /// What a request for a service of services is about; others have none.
+    /// What a request for a service of services, or one that several routers have led on, is about; others have none.
     pub(crate) composed: Option<Box<Composed>>,
     /// Off where the entry point or a middleware says that servers get no `X-Forwarded-For`.
     pub(crate) append_forwarded_for: bool,
@@ -55,6 +56,8 @@ pub(crate) struct Exchange {
     pub(crate) origin_bytes: Option<u64>,
     /// A `contentType` on the way wants the answer's type named.
     pub(crate) detect_type: bool,
+    /// Where requests are traced.
+    pub(crate) trace: Option<Box<Traced>>,
 }
 
 impl Exchange {
@@ -81,6 +84,7 @@ impl Exchange {
             encode: None,
             origin_bytes: None,
             detect_type: false,
+            trace: None,
         }
     }
 
@@ -108,6 +112,7 @@ impl Exchange {
         self.encode = None;
         self.origin_bytes = None;
         self.detect_type = false;
+        self.trace = None;
     }
 
     /// Remembers the server of a try that failed.

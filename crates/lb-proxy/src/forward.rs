@@ -21,25 +21,20 @@ use crate::deadline::Deadline;
 use crate::exchange::Exchange;
 use crate::http::body::{Fill, Pump, PumpError, Source};
 use crate::http::downstream::Downstream;
-use crate::http::forwarded;
 use crate::http::h1::H1;
+use crate::http::{forwarded, traced};
 use crate::lasting::Lease;
 use crate::passage::{Passage, Patience};
 use crate::snapshot::Service;
 use crate::upstream::Endpoint;
-use crate::upstream::connect::{self, Spoken};
+use crate::upstream::acquire;
 use crate::upstream::failure::{self, Cause, Failure};
-use crate::upstream::h2::Shared;
 use crate::upstream::room;
 use crate::upstream::up::Up;
 use crate::worker::Worker;
 
 /// RFC 9110 section 10.1.1 lets a proxy answer 100 by itself; Traefik's backends get this long first.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How often, and how long, a request waits for a file descriptor: 2 s in all. Chosen.
-const SHORTAGE_WAITS: u32 = 40;
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often a request looks for another connection to the same server because the last one was ending: many may have to
 /// share the next one, which may end before it has come to all of them. As Go's client has it.
@@ -141,8 +136,10 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
             p.x.head.set_target(&format!("{prefix}{target}"));
         }
         p.x.tries += 1;
-        let Failed { failure, untouched } = match attempt(p, endpoint, Some(picked), upgrade.is_some()).await
-        {
+        traced::ask(worker, p.x, endpoint, Some(&service.name));
+        let tried = attempt(p, endpoint, Some(picked), upgrade.is_some()).await;
+        traced::answered(worker, p.x, &tried);
+        let Failed { failure, untouched } = match tried {
             Ok(answer) => {
                 observe(worker, service, index, &answer.picked, p.x);
                 stick(p.x, service, endpoint, answer.picked.by_cookie());
@@ -270,12 +267,13 @@ pub(crate) fn attempt<'a, D: Downstream>(
         let mut went_away = 0;
         loop {
             let outages = picked.as_ref().map_or(0, |picked| picked.server().outages());
-            let reused = if fresh { None } else { reuse(p.worker, endpoint, outages, upgrade).await };
+            let reused =
+                if fresh { None } else { acquire::reuse(p.worker, endpoint, outages, upgrade).await };
             let was_reused = reused.is_some();
             let up = match reused {
                 Some(up) => up,
                 // Boxed: rare, and large beside everything else that a request keeps while it waits.
-                None => match Box::pin(open(p.worker, endpoint, outages, upgrade)).await {
+                None => match Box::pin(acquire::open(p.worker, endpoint, picked.as_ref(), upgrade)).await {
                     Ok(up) => up,
                     Err(failure) if failure.cause == Cause::WentAway && went_away < WENT_AWAY => {
                         went_away += 1;
@@ -320,59 +318,6 @@ pub(crate) fn attempt<'a, D: Downstream>(
             }
         }
     }
-}
-
-async fn reuse(worker: &Rc<Worker>, endpoint: &Arc<Endpoint>, outages: u32, upgrade: bool) -> Option<Up> {
-    if !upgrade && let Some(up) = share(worker, endpoint, outages).await {
-        return Some(up);
-    }
-    worker.pools.take(endpoint, outages, Instant::from_std(worker.recently())).map(Up::H1)
-}
-
-async fn open(
-    worker: &Rc<Worker>,
-    endpoint: &Arc<Endpoint>,
-    outages: u32,
-    upgrade: bool,
-) -> Result<Up, Failure> {
-    let mut waits = 0;
-    let (stream, spoken) = loop {
-        match connect::connect(endpoint, upgrade).await {
-            Err(failure) if failure.cause == Cause::Shortage && waits < SHORTAGE_WAITS => {
-                waits += 1;
-                worker.shed_idle();
-                tokio::time::sleep(SHORTAGE_PAUSE).await;
-            }
-            connected => break connected?,
-        }
-    };
-    match spoken {
-        Spoken::Http1 => {
-            let mut connection = H1::new(stream, Rc::clone(&worker.buffers));
-            connection.counted = Some(worker.shard.connection(endpoint.service_label));
-            Ok(Up::H1(Box::new(connection)))
-        }
-        Spoken::Http2 => {
-            // Requests that come together find none and open one each: those that are there first are enough for all,
-            // as far as they have room.
-            if let Some(up) = share(worker, endpoint, outages).await {
-                return Ok(up);
-            }
-            let counted = worker.shard.connection(endpoint.service_label);
-            let shared = Shared::handshake(stream, &endpoint.transport.settings, counted).await?;
-            if let Some(up) = share(worker, endpoint, outages).await {
-                return Ok(up);
-            }
-            worker.pools.share(endpoint, outages, shared);
-            share(worker, endpoint, outages).await.ok_or(Failure::unsent(Cause::WentAway))
-        }
-    }
-}
-
-/// A stream on a connection that is there already.
-async fn share(worker: &Worker, endpoint: &Endpoint, outages: u32) -> Option<Up> {
-    let stream = worker.pools.place(endpoint, outages)?.ready().await?;
-    Some(Up::H2(Box::new(stream)))
 }
 
 struct Conversed {

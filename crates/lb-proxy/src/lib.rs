@@ -21,6 +21,7 @@ mod snapshot;
 mod stream;
 mod tcp;
 mod tls;
+mod udp;
 mod upstream;
 mod worker;
 

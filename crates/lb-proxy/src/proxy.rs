@@ -1,19 +1,22 @@
 //! The data plane as a whole: bind, publish, run, drain.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use lb_config::dynamic::Config;
-use lb_config::static_config::StaticConfig;
+use lb_config::static_config::{EntryPoint, StaticConfig};
 use lb_core::balance::Service as LiveService;
 use lb_observe::access_log::AccessLog;
 use lb_observe::metrics::{Certificate, Kind, Metrics};
+use lb_observe::otlp::Queue;
+use lb_observe::trace::{self, Tracer};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,11 +24,12 @@ use tokio::time::Instant;
 use crate::entrypoint::balancer::{Arrival, Balancer};
 use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::seats::Seats;
-use crate::entrypoint::{Entry, Validations, listen};
+use crate::entrypoint::{Entry, Validations, listen, quic};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
 use crate::snapshot::{Failure, Fixed, Snapshot};
+use crate::udp::{self, Relay};
 use crate::worker::{Internals, Worker};
 
 /// How often idle connections to servers are looked over.
@@ -38,6 +42,8 @@ pub struct Settings {
     pub config: Arc<StaticConfig>,
     pub metrics: Metrics,
     pub access_log: Option<Arc<AccessLog>>,
+    /// What is said of requests that are traced, and where their spans go.
+    pub tracing: Option<(Arc<trace::Settings>, Arc<Queue>)>,
     pub internals: Arc<dyn Internals>,
     /// Threads; at least one.
     pub workers: usize,
@@ -88,11 +94,24 @@ pub struct Proxy {
     listeners: Vec<Vec<TcpListener>>,
     /// Which of them came by socket activation.
     activated: Vec<bool>,
+    /// Those for UDP.
+    datagrams: Vec<Datagrams>,
+    /// The process that follows this one reads from all sockets.
+    handed_over: Arc<AtomicBool>,
+    /// The socket for HTTP/3 of each entry point that has it.
+    quic: Vec<Option<UdpSocket>>,
     store: Arc<ArcSwap<Snapshot>>,
     /// Told of each snapshot after it came into force.
     published: watch::Sender<()>,
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// An entry point for UDP.
+struct Datagrams {
+    entry: Arc<Entry>,
+    sockets: Vec<UdpSocket>,
+    activated: bool,
 }
 
 /// Compiles configurations and puts them in force. The control plane has the only one.
@@ -161,8 +180,13 @@ impl Proxy {
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn bind(settings: Settings, mut inherited: Vec<Inherited>) -> Result<Self, BindError> {
+    pub fn bind(settings: Settings, inherited: Vec<Inherited>) -> Result<Self, BindError> {
+        let (mut datagrams, mut inherited): (Vec<_>, Vec<_>) =
+            inherited.into_iter().partition(|one| udp::is_for_datagrams(&one.socket));
+        let udp = bind_udp(&settings, &mut datagrams)?;
+        inherited.extend(datagrams);
         let (mut entries, mut listeners, mut activated) = (Vec::new(), Vec::new(), Vec::new());
+        let mut quic = Vec::new();
         for (index, config) in settings.config.entry_points.iter().enumerate() {
             let share = inherit::take(&mut inherited, config, &settings.config.entry_points);
             let bound = match share.sockets.is_empty() {
@@ -171,28 +195,16 @@ impl Proxy {
                     listen::bind(config.address, config.reuse_port, settings.workers, config.idle_timeout)
                 }
             };
-            listeners.push(bound.map_err(|source| BindError {
-                name: config.name.clone(),
-                address: config.address,
-                source,
-            })?);
+            let failed = |source| BindError { name: config.name.clone(), address: config.address, source };
+            let bound = bound.map_err(failed)?;
+            let (socket, alt_svc) = match config.http3 {
+                Some(http3) => quic::beside(&bound, config, http3).map_err(failed)?,
+                None => (None, None),
+            };
+            listeners.push(bound);
+            quic.push(socket);
             activated.push(share.activated);
-            entries.push(Arc::new(Entry {
-                index,
-                label: settings.metrics.label(Kind::EntryPoint, &config.name),
-                policy: Policy {
-                    sanitize_path: config.http.sanitize_path,
-                    encode_query_semicolons: config.http.encode_query_semicolons,
-                },
-                forwarded: ForwardedSettings::new(
-                    config.forwarded_connection.clone(),
-                    settings.host_name.clone(),
-                ),
-                seats: Seats::new(&config.limits),
-                least: Least::new(&config.limits),
-                validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
-                config: config.clone(),
-            }));
+            entries.push(Arc::new(entry(&settings, index, config.clone(), alt_svc)));
         }
         for unwanted in inherited {
             tracing::info!(
@@ -209,6 +221,9 @@ impl Proxy {
             entries,
             listeners,
             activated,
+            datagrams: udp,
+            handed_over: Arc::default(),
+            quic,
             store: Arc::new(ArcSwap::from_pointee(empty)),
             published: watch::Sender::new(()),
             phase: watch::Sender::new(Phase::Serve),
@@ -226,7 +241,12 @@ impl Proxy {
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let first = self.listeners.iter().map(|sockets| sockets.first());
         let named = self.entries.iter().map(|entry| entry.config.name.clone()).zip(first);
-        named.filter_map(|(name, listener)| Some((name, listener?.local_addr().ok()?))).collect()
+        let tcp = named.filter_map(|(name, listener)| Some((name, listener?.local_addr().ok()?)));
+        let udp = self
+            .datagrams
+            .iter()
+            .filter_map(|one| Some((one.entry.config.name.clone(), one.sockets.first()?.local_addr().ok()?)));
+        tcp.chain(udp).collect()
     }
 
     /// Every listening socket once more, for the process that is to follow this one.
@@ -244,7 +264,21 @@ impl Proxy {
                 })
             })
         });
-        each.collect()
+        let udp = self.datagrams.iter().flat_map(|Datagrams { entry, sockets, activated }| {
+            sockets.iter().map(move |socket| {
+                Ok(Inherited {
+                    entry_point: entry.config.name.clone(),
+                    configured: (!activated).then_some(entry.config.address),
+                    socket: OwnedFd::from(socket.try_clone()?).into(),
+                })
+            })
+        });
+        each.chain(udp).collect()
+    }
+
+    /// From now on the process that follows reads what comes for the UDP entry points.
+    pub fn handed_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
     }
 
     /// Starts the workers.
@@ -255,17 +289,30 @@ impl Proxy {
         // Kept as well: `addresses` stays true, nothing is refused between here and there, and the next process can
         // have them.
         let shares = listen::share_out(&self.listeners, self.settings.workers)?;
+        let mut datagrams: Vec<Vec<_>> = (0..self.settings.workers).map(|_| Vec::new()).collect();
+        for Datagrams { entry, sockets, .. } in &self.datagrams {
+            for (turn, socket) in sockets.iter().enumerate() {
+                datagrams[turn % self.settings.workers].push((Arc::clone(entry), socket.try_clone()?));
+            }
+        }
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
-        for (index, (listeners, inbox)) in shares.into_iter().zip(inboxes).enumerate() {
+        let mut quic = quic::share_out(&self.quic, self.settings.workers)?;
+        for (index, ((listeners, datagrams), inbox)) in
+            shares.into_iter().zip(datagrams).zip(inboxes).enumerate()
+        {
             let seed = Seed {
                 index,
                 balancer: Arc::clone(&balancer),
                 inbox,
                 listeners,
+                datagrams,
+                handed_over: Arc::clone(&self.handed_over),
+                quic: std::mem::take(&mut quic[index]),
                 entries: self.entries.clone(),
                 store: Arc::clone(&self.store),
                 metrics: self.settings.metrics.clone(),
                 access_log: self.settings.access_log.as_ref().map(|log| log.shard(index)),
+                tracer: self.tracer(index),
                 internals: Arc::clone(&self.settings.internals),
                 shedding: Arc::clone(&self.settings.shedding),
                 published: self.published.subscribe(),
@@ -277,9 +324,15 @@ impl Proxy {
         Ok(())
     }
 
+    fn tracer(&self, worker: usize) -> Option<Tracer> {
+        let (settings, queue) = self.settings.tracing.as_ref()?;
+        Some(Tracer::new(Arc::clone(settings), Arc::clone(queue), worker))
+    }
+
     /// Stops accepting, lets open requests finish within `graceTimeOut`, and returns when all is quiet.
     pub fn drain(mut self) {
         self.listeners.clear();
+        self.datagrams.clear();
         let _ = self.phase.send(Phase::Drain);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -287,6 +340,52 @@ impl Proxy {
             }
         }
     }
+}
+
+fn entry(settings: &Settings, index: usize, config: EntryPoint, alt_svc: Option<Box<str>>) -> Entry {
+    Entry {
+        index,
+        label: settings.metrics.label(Kind::EntryPoint, &config.name),
+        policy: Policy {
+            sanitize_path: config.http.sanitize_path,
+            encode_query_semicolons: config.http.encode_query_semicolons,
+        },
+        forwarded: ForwardedSettings::new(
+            config.forwarded_connection.clone(),
+            settings.host_name.clone(),
+            config.add_scheme_headers,
+        ),
+        seats: Seats::new(&config.limits),
+        least: Least::new(&config.limits),
+        alt_svc,
+        validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
+        config,
+    }
+}
+
+/// The entry points for UDP, with sockets that were `inherited` where there are any.
+fn bind_udp(settings: &Settings, inherited: &mut Vec<Inherited>) -> Result<Vec<Datagrams>, BindError> {
+    let all = &settings.config.udp_entry_points;
+    let bound = all.iter().enumerate().map(|(index, config)| {
+        let share = inherit::take(inherited, config, all);
+        let sockets = match share.sockets.is_empty() {
+            false => {
+                udp::adopt(share.sockets.into_iter().map(|socket| OwnedFd::from(socket).into()).collect())
+            }
+            true => udp::bind(config.address, config.reuse_port, settings.workers),
+        };
+        let sockets = sockets.map_err(|source| BindError {
+            name: config.name.clone(),
+            address: config.address,
+            source,
+        })?;
+        let mut config = config.clone();
+        // Each flow has a descriptor, and strangers can make as many as they have addresses to invent.
+        config.limits.connections.get_or_insert_with(udp::most_flows);
+        let entry = Arc::new(entry(settings, index, config, None));
+        Ok(Datagrams { entry, sockets, activated: share.activated })
+    });
+    bound.collect()
 }
 
 /// What a worker's thread starts with.
@@ -297,10 +396,15 @@ struct Seed {
     inbox: UnboundedReceiver<Arrival>,
     /// With the index of the entry point.
     listeners: Vec<(usize, TcpListener)>,
+    datagrams: Vec<(Arc<Entry>, UdpSocket)>,
+    handed_over: Arc<AtomicBool>,
+    /// The same for HTTP/3.
+    quic: Vec<(usize, UdpSocket)>,
     entries: Vec<Arc<Entry>>,
     store: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
     access_log: Option<lb_observe::access_log::Shard>,
+    tracer: Option<Tracer>,
     internals: Arc<dyn Internals>,
     shedding: Arc<AtomicBool>,
     published: watch::Receiver<()>,
@@ -327,17 +431,21 @@ impl Seed {
             balancer,
             inbox,
             listeners,
+            datagrams,
+            handed_over,
+            quic,
             entries,
             store,
             metrics,
             access_log,
+            tracer,
             internals,
             shedding,
             published,
             mut phase,
         } = self;
-        let worker =
-            Rc::new(Worker::new((index, balancer), &store, &metrics, access_log, internals, shedding));
+        let observed = (access_log, tracer);
+        let worker = Rc::new(Worker::new((index, balancer), &store, &metrics, observed, internals, shedding));
         let mut acceptors = Vec::new();
         for (entry, listener) in listeners {
             let entry = Arc::clone(&entries[entry]);
@@ -350,6 +458,19 @@ impl Seed {
                 Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
             }
         }
+        let mut relays = Vec::new();
+        for (entry, socket) in datagrams {
+            match Relay::new(&worker, entry, socket, Arc::clone(&handed_over)) {
+                Ok(relay) => {
+                    let stop = Rc::new(tokio::sync::Notify::new());
+                    let serve = Rc::clone(&relay).serve(Rc::clone(&stop));
+                    acceptors.push((stop, tokio::task::spawn_local(serve)));
+                    relays.push(relay);
+                }
+                Err(error) => tracing::error!(%error, "a UDP socket cannot be used"),
+            }
+        }
+        let receivers = quic::start(&worker, &entries, quic, &mut acceptors);
         let stop = Rc::new(tokio::sync::Notify::new());
         let receive = listen::receive(Rc::clone(&worker), entries, inbox, Rc::clone(&stop));
         // The last to stop: until then other workers may hand over.
@@ -364,12 +485,17 @@ impl Seed {
         }
         worker.drain();
         let began = tokio::time::Instant::now();
-        while worker.waits_after(began.elapsed()) || worker.mirrors.wait_after(began.elapsed()) {
+        while worker.waits_after(began.elapsed())
+            || worker.mirrors.wait_after(began.elapsed())
+            || relays.iter().any(|relay| relay.waits_after(began.elapsed()))
+            || receivers.iter().any(|receiver| receiver.waits_after(began.elapsed()))
+        {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         if worker.connections() > 0 {
             tracing::warn!(connections = worker.connections(), "graceTimeOut is over, closing what is left");
         }
+        quic::end(&receivers).await;
     }
 }
 

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use lb_config::dynamic::{self, Config, RetryBudget, ServersTransport, StickyCookie};
+use lb_config::dynamic::{self, Config, RetryBudget, ServersTransport, StickyCookie, TraceVerbosity};
 use lb_core::balance::Service as LiveService;
 use lb_core::route::RouteIndex;
 use lb_observe::metrics::LabelId;
@@ -26,6 +26,7 @@ use crate::composite::Composite;
 use crate::middleware::Middleware;
 use crate::report::Report;
 use crate::tls::{TlsProfile, TlsTable};
+use crate::udp::UdpTable;
 use crate::upstream::{Endpoint, Transport};
 
 /// Everything a request is decided by.
@@ -36,6 +37,7 @@ pub struct Snapshot {
     pub(crate) entry_points: Vec<EntryRoutes>,
     pub(crate) tls: Arc<TlsTable>,
     pub(crate) tcp: crate::l4::Compiled,
+    pub(crate) udp: UdpTable,
     /// By name: where the next snapshot finds the state to keep.
     routes: HashMap<String, Arc<Route>>,
     services: HashMap<String, Arc<Service>>,
@@ -71,6 +73,10 @@ pub(crate) struct Route {
     pub(crate) tls_options: Option<Arc<str>>,
     pub(crate) access_log: bool,
     pub(crate) metrics: bool,
+    /// `None`: its requests have no spans.
+    pub(crate) tracing: Option<TraceVerbosity>,
+    /// Rule and service as written, where spans show them.
+    pub(crate) shown: Option<Box<(String, String)>>,
     /// Qualified names of the middlewares, but for those that YAML does not call middlewares: the policy on encoded
     /// characters before, a redirection behind them.
     names: Vec<String>,
@@ -80,6 +86,21 @@ pub(crate) enum Target {
     Service(Arc<Service>),
     Composite(Arc<Composite>),
     Internal(Internal),
+    /// Other routers decide, once the middlewares of this one have seen the request (`parentRefs`).
+    Children(Arc<Children>),
+}
+
+pub(crate) type Children = RouteIndex<Arc<Route>>;
+
+impl Target {
+    /// Whether a request for it may need a hand in what is behind, as some middlewares do.
+    pub(crate) fn wraps(&self) -> bool {
+        match self {
+            Self::Composite(composite) => composite.keeps > 0,
+            Self::Children(_) => true,
+            Self::Service(_) | Self::Internal(_) => false,
+        }
+    }
 }
 
 /// One service as the data plane uses it.
@@ -126,11 +147,7 @@ impl Snapshot {
         let mut labels: HashSet<_> = self.composites.values().map(|composite| composite.label).collect();
         for entry in &self.entry_points {
             for route in entry.plain.routes().iter().chain(entry.secure.routes()) {
-                labels.extend([route.value.label, route.value.service]);
-                labels.extend(route.value.middlewares.iter().filter_map(Middleware::label));
-                if let Target::Composite(composite) = &route.value.target {
-                    labels.extend(composite.leaves.iter().map(|(_, label)| *label));
-                }
+                route.value.labels(&mut labels);
             }
         }
         for service in self.services.values() {
@@ -169,6 +186,24 @@ impl Snapshot {
 }
 
 impl Route {
+    fn labels(&self, labels: &mut HashSet<LabelId>) {
+        labels.extend([self.label, self.service]);
+        labels.extend(self.middlewares.iter().filter_map(Middleware::label));
+        match &self.target {
+            Target::Composite(composite) => labels.extend(composite.leaves.iter().map(|(_, label)| *label)),
+            Target::Children(children) => {
+                children.routes().iter().for_each(|child| child.value.labels(labels));
+            }
+            Target::Service(_) | Target::Internal(_) => {}
+        }
+    }
+
+    /// The name of the middleware at this place of the chain.
+    pub(crate) fn middleware_name(&self, at: usize) -> &str {
+        let policy = matches!(self.middlewares.first(), Some(Middleware::EncodedCharacters(_)));
+        self.names.get(at.wrapping_sub(usize::from(policy))).map_or("", String::as_str)
+    }
+
     /// The middleware at this place of the list, if it has that name.
     fn middleware(&self, at: usize, name: &str) -> Option<&Middleware> {
         let policy = matches!(self.middlewares.first(), Some(Middleware::EncodedCharacters(_)));

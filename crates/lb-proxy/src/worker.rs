@@ -16,6 +16,7 @@ use lb_core::balance::{Ejection, PassiveTrip, Service as LiveService};
 use lb_core::health::Outcome;
 use lb_observe::access_log;
 use lb_observe::metrics::{Metrics, Shard};
+use lb_observe::trace::Tracer;
 use slab::Slab;
 
 use crate::buffers::Buffers;
@@ -47,6 +48,8 @@ pub struct InternalRequest {
     pub forwarded_prefix: Option<String>,
     /// The `Authorization` field, if there is exactly one.
     pub authorization: Option<Vec<u8>>,
+    /// The client takes gzip.
+    pub gzip: bool,
     /// The peer, not what a header claims.
     pub client: std::net::IpAddr,
     /// Of requests to the API; others have none.
@@ -77,6 +80,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Metrics,
     pub(crate) shard: Arc<Shard>,
     pub(crate) access_log: Option<access_log::Shard>,
+    pub(crate) tracer: Option<Tracer>,
     pub(crate) internals: Arc<dyn Internals>,
     shedding: Arc<AtomicBool>,
     #[expect(clippy::vec_box, reason = "an exchange is handed around while it is used, and 500 bytes large")]
@@ -115,7 +119,7 @@ impl Worker {
         (index, balancer): (usize, Arc<Balancer>),
         store: &Arc<ArcSwap<Snapshot>>,
         metrics: &Metrics,
-        access_log: Option<access_log::Shard>,
+        (access_log, tracer): (Option<access_log::Shard>, Option<Tracer>),
         internals: Arc<dyn Internals>,
         shedding: Arc<AtomicBool>,
     ) -> Self {
@@ -131,6 +135,7 @@ impl Worker {
             metrics: metrics.clone(),
             shard: metrics.shard(index),
             access_log,
+            tracer,
             internals,
             shedding,
             exchanges: RefCell::default(),

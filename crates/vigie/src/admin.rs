@@ -150,6 +150,9 @@ impl Internals for Answers {
         Box::pin(async move {
             let answered = control.spawn_blocking(move || {
                 let response = service.answer(&request);
+                // As in Traefik: with many routers there are megabytes of metrics.
+                let metrics = request.service == Internal::Prometheus;
+                let response = if metrics && request.gzip { response.gzipped() } else { response };
                 InternalResponse { status: response.status, headers: response.headers, body: response.body }
             });
             answered.await.unwrap_or_else(|_| InternalResponse {

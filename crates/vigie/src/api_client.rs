@@ -1,9 +1,11 @@
 //! Asks the API of a running Vigie, for commands.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -13,7 +15,7 @@ use lb_config::StaticConfig;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::check;
+use crate::options::Options;
 
 /// One request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,8 +25,8 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// Where the API is and what opens it, as far as the command line says.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// Address of the API, such as http://127.0.0.1:8080. Default: the entry point `traefik` of the static
-    /// configuration.
+    /// Address of the API, such as http://127.0.0.1:8080, or http://USER:PASSWORD@HOST:PORT where it is behind
+    /// `basicAuth`. Default: the entry point `traefik` of the static configuration.
     #[arg(long, value_name = "URL", env = "VIGIE_API_ADDRESS")]
     address: Option<String>,
     /// File with the token. Default: $VIGIE_API_TOKEN, then the static configuration.
@@ -38,7 +40,8 @@ pub(crate) struct ApiClient {
     authority: String,
     /// Before `/api`.
     base_path: String,
-    token: String,
+    /// Of the field `Authorization`.
+    authorization: Option<String>,
 }
 
 /// An answer that is no success.
@@ -49,8 +52,23 @@ pub(crate) struct Refused {
 }
 
 impl ApiClient {
-    /// Reads the static configuration where the command line leaves something open.
-    pub(crate) fn new(target: &Target, config_file: Option<&Path>) -> anyhow::Result<Self> {
+    /// To change something. Reads the static configuration where the command line leaves something open.
+    pub(crate) fn new(target: &Target, options: &Options) -> anyhow::Result<Self> {
+        let client = Self::open(target, options, true)?;
+        anyhow::ensure!(
+            client.authorization.is_some(),
+            "there is no token: set `api.token` or `api.tokenFile` of the static \
+            configuration, or give --tokenFile=FILE"
+        );
+        Ok(client)
+    }
+
+    /// As [`new`](Self::new), but it is fine to have nothing to show: `api.insecure` lets everybody read.
+    pub(crate) fn for_reading(target: &Target, options: &Options) -> anyhow::Result<Self> {
+        Self::open(target, options, false)
+    }
+
+    fn open(target: &Target, options: &Options, to_change: bool) -> anyhow::Result<Self> {
         let mut token = match &target.token_file {
             Some(file) => {
                 let text = std::fs::read_to_string(file);
@@ -59,10 +77,19 @@ impl ApiClient {
             None => std::env::var("VIGIE_API_TOKEN").ok().filter(|token| !token.is_empty()),
         };
         let mut address = target.address.clone();
-        if address.is_none() || token.is_none() {
+        let is_named = address.is_some();
+        let static_config = || {
             let hint =
                 "name the API with --address=URL and its token with --tokenFile=FILE or $VIGIE_API_TOKEN";
-            let (config, _) = check::static_config(config_file).context(hint)?;
+            match options.static_config().context(hint) {
+                Ok((config, _)) => Ok(Some(config)),
+                Err(_) if is_named && !to_change => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        if (!is_named || token.is_none())
+            && let Some(config) = static_config()?
+        {
             if address.is_none() {
                 address = Some(address_in(&config)?);
             }
@@ -70,21 +97,27 @@ impl ApiClient {
             token = token
                 .or_else(|| api.and_then(|api| api.token.as_ref()).map(|token| token.reveal().to_owned()));
         }
-        let token = token.context(
-            "there is no token: set `api.token` or `api.tokenFile` of the static \
-            configuration, or give --tokenFile=FILE",
-        )?;
         let address = address.unwrap_or_default();
         let Some(rest) = address.strip_prefix("http://") else {
             bail!("{address:?} is no address that this command can ask: write http://HOST:PORT");
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, authority) = match authority.rsplit_once('@') {
+            Some((user, authority)) => (Some(format!("Basic {}", STANDARD.encode(user))), authority),
+            None => (None, authority),
+        };
+        let authorization = user.or_else(|| token.map(|token| format!("Bearer {token}")));
         let authority = if has_port(authority) { authority.to_owned() } else { format!("{authority}:80") };
         let base_path = match path.trim_matches('/') {
             "" => String::new(),
             path => format!("/{path}"),
         };
-        Ok(Self { authority, base_path, token })
+        Ok(Self { authority, base_path, authorization })
+    }
+
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// # Errors
@@ -112,8 +145,11 @@ impl ApiClient {
             .method(method)
             .uri(format!("{}{path}", self.base_path))
             .header("Host", &self.authority)
-            .header("Authorization", format!("Bearer {}", self.token))
-            .header("Connection", "close")
+            .header("Connection", "close");
+        let request = self
+            .authorization
+            .iter()
+            .fold(request, |request, shown| request.header("Authorization", shown))
             .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))?;
         let answer = async {
             let response = sender.send_request(request).await?;
@@ -167,8 +203,12 @@ mod tests {
         let file = directory.path().join("vigie.yml");
         std::fs::write(&file, static_text).unwrap();
         let target = Target { address: address.map(str::to_owned), token_file: None };
-        let client = ApiClient::new(&target, Some(&file));
-        let shown = client.map(|client| format!("{}{} {}", client.authority, client.base_path, client.token));
+        let client =
+            ApiClient::new(&target, &Options { config_file: Some(file.clone()), ..Options::default() });
+        let shown = client.map(|client| {
+            let authorization = client.authorization.unwrap_or_default().replace("Bearer ", "");
+            format!("{}{} {authorization}", client.authority, client.base_path)
+        });
         shown.map_err(|error| format!("{error:#}").replace(&file.display().to_string(), "vigie.yml"))
     }
 
@@ -181,6 +221,7 @@ mod tests {
         assert_eq!(client(&on("[::1]:81"), None), Ok(format!("[::1]:81/ops {TOKEN}")));
         assert_eq!(client(&on(":81"), Some("http://lb.test/")), Ok(format!("lb.test:80 {TOKEN}")));
         assert_eq!(client(&on(":81"), Some("http://[::1]")), Ok(format!("[::1]:80 {TOKEN}")));
+        assert_eq!(client(&on(":81"), Some("http://a:b@lb.test:81")), Ok("lb.test:81 Basic YTpi".to_owned()));
         for (text, address, expected) in [
             ("api: {}", None, "vigie.yml serves no API on the entry point `traefik`"),
             ("api: {insecure: true}", None, "there is no token"),

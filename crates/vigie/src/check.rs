@@ -2,33 +2,29 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use lb_config::{
-    Context, Kind, Problem, Problems, Scope, StaticConfig, find_dynamic, find_static, load_dynamic,
-    load_static,
-};
+use lb_config::{Context, Kind, Problem, Problems, Scope, StaticSource, load_dynamic};
 
-use crate::options;
+use crate::options::Options;
 use crate::print::{complain, say};
 
 /// How long `/ping` may take, as in Traefik.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Validates everything that can be validated without starting, all problems in one go.
-pub(crate) fn check(config_file: Option<&Path>) -> ExitCode {
-    let path = match find_static(config_file) {
-        Ok(Some(path)) => path,
-        Ok(None) => {
-            complain(&format!("vigie: {}", no_file()));
+pub(crate) fn check(options: &Options) -> ExitCode {
+    let (source, mut problems) = match options.source() {
+        Ok(found) => found,
+        Err(error) => {
+            complain(&format!("vigie: {error}"));
             return ExitCode::FAILURE;
         }
-        Err(problem) => return report(&[problem]),
     };
-    let Findings { problems, read } = findings(&path);
+    let Findings { problems: further, read } = findings(&source);
+    problems.extend(further);
     if problems.is_empty() {
         say(&format!("{}: no problems found", read.join(", ")));
         return ExitCode::SUCCESS;
@@ -42,18 +38,18 @@ struct Findings {
     read: Vec<String>,
 }
 
-fn findings(path: &Path) -> Findings {
-    let (config, mut problems) = match load_static(path) {
+fn findings(source: &StaticSource) -> Findings {
+    let (config, mut problems) = match source.load() {
         Ok((config, warnings)) => (Some(config), warnings),
         Err(Problems(problems)) => (None, problems),
     };
     problems.extend(config.iter().flat_map(crate::acme::problems));
-    let mut read = vec![path.display().to_string()];
+    let mut read = vec![source.to_string()];
     let found = match &config {
         Some(config) => {
             config.providers.file.as_ref().map(|file| (file.source.clone(), Context::from(config)))
         }
-        None => find_dynamic(path),
+        None => source.find_dynamic(),
     };
     match found.map(|(source, context)| load_dynamic(&source, &context)) {
         None => {}
@@ -72,15 +68,16 @@ fn findings(path: &Path) -> Findings {
                 }
                 _ => true,
             });
-            // Which containers there are only the daemon knows, and it is not asked. Of what files may name, labels
-            // define services and middlewares.
-            let is_up_to_docker = |problem: &Problem| {
-                let missing = problem.message.ends_with("@docker\" does not exist");
+            // What other providers have only they know, and they are not asked. Of what files may name, they define
+            // services and middlewares.
+            let is_up_to = |provider: &str, problem: &Problem| {
+                let missing = problem.message.ends_with(&format!("@{provider}\" does not exist"));
                 missing
                     && (problem.message.contains("service \"") || problem.message.contains("middleware \""))
             };
-            if config.as_ref().is_some_and(|config| config.providers.docker.is_some()) {
-                found.retain(|problem| !is_up_to_docker(problem));
+            let others = config.iter().flat_map(|config| config.providers.names());
+            for other in others.filter(|name| *name != "file") {
+                found.retain(|problem| !is_up_to(other, problem));
             }
             found.iter_mut().for_each(|problem| loaded.places.locate(problem));
             problems.extend(found);
@@ -107,8 +104,8 @@ fn report(problems: &[Problem]) -> ExitCode {
 }
 
 /// Loads the static configuration as the server does and asks its `/ping`.
-pub(crate) fn healthcheck(config_file: Option<&Path>) -> anyhow::Result<()> {
-    let config = static_config(config_file)?.0;
+pub(crate) fn healthcheck(options: &Options) -> anyhow::Result<()> {
+    let config = options.static_config()?.0;
     let ping = config.ping.as_ref().context("please enable `ping` to use health check")?;
     let entry = config.entry_points.iter().find(|entry| entry.name == ping.entry_point);
     let mut address =
@@ -137,20 +134,6 @@ fn ask(address: SocketAddr) -> anyhow::Result<u16> {
     status.context("the answer is no HTTP")
 }
 
-fn no_file() -> String {
-    let variables = std::env::vars_os().map(|(name, _)| name);
-    let hint = || "no configuration file found\n  hint: name one with --configFile=FILE".to_owned();
-    options::refused_variables(variables)
-        .map_or_else(hint, |refused| format!("no configuration file found, and {refused}"))
-}
-
-/// The static configuration, or every reason why there is none.
-pub(crate) fn static_config(config_file: Option<&Path>) -> anyhow::Result<(StaticConfig, Vec<Problem>)> {
-    let path = find_static(config_file).map_err(|problem| anyhow::anyhow!("{problem}"))?;
-    let path = path.with_context(no_file)?;
-    load_static(&path).map_err(|problems| anyhow::anyhow!("the static configuration is refused\n{problems}"))
-}
-
 #[cfg(test)]
 mod tests {
     use lb_testkit::Authority;
@@ -164,7 +147,7 @@ mod tests {
         let provider = format!("providers: {{file: {{filename: '{}'}}}}\n", at("dynamic.yml").display());
         std::fs::write(at("vigie.yml"), provider + static_text).unwrap();
         std::fs::write(at("dynamic.yml"), dynamic).unwrap();
-        let findings = findings(&at("vigie.yml"));
+        let findings = findings(&StaticSource::File(at("vigie.yml")));
         findings.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect()
     }
 
@@ -222,7 +205,11 @@ mod tests {
             let file = at("dynamic.yml").display().to_string();
             let text = format!("{web}providers: {{file: {{filename: '{file}'}}, docker: {docker}}}");
             std::fs::write(at("vigie.yml"), text).unwrap();
-            findings(&at("vigie.yml")).problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+            findings(&StaticSource::File(at("vigie.yml")))
+                .problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
         };
         assert_eq!(told("{endpoint: 'unix:///nowhere'}"), Vec::<String>::new());
         let told = told("false").join("\n");

@@ -4,21 +4,31 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use lb_config::Settings;
 
-use crate::options;
+use crate::options::{self, Options};
+use crate::rollout::Rollout;
 use crate::server::ServerCommand;
+use crate::verify::Verify;
+
+const FLAGS: &str = "\
+Without a file the static configuration is read from flags, and without flags from variables, as in Traefik. A flag is the
+path of a key: --entryPoints.web.address=:80 --providers.docker --api.insecure. A variable is the same in capitals:
+TRAEFIK_ENTRYPOINTS_WEB_ADDRESS=:80.";
 
 /// A Layer-7 high-availability load balancer that reads Traefik's configuration.
 #[derive(Debug, Parser)]
-#[command(name = "vigie")]
+#[command(name = "vigie", after_help = FLAGS)]
 pub(crate) struct Cli {
     /// Static configuration file; `$NAME` in it is the variable of that name. Without it Traefik's places are
     /// searched, and the same for Vigie: /etc/traefik/traefik, /etc/vigie/vigie, then `traefik` and `vigie` in
     /// $XDG_CONFIG_HOME, $HOME/.config and here (.toml, .yaml, .yml).
     #[arg(long = "configfile", value_name = "FILE", global = true, value_parser = path())]
-    pub(crate) config_file: Option<PathBuf>,
+    config_file: Option<PathBuf>,
+    #[arg(skip)]
+    flags: Settings,
     /// Print the version.
     #[arg(short = 'V', long)]
     pub(crate) version: bool,
@@ -54,9 +64,19 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// Give the servers of a service another version, one at a time, and back again when one does not get well.
+    Rollout(Rollout),
+    /// Ask the running instance and its servers whether all is as the configuration says; exit code 1 where it is not.
+    Verify(Verify),
     /// Print the version.
     #[command(arg = no_configuration())]
     Version,
+}
+
+impl Cli {
+    pub(crate) fn options(&self) -> Options {
+        Options { config_file: self.config_file.clone(), flags: self.flags.clone() }
+    }
 }
 
 impl Command {
@@ -66,22 +86,20 @@ impl Command {
             Self::Demo { .. } => Some("demo"),
             Self::Upgrade { .. } => Some("upgrade"),
             Self::Version => Some("version"),
-            Self::Check | Self::Healthcheck | Self::Server { .. } => None,
+            Self::Check | Self::Healthcheck | Self::Rollout(_) | Self::Server { .. } | Self::Verify(_) => {
+                None
+            }
         }
     }
 }
 
 /// What the arguments (without the program's own name) ask for.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let arguments: Vec<OsString> = arguments.collect();
-    let command = Cli::command();
-    let is_command = |word: &str| command.find_subcommand(word).is_some();
-    if let Some(refused) = options::refused_flags(&arguments, is_command) {
-        return Err(Cli::command().error(ErrorKind::UnknownArgument, refused));
-    }
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let flags = Settings::take_flags(&mut arguments);
     let matches =
-        command.try_get_matches_from(normalised(arguments.into_iter())).map_err(with_flag_of_file)?;
-    Cli::from_arg_matches(&matches)
+        Cli::command().try_get_matches_from(normalised(arguments.into_iter())).map_err(with_flag_of_file)?;
+    Ok(Cli { flags, ..Cli::from_arg_matches(&matches)? })
 }
 
 /// Says how a configuration file is named, to whoever wrote it without its flag.
@@ -131,13 +149,20 @@ fn normalised(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     std::iter::once(OsString::from("vigie")).chain(arguments.map(flag)).collect()
 }
 
+/// The five lines of `traefik version`.
 pub(crate) fn version() -> String {
+    // As Go calls them.
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
     format!(
-        "Version:      {}\nCodename:     vigie\nBuilt with:   rustc {}\nOS/Arch:      {}/{}",
+        "Version:      {}\nCodename:     vigie\nRust version: {}\nBuilt:        {}\nOS/Arch:      {}/{arch}",
         crate::VERSION,
         env!("CARGO_PKG_RUST_VERSION"),
+        option_env!("VIGIE_BUILT").unwrap_or("unknown"),
         std::env::consts::OS,
-        std::env::consts::ARCH
     )
 }
 

@@ -4,19 +4,25 @@ mod acme;
 mod activation;
 mod admin;
 mod api_client;
+mod attempt;
 mod check;
 mod cli;
 mod demo;
+mod export;
+mod listening;
 mod memory;
 mod notify;
 mod observe;
 mod options;
 mod print;
+mod providers;
 mod publish;
 
+mod rollout;
 mod run;
 mod server;
 mod upgrade;
+mod verify;
 mod way_out;
 
 use std::ffi::OsString;
@@ -37,13 +43,11 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    let config_file = cli.config_file.as_deref();
-    if config_file.is_some()
+    let options = cli.options();
+    if let Some(given) = options.names()
         && let Some(name) = cli.command.as_ref().and_then(Command::reads_no_configuration)
     {
-        print::complain(&format!(
-            "vigie: `{name}` reads no configuration file\n  hint: leave out --configFile"
-        ));
+        print::complain(&format!("vigie: `{name}` reads no configuration\n  hint: leave out {given}"));
         return ExitCode::FAILURE;
     }
     let is_demo = matches!(cli.command, Some(Command::Demo { .. }));
@@ -52,12 +56,20 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             say(&cli::version());
             Ok(())
         }
-        None => run::run(config_file),
-        Some(Command::Check) => return check::check(config_file),
+        None => run::run(&options),
+        Some(Command::Check) => return check::check(&options),
         Some(Command::Demo { port }) => demo::run(port),
-        Some(Command::Healthcheck) => check::healthcheck(config_file),
+        Some(Command::Healthcheck) => check::healthcheck(&options),
         Some(Command::Upgrade { pid }) => upgrade::command(pid),
-        Some(Command::Server { command }) => match server::run(config_file, &command) {
+        Some(Command::Server { command }) => match server::run(&options, &command) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Some(Command::Rollout(asked)) => match rollout::run(&options, &asked) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Some(Command::Verify(asked)) => match verify::run(&options, &asked) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },

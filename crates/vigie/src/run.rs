@@ -1,6 +1,5 @@
 //! The server: everything is made, wired, started, and stopped in order.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,22 +15,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::admin::{AdminService, Answers};
+use crate::options::Options;
 use crate::print::complain;
+use crate::providers::Remotes;
 use crate::publish::publish;
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
-use crate::{acme, activation, check, memory, notify, observe};
+use crate::{acme, activation, export, memory, notify, observe};
 
 /// How long the last lines may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Serves until a signal says to stop.
-pub(crate) fn run(config_file: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut predecessor = Predecessor::meet()?;
     let inherited = match &mut predecessor {
         Some(predecessor) => predecessor.sockets(),
         None => activation::sockets()?,
     };
-    let (config, warnings) = check::static_config(config_file)?;
+    let (config, warnings) = options.static_config()?;
     for warning in warnings {
         complain(&warning.to_string());
     }
@@ -54,8 +55,15 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
     // What libraries and rustls may not find by themselves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let descriptors = raise_descriptor_limit();
+    tracing::info!(source = config.file, "static configuration loaded");
     let config = Arc::new(config);
     let workers = config.core.workers.unwrap_or_else(processors);
+    let least = 64 + workers * (16 + config.entry_points.len());
+    anyhow::ensure!(
+        descriptors >= least as u64,
+        "{descriptors} file descriptors are too few to serve anybody, {least} are the least\n  \
+         hint: raise the limit: `LimitNOFILE=` of the systemd unit, `ulimit -n` of a shell"
+    );
     let metrics = observe::metrics(&config, workers);
     metrics.follow_log(log.dropped());
     let access_log = match &config.access_log {
@@ -70,6 +78,11 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         .thread_name("vigie-control")
         .enable_all()
         .build()?;
+    let traces = config
+        .tracing
+        .as_ref()
+        .map(|tracing| export::traces(tracing, workers, &metrics, control_runtime.handle()));
+    let traces = traces.transpose()?;
     // From here on: to read many routers takes its time, and a log may be rotated meanwhile.
     let commands = control_runtime.block_on(async { Commands::catch() })?;
     let (acme, resolvers) = Acme::open(&config, &metrics);
@@ -89,6 +102,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         config: Arc::clone(&config),
         metrics: metrics.clone(),
         access_log: access_log.clone(),
+        tracing: traces.as_ref().map(|traces| (Arc::clone(&traces.settings), Arc::clone(&traces.queue))),
         internals: Arc::new(Answers(Arc::clone(&admin))),
         workers,
         host_name: host_name(),
@@ -143,6 +157,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         }
         None => None,
     };
+    let remotes = Remotes::start(&config, control_runtime.handle(), &mut control, predecessor.is_some())?;
     let (state, operators) = (control.state(), control.operators());
     if let Some(predecessor) = &predecessor {
         predecessor.check(&admin.spoilt())?;
@@ -181,11 +196,14 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         ongoing: None,
     };
     let logs = Logs { access_log: access_log.as_deref(), diagnostics: &log };
-    control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, (&file, &docker)));
+    control_runtime.block_on(wait((signals, requests), upgrades, &config, &logs, (&file, &docker, &remotes)));
     acme.stop();
     proxy.drain();
     control.abort();
-    drop((file, docker));
+    drop((file, docker, remotes));
+    if let Some(traces) = traces {
+        control_runtime.block_on(traces.exporter.finish());
+    }
     control_runtime.shutdown_background();
     if let Some(access_log) = &access_log {
         access_log.flush(FLUSH);
@@ -263,7 +281,7 @@ async fn wait(
     mut upgrades: Upgrades<'_>,
     config: &StaticConfig,
     logs: &Logs<'_>,
-    (file, docker): (&Option<FileProvider>, &Option<DockerProvider>),
+    (file, docker, remotes): (&Option<FileProvider>, &Option<DockerProvider>, &Remotes),
 ) {
     let Signals { terminate, interrupt, commands: Commands { reopen, reread, upgrade } } = &mut signals;
     loop {
@@ -283,6 +301,7 @@ async fn wait(
                 if let Some(docker) = docker {
                     docker.reread();
                 }
+                remotes.reread();
             }
             _ = upgrade.recv() => upgrades.begin(None),
             reply = requests.next() => upgrades.begin(Some(reply)),
@@ -311,7 +330,8 @@ async fn wait(
 /// What listens where: the first thing to look at when something cannot be reached.
 fn report(proxy: &Proxy, config: &StaticConfig, workers: usize) {
     let plural = if workers == 1 { "" } else { "s" };
-    let mut text = format!("vigie {} with {workers} worker{plural}", crate::VERSION);
+    let mut text =
+        format!("vigie {} with {workers} worker{plural}, configured by {}", crate::VERSION, config.file);
     for (name, address) in proxy.addresses() {
         let scope = match address.ip() {
             ip if ip.is_loopback() => "this machine only",
@@ -319,6 +339,9 @@ fn report(proxy: &Proxy, config: &StaticConfig, workers: usize) {
             _ => "this address only",
         };
         text.push_str(&format!("\n  {name:<12} {address}  ({scope})"));
+        if config.udp_entry_points.iter().any(|entry| entry.name == name) {
+            text.push_str("  UDP");
+        }
         if config.ping.as_ref().is_some_and(|ping| ping.entry_point == name) {
             text.push_str("  /ping /live /ready /health");
         }

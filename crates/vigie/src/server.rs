@@ -1,6 +1,5 @@
 //! `vigie server`: takes servers out of service and brings them back, over the API of the running instance.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::api_client::{ApiClient, Refused, Target};
+use crate::options::Options;
 use crate::print::{complain, say};
 
 /// How often `--wait` asks.
@@ -65,11 +65,11 @@ pub(crate) struct Change {
     target: Target,
 }
 
-pub(crate) fn run(config_file: Option<&Path>, command: &ServerCommand) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(options: &Options, command: &ServerCommand) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (state, deadline, change) = match command {
         ServerCommand::List { target } => {
-            let api = ApiClient::new(target, config_file)?;
+            let api = ApiClient::new(target, options)?;
             return runtime.block_on(list(&api));
         }
         ServerCommand::Drain { deadline, change } => ("drain", Some(deadline), change),
@@ -83,7 +83,7 @@ pub(crate) fn run(config_file: Option<&Path>, command: &ServerCommand) -> anyhow
             Err(reason) => anyhow::bail!("--timeout: {text:?} {reason}; write `10m`, `90s` or `none`"),
         },
     };
-    let api = ApiClient::new(&change.target, config_file)?;
+    let api = ApiClient::new(&change.target, options)?;
     let mut order = json!({ "state": state, "by": change.by.clone().unwrap_or_else(whoami) });
     if let Some(deadline) = deadline {
         order["deadline"] = deadline.as_str().into();
@@ -183,12 +183,12 @@ fn text<'v>(answer: &'v Value, key: &str) -> &'v str {
     answer[key].as_str().unwrap_or_default()
 }
 
-fn path(service: &str, server: &str) -> String {
+pub(crate) fn path(service: &str, server: &str) -> String {
     format!("/api/http/services/{}/servers/{}/state", segment(service), segment(server))
 }
 
 /// One segment of a path, percent-encoded but for what is always plain (RFC 3986 section 2.3).
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
@@ -201,7 +201,7 @@ fn segment(text: &str) -> String {
 }
 
 /// As far as the environment tells: it is for the log, not for proof.
-fn whoami() -> String {
+pub(crate) fn whoami() -> String {
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
     let user = user.context("nobody says").unwrap_or_else(|_| "vigie server".to_owned());
     let host = crate::run::host_name();

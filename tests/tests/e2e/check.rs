@@ -150,6 +150,19 @@ async fn bombs_and_rubbish_are_refused_quickly() {
     }
 }
 
+/// It would run and serve nobody.
+#[tokio::test]
+async fn too_few_descriptors_are_refused_at_start() {
+    let files = Files::new();
+    files.write("vigie.yml", &STATIC.replace("{dir}/", ""));
+    files.write("dynamic.yml", "{}");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 40; exec \"$0\" --configFile=vigie.yml"]).arg(binary());
+    let outcome = run(limited.current_dir(files.path())).await;
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("40 file descriptors are too few"), "{}", outcome.stderr);
+}
+
 #[tokio::test]
 async fn what_is_not_a_readable_file_is_refused() {
     let files = Files::new();
@@ -164,43 +177,6 @@ async fn what_is_not_a_readable_file_is_refused() {
         let outcome = run(&mut command).await;
         assert_eq!(outcome.code, 1, "{file}: {}{}", outcome.stdout, outcome.stderr);
         assert!(outcome.stderr.contains(words), "{file}: {}", outcome.stderr);
-    }
-}
-
-/// What Traefik reads from its flags and variables is refused with the text of a file, and files are named by variables.
-#[tokio::test]
-async fn flags_and_variables_of_traefik_are_answered_with_a_file() {
-    let files = Files::new();
-    files.write("vigie.yml", &STATIC.replace("{dir}/", ""));
-    files.write("dynamic.yml", &app("", &["http://127.0.0.1:1".to_owned()]));
-    for (arguments, code, words) in [
-        (
-            &["--entryPoints.web.address=:80"][..],
-            1,
-            "    entryPoints:\n      web:\n        address: \":80\"\n",
-        ),
-        (
-            &["healthcheck", "--log.level=DEBUG", "--configFile=vigie.yml"],
-            1,
-            "    log:\n      level: DEBUG\n",
-        ),
-        (&[], 1, "    entryPoints:\n      web:\n        address: $TRAEFIK_ENTRYPOINTS_WEB_ADDRESS\n"),
-        (&["check"], 1, "    entryPoints:\n      web:\n        address: $TRAEFIK_ENTRYPOINTS_WEB_ADDRESS\n"),
-        (&["check", "--configFile=$FOLDER/vigie.yml"], 0, ""),
-        (&["check", "--configFile=${FOLDR}/vigie.yml"], 1, "the variable `FOLDR` is not set"),
-        (&["demo", "--configFile=vigie.yml"], 1, "`demo` reads no configuration file"),
-        (&["--version"], 0, ""),
-    ] {
-        // The working directory is searched for vigie.yml.
-        let elsewhere = Files::new();
-        let mut command = Command::new(binary());
-        let at =
-            if arguments.contains(&"healthcheck") || code == 0 { files.path() } else { elsewhere.path() };
-        command.args(arguments).current_dir(at).env("TRAEFIK_ENTRYPOINTS_WEB_ADDRESS", ":80");
-        command.env("HOME", elsewhere.path()).env_remove("XDG_CONFIG_HOME").env("FOLDER", files.path());
-        let outcome = run(&mut command).await;
-        assert_eq!(outcome.code, code, "{arguments:?}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(words), "{arguments:?}: {}", outcome.stderr);
     }
 }
 

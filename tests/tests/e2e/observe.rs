@@ -1,5 +1,6 @@
 //! What an operator sees of the traffic: metrics, access log, diagnostics.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use lb_testkit::{Client, Gate, Origin, PATIENCE, Script, eventually};
@@ -359,4 +360,24 @@ async fn an_entry_point_that_is_not_observed_is_silent_about_unknown_hosts() {
     assert_eq!(vigie.metrics().await.value(counted, &[("entrypoint", "quiet")]), None);
     let logged = lines(&vigie.files.path().join("access.log"), 4).await;
     assert!(!logged.iter().any(|line| line.contains("quiet")), "{logged:?}");
+}
+
+#[tokio::test]
+async fn metrics_are_compressed_for_whoever_takes_gzip() {
+    let vigie = Vigie::start(&app("", &["http://127.0.0.1:9".to_owned()])).await;
+    for (accepted, coding) in [("gzip", Some("gzip")), ("br, gzip;q=0.5", Some("gzip")), ("gzip;q=0", None)] {
+        let mut client = Client::connect(vigie.admin()).await.unwrap();
+        let answer = client
+            .request("GET", "localhost", "/metrics", &[("Accept-Encoding", accepted)], None)
+            .await
+            .unwrap();
+        assert_eq!(answer.get("content-encoding"), coding, "{accepted}");
+        let mut text = String::new();
+        let read = match coding {
+            Some(_) => flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut text),
+            None => (&answer.body[..]).read_to_string(&mut text),
+        };
+        read.unwrap();
+        assert!(text.contains("\ntraefik_config_reloads_total 1"), "{accepted}: {text}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_config::static_config::{AliasHeaders, EntryPoint, EntryPointHttp, TrustedPeers};
+use lb_config::static_config::{AliasHeaders, EntryPoint, EntryPointHttp, Http3, TrustedPeers};
 use serde_json::Value;
 
 use super::duration::go_duration;
@@ -13,13 +13,17 @@ use crate::query::Query;
 use crate::{Response, View};
 
 pub(super) fn list(view: &View, query: &Query) -> Response {
-    let mut entry_points: Vec<_> = view.static_config.entry_points.iter().collect();
+    let mut entry_points: Vec<_> = all(view).collect();
     entry_points.sort_by(|a, b| a.name.cmp(&b.name));
     list::page(entry_points, query, body)
 }
 
 pub(super) fn one(view: &View, name: &str) -> Option<Value> {
-    view.static_config.entry_points.iter().find(|entry_point| entry_point.name == name).map(body)
+    all(view).find(|entry_point| entry_point.name == name).map(body)
+}
+
+fn all(view: &View) -> impl Iterator<Item = &EntryPoint> {
+    view.static_config.entry_points.iter().chain(&view.static_config.udp_entry_points)
 }
 
 fn body(entry_point: &EntryPoint) -> Value {
@@ -36,6 +40,7 @@ fn body(entry_point: &EntryPoint) -> Value {
             trusted(&entry_point.forwarded_headers)
                 .list("connection", &entry_point.forwarded_connection)
                 .flag("notAppendXForwardedFor", entry_point.not_append_x_forwarded_for)
+                .flag("addXForwardedSchemeHeaders", entry_point.add_scheme_headers)
                 .build(),
         )
         .set("http", http(&entry_point.http))
@@ -48,10 +53,15 @@ fn body(entry_point: &EntryPoint) -> Value {
                 .set("maxEncoderHeaderTableSize", 4096)
                 .build(),
         )
-        .set("udp", Object::new().set("timeout", "3s").build())
+        .some("http3", entry_point.http3.map(http3))
+        .set("udp", Object::new().duration("timeout", entry_point.udp_timeout).build())
         .some("observability", entry_point.observability.map(observability))
         .set("name", entry_point.name.as_str())
         .build()
+}
+
+fn http3(http3: Http3) -> Value {
+    Object::new().some("advertisedPort", http3.advertised_port).build()
 }
 
 fn transport(entry_point: &EntryPoint) -> Value {
@@ -106,9 +116,10 @@ fn http(http: &EntryPointHttp) -> Value {
         .list("middlewares", &http.middlewares)
         .some("tls", http.tls.as_ref().map(|own| tls(own, "")))
         .flag("encodeQuerySemicolons", http.encode_query_semicolons)
-        .flag("sanitizePath", http.sanitize_path)
+        .set("sanitizePath", http.sanitize_path)
         .some("encodedCharacters", characters)
         .set("maxHeaderBytes", http.max_header_bytes)
-        .text("aliasHeadersStrategy", alias_headers)
+        .text("aliasHeadersStrategy", if http.only_underscores { "" } else { alias_headers })
+        .text("underscoreHeadersStrategy", if http.only_underscores { alias_headers } else { "" })
         .build()
 }

@@ -89,6 +89,7 @@ fn kind(middleware: &Middleware) -> &'static str {
         Middleware::Retry(_) => "retry",
         Middleware::Compress(_) => "compress",
         Middleware::Buffering(_) => "buffering",
+        Middleware::GrpcWeb { .. } => "grpcWeb",
     }
 }
 
@@ -152,6 +153,7 @@ fn options(middleware: &Middleware, of: &str) -> Value {
         Middleware::Retry(retry) => self::retry(retry),
         Middleware::Compress(compress) => self::compress(compress),
         Middleware::Buffering(buffering) => self::buffering(buffering),
+        Middleware::GrpcWeb { allow_origins } => options.list("allowOrigins", allow_origins),
     };
     options.build()
 }

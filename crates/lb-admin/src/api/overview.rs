@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Model, middleware, router, service, tcp};
+use super::{Model, certificate, middleware, router, service, tcp, udp};
 
 pub(super) fn overview(model: &Model<'_>) -> Value {
     let fixed = &model.view.static_config;
-    let none = || count(&[]);
     let [tcp_routers, tcp_services, tcp_middlewares] = tcp::statuses(model).map(|statuses| count(&statuses));
     let mut providers = Vec::new();
     if fixed.providers.file.is_some() {
@@ -15,7 +14,8 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
     if fixed.providers.docker.is_some() {
         providers.push("Docker");
     }
-    let tls = &model.view.config.tls;
+    providers.extend(fixed.providers.remote.iter().map(|remote| remote.source.word()));
+    providers.dedup();
     json!({
         "http": {
             "routers": count(&router::statuses(model)),
@@ -23,12 +23,11 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
             "middlewares": count(&middleware::statuses(model)),
         },
         "tcp": { "routers": tcp_routers, "services": tcp_services, "middlewares": tcp_middlewares },
-        "udp": { "routers": none(), "services": none() },
-        "certificates": {
-            "total": tls.certificates.len() + usize::from(tls.default_certificate.is_some()),
-            "warnings": 0,
-            "errors": 0,
+        "udp": {
+            "routers": count(&udp::statuses(&udp::routers(model))),
+            "services": count(&udp::statuses(&udp::services(model))),
         },
+        "certificates": count(&certificate::statuses(&model.view.config.tls, model.view.now)),
         "features": {
             "tracing": "",
             "metrics": if fixed.metrics.is_some() { "Prometheus" } else { "" },

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use lb_config::Kind;
-use lb_config::dynamic::{self, Observability, RouterTls};
+use lb_config::dynamic::{self, Observability, RouterTls, TraceVerbosity};
 use lb_config::static_config::{EntryPoint, StaticConfig};
+use lb_core::route::Syntax;
 use serde_json::Value;
 
 use super::object::Object;
@@ -22,6 +23,9 @@ pub(super) struct Router<'v> {
     /// Qualified; empty for one that was left out.
     pub(super) service: &'v str,
     rule: Cow<'v, str>,
+    rule_syntax: &'v str,
+    /// Empty for those that entry points lead to.
+    parents: Vec<Cow<'v, str>>,
     priority: i64,
     tls: Option<&'v RouterTls>,
     observability: Observability,
@@ -44,6 +48,8 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             entry_points: router.entry_points.into_iter().map(Cow::from).collect(),
             service: router.service,
             rule: router.rule.into(),
+            rule_syntax: "default",
+            parents: Vec::new(),
             priority: router.priority,
             observability: before.observability,
             tls: before.tls,
@@ -60,6 +66,8 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             middlewares: Vec::new(),
             service: "",
             rule: "".into(),
+            rule_syntax: "",
+            parents: Vec::new(),
             priority: 0,
             tls: None,
             observability: Observability::default(),
@@ -80,8 +88,9 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         [] => default_entry_points(fixed).map(Cow::from).collect(),
         named => named.iter().map(|name| name.as_str().into()).collect(),
     };
-    let settings =
-        |name: &str| fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| ep.shapes_routers());
+    let settings = |name: &str| {
+        fixed.entry_points.iter().find(|ep| ep.name == name).filter(|ep| fixed.shapes_routers(ep))
+    };
     let single =
         |name: Cow<'v, str>, entry_points: Vec<Cow<'v, str>>, entry_point: Option<&'v EntryPoint>| {
             let mut before = Before::new(entry_point, &name);
@@ -96,18 +105,23 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 entry_points,
                 service: &router.service,
                 rule: router.rule_text.as_str().into(),
+                rule_syntax: match &*router.rule_syntax {
+                    "" => default_syntax(fixed),
+                    written => written,
+                },
+                parents: router.parents.iter().flat_map(|parent| names(model, parent)).collect(),
                 priority: router.priority,
                 tls: before.tls,
-                observability: Observability {
-                    access_logs: own.access_logs.or(default.access_logs),
-                    metrics: own.metrics.or(default.metrics),
-                },
+                observability: own.or(default),
                 status: if lack.is_some() { "disabled" } else { model.status(Kind::Router, written) },
                 stale: model.is_stale(Kind::Router, written),
                 errors: lack.unwrap_or_else(|| model.errors(Kind::Router, written)).to_vec(),
                 name,
             }
         };
+    if !router.parents.is_empty() {
+        return vec![single(written.into(), Vec::new(), None)];
+    }
     let (mut apart, together): (Vec<_>, Vec<_>) =
         entry_points.into_iter().partition(|entry_point| settings(entry_point).is_some());
     let mut routers = Vec::new();
@@ -124,6 +138,27 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
         }
     }
     routers
+}
+
+/// A router's name, or those of its copies.
+fn names<'v>(model: &Model<'v>, router: &'v str) -> Vec<Cow<'v, str>> {
+    let written = model.view.config.routers.get(router).filter(|router| router.parents.is_empty());
+    let copies = written.map(|written| configured(model, router, written));
+    let mut names: Vec<_> = copies.into_iter().flatten().map(|copy| copy.name).collect();
+    if names.is_empty() {
+        names.push(router.into());
+    }
+    names.sort();
+    names
+}
+
+/// The syntax of rules that name none, where the static file names one.
+fn default_syntax(fixed: &StaticConfig) -> &'static str {
+    match fixed.core.default_rule_syntax {
+        Some(Syntax::V2) => "v2",
+        Some(Syntax::V3) => "v3",
+        None => "",
+    }
 }
 
 /// What a router gets from its entry point.
@@ -198,10 +233,11 @@ impl Router<'_> {
             .list("middlewares", &self.middlewares)
             .text("service", self.service_text())
             .text("rule", &self.rule)
-            .text("ruleSyntax", if provider(&self.name) == "internal" { "default" } else { "" })
+            .text("ruleSyntax", self.rule_syntax)
+            .list("parentRefs", &self.parents)
             .number("priority", self.priority)
             .some("tls", self.tls.map(|tls| self::tls(tls, "default")))
-            .set("observability", observability(self.observability))
+            .some("observability", self.parents.is_empty().then(|| observability(self.observability)))
             .list("error", &self.errors)
             .set("status", self.status)
             .flag("stale", self.stale)
@@ -230,11 +266,12 @@ impl Router<'_> {
 
 /// What is not said is on.
 pub(super) fn observability(settings: Observability) -> Value {
+    let detailed = settings.trace_verbosity == Some(TraceVerbosity::Detailed);
     Object::new()
         .set("accessLogs", settings.access_logs.unwrap_or(true))
         .set("metrics", settings.metrics.unwrap_or(true))
-        .set("tracing", true)
-        .set("traceVerbosity", "minimal")
+        .set("tracing", settings.tracing.unwrap_or(true))
+        .set("traceVerbosity", if detailed { "detailed" } else { "minimal" })
         .build()
 }
 

@@ -59,6 +59,9 @@ impl<'a> Block<'a> {
 
     /// As [`take`](Self::take), for a key that no hint should propose.
     pub(crate) fn take_unlisted(&self, key: &'static str) -> Option<Field<'a>> {
+        if self.path.is_root() {
+            self.report.hear_root(key);
+        }
         let mut taken = self.taken.borrow_mut();
         let mut found: Option<&'a Entry> = None;
         for (entry, taken) in self.entries.iter().zip(taken.iter_mut()) {
@@ -100,15 +103,6 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// As [`unsupported`](Self::unsupported), for parts of a file that its other parts do without.
-    pub(crate) fn lacking(&self, keys: &[&'static str]) {
-        for &key in keys {
-            if let Some(field) = self.take_unlisted(key) {
-                field.lacking(format!("{} is not supported yet", quoted(key)));
-            }
-        }
-    }
-
     /// Keys that are read by Traefik and change nothing here.
     pub(crate) fn without_effect(&self, keys: &[&'static str], why: &str) {
         for &key in keys {
@@ -145,8 +139,11 @@ impl<'a> Block<'a> {
     }
 
     /// As [`finish`](Self::finish) for the root of a file, where Traefik ignores what it does not know
-    /// (people keep templates for `<<` there).
+    /// (people keep templates for `<<` there). It does know its flags and variables.
     pub(crate) fn finish_root(self) {
+        if self.report.is_of_arguments() {
+            return self.finish();
+        }
         for entry in self.left_over() {
             if self.report.is_full() || entry.key.starts_with("x-") {
                 continue;

@@ -1,7 +1,7 @@
 //! The value of one key.
 
 use super::path::{Path, Segment};
-use super::{Block, Report, Text};
+use super::{Block, Report, Shape, Text};
 use crate::document::{Entry, Node, Position, Value};
 use crate::problem::quoted;
 
@@ -61,11 +61,6 @@ impl<'a> Field<'a> {
         self.report.error(self.key_at, &self.path(), message, hint);
     }
 
-    /// An error that spoils nothing but this part of the file.
-    pub(crate) fn lacking(&self, message: String) {
-        self.report.lacking(self.key_at, &self.path(), message);
-    }
-
     pub(crate) fn warn(&self, message: String, hint: Option<String>) {
         self.report.warn(self.at(), &self.path(), message, hint);
     }
@@ -80,6 +75,7 @@ impl<'a> Field<'a> {
 
     /// A block with at least one key.
     pub(crate) fn block(&self) -> Option<Block<'a>> {
+        self.heard(Shape::Map);
         match &self.node.value {
             Value::Map(entries) if entries.is_empty() => {
                 self.standalone();
@@ -95,6 +91,7 @@ impl<'a> Field<'a> {
 
     /// The block of a named object, which may be empty.
     pub(crate) fn object(&self) -> Option<Block<'a>> {
+        self.heard(Shape::Map);
         match &self.node.value {
             Value::Map(entries) => Some(self.open(entries)),
             _ => {
@@ -106,6 +103,7 @@ impl<'a> Field<'a> {
 
     /// A block that `{}` or `true` switch on.
     pub(crate) fn enabled(&self) -> Enabled<'a> {
+        self.heard(Shape::Switch);
         match &self.node.value {
             Value::Map(entries) if entries.is_empty() => Enabled::Plain,
             Value::Map(entries) => Enabled::With(self.open(entries)),
@@ -140,6 +138,7 @@ impl<'a> Field<'a> {
     }
 
     fn entries(&self, hint: &str) -> Vec<(&'a Entry, Field<'a>)> {
+        self.heard(Shape::Map);
         let entries = match &self.node.value {
             Value::Map(entries) if entries.is_empty() => {
                 self.standalone();
@@ -191,6 +190,7 @@ impl<'a> Field<'a> {
 
     /// The elements of a list of blocks.
     pub(crate) fn list(&self) -> Vec<Field<'a>> {
+        self.heard(Shape::List);
         match &self.node.value {
             Value::List(items) => {
                 let path = self.place();
@@ -214,6 +214,7 @@ impl<'a> Field<'a> {
 
     /// A single value as text.
     pub(crate) fn text(&self) -> Option<Text<'a>> {
+        self.heard(Shape::Word);
         match &self.node.value {
             Value::Scalar(scalar) => Some(Text::new(self.clone(), scalar)),
             _ => {
@@ -225,6 +226,7 @@ impl<'a> Field<'a> {
 
     /// A list of single values, or one value with commas.
     pub(crate) fn texts(&self) -> Vec<Text<'a>> {
+        self.heard(Shape::List);
         match &self.node.value {
             Value::Scalar(scalar) => Text::new(self.clone(), scalar).split_commas(),
             Value::List(_) => self.list().iter().filter_map(Field::text).map(|text| text.trimmed()).collect(),

@@ -21,6 +21,10 @@ pub(super) enum Segment<'a> {
 }
 
 impl<'a> Path<'a> {
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn join(&self, segment: Segment<'a>) -> Self {
         Self(Some(Rc::new(Step { parent: self.clone(), segment })))
     }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::Asked;
 use crate::document::{Files, Position};
 use crate::problem::{Kind, Problem, Scope, Severity, escaped, printable};
 
@@ -27,6 +28,9 @@ pub(crate) struct Report<'f> {
     broken: RefCell<Broken>,
     /// Labels have no indentation that could hide an object: [`misfit`](Self::misfit) spoils the one it is in.
     is_flat: bool,
+    /// Flags or variables are read, which stand for no file.
+    is_of_arguments: bool,
+    pub(super) asked: Option<&'f Asked>,
     /// Files that were read because the configuration names them: certificates, users.
     read: RefCell<Vec<PathBuf>>,
 }
@@ -53,12 +57,27 @@ impl<'f> Report<'f> {
             misshapen: Cell::new(false),
             broken: RefCell::new(Broken::new()),
             is_flat: false,
+            is_of_arguments: false,
+            asked: None,
             read: RefCell::new(Vec::new()),
         }
     }
 
     pub(crate) fn of_labels(files: &'f Files) -> Self {
         Self { is_flat: true, ..Self::new(files, Vec::new()) }
+    }
+
+    pub(crate) fn of_arguments(files: &'f Files, problems: Vec<Problem>) -> Self {
+        Self { is_of_arguments: true, ..Self::new(files, problems) }
+    }
+
+    /// For what is read only to hear what is asked for.
+    pub(crate) fn for_ears(files: &'f Files, asked: &'f Asked) -> Self {
+        Self { asked: Some(asked), ..Self::of_arguments(files, Vec::new()) }
+    }
+
+    pub(crate) fn is_of_arguments(&self) -> bool {
+        self.is_of_arguments
     }
 
     /// The file does not have the shape of a configuration: it is refused as a whole.

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Field, Text};
+use super::{Field, Shape, Text};
 use crate::duration::{self, Span, show};
 use crate::suggest;
 
@@ -22,6 +22,7 @@ impl<'a> Field<'a> {
     }
 
     pub(crate) fn boolean(&self) -> Option<bool> {
+        self.heard(Shape::Switch);
         let text = self.text()?;
         let value = boolean(text.value);
         if value.is_none() {

@@ -10,7 +10,7 @@ mod container;
 mod merge;
 mod rule_template;
 mod tcp;
-mod tree;
+pub(crate) mod tree;
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Labels as a tree: `traefik.http.routers.api.rule` becomes what YAML nests.
+//! Labels as a tree: `traefik.http.routers.api.rule` becomes what YAML nests. Keys of a store become the same.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ const MAX_PARTS: usize = 32;
 
 /// One name below another, with what its label says and what lies below it in turn.
 #[derive(Clone, Debug)]
-pub(super) struct Branch {
+pub(crate) struct Branch {
     pub(super) at: Position,
     pub(super) value: Option<Rc<str>>,
     /// Fields, in the order of their first labels.
@@ -18,8 +18,15 @@ pub(super) struct Branch {
     items: Vec<(u32, Branch)>,
 }
 
+/// One step into the tree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
+    Field(&'a str),
+    Item(u32),
+}
+
 impl Branch {
-    pub(super) fn new(at: Position) -> Self {
+    pub(crate) fn new(at: Position) -> Self {
         Self { at, value: None, children: Vec::new(), items: Vec::new() }
     }
 
@@ -35,7 +42,7 @@ impl Branch {
     ///
     /// # Errors
     /// The name is no path of fields.
-    pub(super) fn add(&mut self, name: &str, value: &str, at: Position) -> Result<(), &'static str> {
+    pub(crate) fn add(&mut self, name: &str, value: &str, at: Position) -> Result<(), &'static str> {
         if name.split('.').count() > MAX_PARTS {
             return Err("has too many parts");
         }
@@ -59,6 +66,19 @@ impl Branch {
         }
         branch.value = Some(value.into());
         Ok(())
+    }
+
+    /// Adds what a key of a store says; columns count the parts.
+    pub(crate) fn set(&mut self, parts: &[Part<'_>], value: &str, at: Position) {
+        let mut branch = self;
+        for (column, part) in (1..).zip(parts) {
+            let at = Position { column, ..at };
+            branch = match part {
+                Part::Field(name) => branch.child(name, at),
+                Part::Item(index) => branch.item(*index, at),
+            };
+        }
+        branch.value = Some(value.into());
     }
 
     /// The field of this name, whatever its case, made if it is not there.
@@ -100,9 +120,14 @@ impl Branch {
         self.find(name).map_or(0, |branch| branch.children.len())
     }
 
+    /// As [`into_node`](Self::into_node) for the root, which is a map even with nothing in it.
+    pub(crate) fn into_map(self) -> Node {
+        if self.children.is_empty() { Node::new(self.at, Value::Map(Rc::from([]))) } else { self.into_node() }
+    }
+
     /// As the document that YAML would be. Of a block that is also switched on (`tls=true` beside
     /// `tls.certresolver=x`) what is in it counts; switched off it is off.
-    pub(super) fn into_node(self) -> Node {
+    pub(crate) fn into_node(self) -> Node {
         let Self { at, value, children, items } = self;
         let switch =
             value.as_deref().is_none_or(|value| value.is_empty() || value.eq_ignore_ascii_case("true"));

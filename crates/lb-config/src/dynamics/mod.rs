@@ -5,6 +5,7 @@
 
 mod composites;
 mod health;
+mod layers;
 mod limits;
 mod outliers;
 mod references;
@@ -14,11 +15,12 @@ mod sticky;
 mod tcp;
 mod tls;
 mod transports;
+mod udp;
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 
 pub(crate) use references::{Reference, check as check_references};
-pub(crate) use routers::router_tls;
+pub(crate) use routers::{observability, router_tls};
 pub(crate) use tcp::default_transport as default_tcp_transport;
 pub(crate) use tls::{tls_max_version, tls_min_version};
 pub(crate) use transports::{forwarding_timeouts, max_idle_conns};
@@ -58,7 +60,10 @@ impl<'a> Draft<'a> {
             self.read_tcp(&tcp);
             tcp.finish();
         }
-        root.lacking(&["udp"]);
+        if let Some(udp) = root.take("udp").and_then(|field| field.block()) {
+            self.read_udp(&udp);
+            udp.finish();
+        }
         root.finish_root();
     }
 
@@ -142,21 +147,5 @@ impl<'a> Draft<'a> {
     /// `name@provider`; without a provider that of the file.
     pub(crate) fn qualify(&self, name: &str) -> String {
         if name.contains('@') { name.to_owned() } else { format!("{name}@{}", self.provider) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::testing::load;
-
-    #[test]
-    fn what_is_not_there_yet_takes_no_routes_with_it() {
-        let text = "udp: {services: {s: {loadBalancer: {servers: []}}}}";
-        let routes = "http: {routers: {r: {rule: Path(`/`), service: s}}, services: {s: {loadBalancer: {servers: []}}}}";
-        let loaded = load(&format!("{routes}\n{text}"));
-        assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty(), "{text}");
-        let told: Vec<_> =
-            loaded.problems.iter().map(|problem| (&*problem.key, problem.is_error())).collect();
-        assert_eq!(told, [("udp", true)], "{text}");
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::Draft;
+use super::{Draft, layers};
 use crate::decode::Field;
 use crate::docker::DOCKER;
 use crate::document::Position;
 use crate::dynamic::Config;
 use crate::load::FILE;
 use crate::problem::{Kind, Problem, Scope, printable, quoted};
-use crate::statics::PROVIDERS;
+use crate::statics::{PROVIDERS, REMOTE};
 use crate::suggest;
 
 /// One object names another.
@@ -27,6 +27,15 @@ impl Reference<'_> {
     /// Who names the other.
     pub(crate) fn from(&self) -> &(Kind, String) {
         &self.from
+    }
+
+    pub(super) fn place(&self) -> (Position, String) {
+        (self.at, self.field.path())
+    }
+
+    /// From a router to its parent: the two names.
+    pub(super) fn layers(&self) -> Option<(&str, &str)> {
+        (self.to.0 == Kind::Router).then_some((&self.from.1, &self.to.1))
     }
 }
 
@@ -102,7 +111,9 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     report_cycles(draft, Kind::Middleware);
     report_cycles(draft, Kind::Service);
     report_cycles(draft, Kind::TcpService);
+    report_cycles(draft, Kind::UdpService);
     report_unprobed(draft);
+    layers::report(draft);
     let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
     spread(draft);
     check_entry_points(draft);
@@ -123,6 +134,8 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
             Kind::TcpService => take(&mut from.tcp.services, name, keep.then_some(&mut to.tcp.services)),
             Kind::TcpMiddleware => take(&mut from.tcp.middlewares, name, None),
             Kind::TcpServersTransport => take(&mut from.tcp.servers_transports, name, None),
+            Kind::UdpRouter => take(&mut from.udp.routers, name, keep.then_some(&mut to.udp.routers)),
+            Kind::UdpService => take(&mut from.udp.services, name, keep.then_some(&mut to.udp.services)),
             Kind::Certificate | Kind::File => {}
         }
     }
@@ -153,6 +166,7 @@ fn report_dangling(draft: &Draft<'_>) {
             Kind::ServersTransport | Kind::TcpServersTransport => {
                 format!("servers transport not found {name}")
             }
+            Kind::Router => format!("parent router {name:?} does not exist"),
             Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
             _ => format!("the {kind} {name:?} does not exist"),
         };
@@ -183,7 +197,7 @@ fn nothing_called<'d>(
         let hint = if provider == INTERNAL {
             let names = draft.context.internal_services.iter().map(String::as_str);
             suggest::hint(bare, "internal services", names)
-        } else if provider == DOCKER || provider == FILE {
+        } else if provider == DOCKER || provider == FILE || REMOTE.contains(&provider) {
             format!("the provider {} is not switched on: add `providers.{provider}`", quoted(provider))
         } else if PROVIDERS.contains(&provider) {
             format!("the provider {} is not supported yet; define it in a file", quoted(provider))
@@ -211,6 +225,8 @@ fn plural(kind: Kind) -> &'static str {
         Kind::TcpService => "TCP services",
         Kind::TcpMiddleware => "TCP middlewares",
         Kind::TcpServersTransport => "TCP servers transports",
+        Kind::UdpRouter => "UDP routers",
+        Kind::UdpService => "UDP services",
         Kind::Certificate => "certificates",
         Kind::File => "files",
     }
@@ -312,7 +328,8 @@ fn spread(draft: &Draft<'_>) {
         return;
     }
     let mut users: HashMap<&(Kind, String), Vec<&(Kind, String)>> = HashMap::new();
-    for reference in &draft.references {
+    // A router whose parent is broken is not: the parent's last good version may lead to it, or another parent.
+    for reference in draft.references.iter().filter(|reference| reference.to.0 != Kind::Router) {
         users.entry(&reference.to).or_default().push(&reference.from);
     }
     while let Some(broken) = queue.pop() {
@@ -363,7 +380,8 @@ fn check_entry_points(draft: &Draft<'_>) {
         return;
     }
     let mut used: BTreeSet<&str> = BTreeSet::new();
-    for (name, router) in &draft.config.routers {
+    let roots = draft.config.routers.iter().filter(|(_, router)| router.parents.is_empty());
+    for (name, router) in roots {
         let by_default = router.entry_points.is_empty();
         let own = router.entry_points.iter();
         let default = context.default_entry_points.iter().filter(|_| by_default);

@@ -1,12 +1,13 @@
 //! `http.routers`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use lb_core::route::Rule;
+use lb_core::route::{Rule, Syntax};
 
 use super::Draft;
 use crate::decode::{Block, Enabled, Field, Text};
-use crate::dynamic::{Domain, Observability, Router, RouterTls};
+use crate::dynamic::{Domain, Observability, Router, RouterTls, TraceVerbosity};
 use crate::problem::{Kind, quoted};
 use crate::suggest;
 
@@ -16,12 +17,21 @@ pub(super) const MAX_PRIORITY: i64 = i64::MAX - 1000;
 impl<'a> Draft<'a> {
     pub(super) fn router(&mut self, name: &str, field: &Field<'a>) -> Option<Router> {
         let block = field.object()?;
-        let rule = block
-            .require("rule", "write a rule such as ``Host(`example.com`)``")
-            .and_then(|field| read_rule(&field));
-        let service = block
-            .require("service", "name the service that answers")
-            .and_then(|field| self.reference(Kind::Router, name, Kind::Service, &field));
+        let written = block.require("rule", "write a rule such as ``Host(`example.com`)``");
+        let (rule_syntax, syntax) = self.syntax(&block);
+        let rule = written.and_then(|field| read_rule(&field, syntax));
+        // Without one there must be routers that name this one as their parent, which only all of them know.
+        let service = match block.take("service") {
+            Some(field) => self.reference(Kind::Router, name, Kind::Service, &field),
+            None => Some(String::new()),
+        };
+        let parents = block
+            .take("parentRefs")
+            .map(|field| self.references(Kind::Router, name, Kind::Router, &field))
+            .unwrap_or_default();
+        if !parents.is_empty() {
+            refuse_roots_keys(&block);
+        }
         let entry_points =
             block.take("entryPoints").map(|field| self.entry_points(&field)).unwrap_or_default();
         let middlewares = block
@@ -43,12 +53,6 @@ impl<'a> Draft<'a> {
             ..tls
         });
         let observability = block.take("observability").and_then(|field| observability(&field));
-        self.rule_syntax(&block);
-        if let Some(parents) = block.take_unlisted("parentRefs")
-            && !parents.texts().is_empty()
-        {
-            parents.error_at_key("`parentRefs` is not supported yet".to_owned(), None);
-        }
         block.finish();
 
         let (rule_text, rule) = rule?;
@@ -59,13 +63,32 @@ impl<'a> Draft<'a> {
         Some(Router {
             rule: Arc::new(rule),
             rule_text,
+            rule_syntax,
             entry_points,
             middlewares,
             service: service?,
+            parents,
             priority,
             tls,
             observability: observability.unwrap_or_default(),
         })
+    }
+
+    /// `ruleSyntax` as written, and what it means.
+    fn syntax(&self, block: &Block<'a>) -> (String, Syntax) {
+        let Some(text) = block.take("ruleSyntax").and_then(|field| field.text()) else {
+            return (String::new(), self.context.rule_syntax);
+        };
+        let syntax = match text.value {
+            "" => self.context.rule_syntax,
+            "v2" => Syntax::V2,
+            "v3" => Syntax::V3,
+            other => {
+                text.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned()));
+                Syntax::V3
+            }
+        };
+        (text.value.to_owned(), syntax)
     }
 
     /// A resolver that is named must exist.
@@ -76,15 +99,6 @@ impl<'a> Draft<'a> {
             let hint = suggest::hint(name.value, "resolvers", known.iter().map(String::as_str));
             let message = format!("no certificate resolver is called {}", quoted(name.value));
             name.field.report.tolerated(name.start(), &name.field.path(), message, Some(hint));
-        }
-    }
-
-    pub(super) fn rule_syntax(&self, block: &Block<'a>) {
-        let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) else { return };
-        match syntax.value {
-            "v3" => {}
-            "v2" => syntax.error("the rule syntax v2 is not supported yet", None),
-            other => syntax.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned())),
         }
     }
 
@@ -105,17 +119,26 @@ impl<'a> Draft<'a> {
 
     /// Those that exist; a router left with none cannot be loaded.
     pub(super) fn entry_points(&self, field: &Field<'a>) -> Vec<String> {
+        self.known_entry_points(field, &self.context.entry_points)
+    }
+
+    /// The same of one protocol; `None` accepts every name.
+    pub(super) fn known_entry_points(
+        &self,
+        field: &Field<'a>,
+        names: &Option<BTreeSet<String>>,
+    ) -> Vec<String> {
         let texts = field.texts();
         let mut known = Vec::with_capacity(texts.len());
         for text in &texts {
-            let exists = self.context.entry_points.as_ref().is_none_or(|names| names.contains(text.value));
+            let exists = names.as_ref().is_none_or(|names| names.contains(text.value));
             if exists {
                 if !known.iter().any(|name| name == text.value) {
                     known.push(text.value.to_owned());
                 }
                 continue;
             }
-            let names = self.context.entry_points.iter().flatten().map(String::as_str);
+            let names = names.iter().flatten().map(String::as_str);
             field.report.tolerated(
                 text.start(),
                 &text.field.path(),
@@ -134,9 +157,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn read_rule(field: &Field<'_>) -> Option<(String, Rule)> {
+fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
     let text = field.text()?;
-    match Rule::parse(text.value) {
+    match Rule::parse_as(text.value, syntax) {
         Ok(rule) => Some((text.value.to_owned(), rule)),
         Err(error) => {
             let reason = format!("error while parsing rule {}: {error}", text.value);
@@ -148,6 +171,25 @@ fn read_rule(field: &Field<'_>) -> Option<(String, Rule)> {
                 Some(reason),
             );
             None
+        }
+    }
+}
+
+/// What only a router that entry points lead to can say.
+fn refuse_roots_keys(block: &Block<'_>) {
+    for (key, traefik) in [("tls", "TLS"), ("observability", "Observability"), ("entryPoints", "Entrypoints")]
+    {
+        let Some(field) = block.take_unlisted(key) else { continue };
+        let is_said = match key {
+            "tls" => !matches!(field.enabled(), Enabled::Off),
+            "entryPoints" => !field.texts().is_empty(),
+            _ => true,
+        };
+        if is_said {
+            let reason = format!("non-root router cannot have {traefik} configuration");
+            let message = format!("a router with `parentRefs` cannot have {}", quoted(key));
+            let hint = "write it at the router that is its root".to_owned();
+            field.report.error_because(field.at(), &field.path(), message, Some(hint), Some(reason));
         }
     }
 }
@@ -197,19 +239,27 @@ pub(super) fn domain(block: Block<'_>) -> Option<Domain> {
     main.map(|main| Domain { main, sans })
 }
 
-fn observability(field: &Field<'_>) -> Option<Observability> {
+/// A router's or an entry point's `observability`.
+pub(crate) fn observability(field: &Field<'_>) -> Option<Observability> {
+    const VERBOSITIES: [(&str, TraceVerbosity); 2] =
+        [("minimal", TraceVerbosity::Minimal), ("detailed", TraceVerbosity::Detailed)];
     let block = field.block()?;
-    let access_logs = block.take("accessLogs").and_then(|field| field.boolean());
-    let metrics = block.take("metrics").and_then(|field| field.boolean());
-    // There are no traces yet, so whether this router would be part of them changes nothing.
-    block.harmless(&["tracing", "traceVerbosity"]);
+    let flag = |key| block.take(key).and_then(|field| field.boolean());
+    let observability = Observability {
+        access_logs: flag("accessLogs"),
+        metrics: flag("metrics"),
+        tracing: flag("tracing"),
+        trace_verbosity: block.take_word("traceVerbosity").and_then(|field| field.choice(&VERBOSITIES)),
+    };
     block.finish();
-    Some(Observability { access_logs, metrics })
+    Some(observability)
 }
 
 #[cfg(test)]
 mod tests {
     use crate::testing::{disabled, problems};
+    use lb_core::route::Syntax;
+
     use crate::{Context, Kind, Loaded, parse_dynamic};
 
     fn with(router: &str) -> String {
@@ -240,6 +290,28 @@ mod tests {
             assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
             assert_eq!(loaded.config.routers["r@file"].priority, priority, "{router}");
             assert_eq!(loaded.config.routers["r@file"].service, "s@file");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_read_in_the_syntax_that_the_router_or_the_static_file_names() {
+        let v2 = Context { rule_syntax: Syntax::V2, ..Context::default() };
+        for (context, syntax, reads_v2, warns) in [
+            (&Context::default(), "", false, false),
+            (&Context::default(), "ruleSyntax: v2", true, false),
+            (&Context::default(), "ruleSyntax: V2", false, true),
+            (&v2, "", true, false),
+            (&v2, "ruleSyntax: ''", true, false),
+            (&v2, "ruleSyntax: v3", false, false),
+            (&v2, "ruleSyntax: v4", false, true),
+        ] {
+            let text = with(&format!("{{rule: 'Host(`a`, `b`)', service: s, {syntax}}}"));
+            let loaded = parse_dynamic("a.yml", &text, "file", context).unwrap();
+            let router = loaded.config.routers.get("r@file");
+            assert_eq!(router.is_some(), reads_v2, "{syntax}: {:?}", loaded.problems);
+            assert_eq!(loaded.problems.iter().any(|problem| !problem.is_error()), warns, "{syntax}");
+            let written = syntax.strip_prefix("ruleSyntax: ").unwrap_or_default().replace('\'', "");
+            assert!(router.is_none_or(|router| router.rule_syntax == written));
         }
     }
 
@@ -305,7 +377,7 @@ mod tests {
     fn what_makes_no_router() {
         for (router, expected) in [
             ("{service: s}", "http.routers.r: `rule` is missing"),
-            ("{rule: 'Path(`/`)'}", "http.routers.r: `service` is missing"),
+            ("{rule: 'Path(`/`)'}", "http.routers.r: the router has no `service`"),
             (
                 "{rule: \"Path(`\\u001bapi`)\", service: s}",
                 "http.routers.r.rule: the path `\\u{1b}api` does not start with `/`",
@@ -313,10 +385,10 @@ mod tests {
             ("{rule: 'Path(`/`)', service: ''}", "http.routers.r.service: names no service"),
             ("{rule: 'Path(`/`)', service: s, priority: 9223372036854774808}", "expected a whole number"),
             (
-                "{rule: 'Path(`/`)', service: s, priority: 9223372036854774807, ruleSyntax: v2}",
-                "v2 is not supported yet",
+                "{rule: 'Header(`a`, `b`)', service: s, ruleSyntax: v2}",
+                "http.routers.r.rule: the v2 syntax has no matcher `Header`",
             ),
-            ("{rule: 'Path(`/`)', service: s, parentRefs: [a]}", "`parentRefs` is not supported yet"),
+            ("{rule: 'Path(`/`)', service: s, parentRefs: [a]}", "no router is called `a`"),
         ] {
             let found = problems(&with(router)).join("\n");
             assert!(found.contains(expected) || found.contains("out of range"), "{router}: {found}");

@@ -22,7 +22,7 @@ use crate::dynamics::Draft;
 use crate::problem::Kind;
 
 /// What Traefik has beyond that; a middleware of such a kind is a problem, never a pass-through.
-const UNSUPPORTED: [&str; 2] = ["grpcWeb", "plugin"];
+const UNSUPPORTED: [&str; 1] = ["plugin"];
 
 /// The kinds of one middleware, read as they are found.
 struct Kinds<'b, 'a> {
@@ -75,6 +75,7 @@ pub(crate) fn read<'a>(draft: &mut Draft<'a>, name: &str, field: &Field<'a>) -> 
     kinds.of("errors", |block| asking::errors(draft, name, block));
     kinds.of("forwardAuth", asking::forward_auth);
     kinds.switched("compress", compress::compress);
+    kinds.of("grpcWeb", rewrites::grpc_web);
     kinds.of("headers", headers::headers);
     kinds.of("inFlightReq", limits::in_flight_req);
     kinds.of("ipAllowList", limits::ip_allow_list);

@@ -1,4 +1,4 @@
-//! Middlewares that look at the target by regular expressions, `encodedCharacters` and `contentType`.
+//! Middlewares that look at the target by regular expressions, `encodedCharacters`, `contentType` and `grpcWeb`.
 
 use lb_core::rewrite::Rewrite;
 use lb_core::route::Pattern;
@@ -49,6 +49,22 @@ fn rewrite(block: &Block<'_>, hint: &str, trim: impl Fn(&str) -> &str) -> Option
 
 fn invalid(text: &Text<'_>, reason: &str) {
     text.error(format!("{}: {reason}", quoted(text.value)), Some(HINT.to_owned()));
+}
+
+/// Without origins pages of other origins cannot ask, programs can.
+pub(super) fn grpc_web(block: &Block<'_>) -> Option<Middleware> {
+    let origins = block.take("allowOrigins").map(|field| field.texts()).unwrap_or_default();
+    for text in &origins {
+        // RFC 6454 section 6.2: scheme, host and port, which is what browsers send.
+        if text.value != "*"
+            && text.value != "null"
+            && (!text.value.contains("://") || text.value.ends_with('/'))
+        {
+            let hint = "write `https://app.example.com`, without a path, or `*`".to_owned();
+            text.warn(format!("{} is no origin that a browser sends", quoted(text.value)), Some(hint));
+        }
+    }
+    Some(Middleware::GrpcWeb { allow_origins: origins.iter().map(|text| text.value.to_owned()).collect() })
 }
 
 pub(super) fn strip_prefix_regex(block: &Block<'_>) -> Option<Middleware> {
@@ -122,6 +138,10 @@ mod tests {
                 Middleware::ReplacePathRegex(rewrite("^/(a)", "/$1")),
             ),
             ("{replacePathRegex: {regex: ^/a}}", Middleware::ReplacePathRegex(rewrite("^/a", ""))),
+            (
+                "{grpcWeb: {allowOrigins: [https://a.test, '*']}}",
+                Middleware::GrpcWeb { allow_origins: vec!["https://a.test".to_owned(), "*".to_owned()] },
+            ),
             ("{contentType: {}}", Middleware::ContentType { auto_detect: None }),
             ("{contentType: true}", Middleware::ContentType { auto_detect: None }),
             ("{contentType: {autoDetect: false}}", Middleware::ContentType { auto_detect: Some(false) }),
@@ -164,6 +184,12 @@ mod tests {
             (
                 "{contentType: {autoDetect: true}}",
                 "~contentType.autoDetect: is not needed: the middleware detects types",
+            ),
+            ("{grpcWeb: {}}", "grpcWeb: cannot be a standalone element: `{}` is empty"),
+            ("{grpcWeb: {origins: a}}", "grpcWeb.origins: there is no key `origins` here"),
+            (
+                "{grpcWeb: {allowOrigins: [app.test]}}",
+                "~grpcWeb.allowOrigins[0]: `app.test` is no origin that a browser sends",
             ),
             ("{contentType: false}", ": the middleware has no kind"),
             (

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::transport;
 use crate::decode::{Block, Enabled, Field};
 use crate::docker::{Constraints, DEFAULT_RULE, RuleTemplate};
-use crate::dynamic::ServersTransport;
-use crate::pem;
 use crate::problem::quoted;
 use crate::static_config::{ContainerSettings, Credentials, DockerEndpoint, DockerProvider};
 
@@ -33,7 +32,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<DockerProvider> {
         Enabled::With(block) => block,
     };
     if let Some(tls) = block.take("tls").and_then(|field| field.block()) {
-        docker.tls = Some(transport(&tls));
+        docker.tls = Some(transport::read(&tls, transport::plain(false)));
         tls.finish();
     }
     if let Some(field) = block.take_word("endpoint") {
@@ -45,7 +44,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<DockerProvider> {
     if let DockerEndpoint::Tcp { tls: true, .. } = &docker.endpoint
         && docker.tls.is_none()
     {
-        docker.tls = Some(plain_transport());
+        docker.tls = Some(transport::plain(false));
     }
     let (user, password) = (super::text(&block, "username"), super::text(&block, "password"));
     docker.credentials = match (user, password) {
@@ -66,6 +65,10 @@ pub(super) fn read(field: &Field<'_>) -> Option<DockerProvider> {
         docker.watch = watch;
     }
     containers(&block, &mut docker.containers);
+    if let Some(field) = block.take_unlisted("swarmMode") {
+        let hint = "`providers.swarm`, which took its place, is not supported yet".to_owned();
+        field.error_at_key("Traefik v3 has no `swarmMode` any more".to_owned(), Some(hint));
+    }
     block.finish();
     Some(docker)
 }
@@ -147,25 +150,6 @@ fn endpoint(field: &Field<'_>, with_tls: bool) -> Option<DockerEndpoint> {
             None
         }
     }
-}
-
-fn plain_transport() -> ServersTransport {
-    ServersTransport { disable_http2: true, ..ServersTransport::with_idle_conns(1) }
-}
-
-fn transport(block: &Block<'_>) -> ServersTransport {
-    let mut transport = plain_transport();
-    if let Some(ca) = block.take_word("ca") {
-        transport.root_cas = pem::certificate_list(&ca);
-    }
-    let has = |key: &'static str| block.take_word(key).is_some();
-    if has("cert") | has("key") {
-        transport.certificates.extend(pem::pair(block, "cert", "key"));
-    }
-    if let Some(skip) = block.take("insecureSkipVerify").and_then(|field| field.boolean()) {
-        transport.insecure_skip_verify = skip;
-    }
-    transport
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::acme::Resolver;
 use crate::decode::{Block, Enabled, Field};
-use crate::dynamic::{Observability, RouterTls};
-use crate::dynamics::router_tls;
-use crate::net::{is_token, listen_address, networks};
+use crate::dynamic::RouterTls;
+use crate::dynamics::{observability, router_tls};
+use crate::net::{is_token, is_udp, listen_address, networks};
 use crate::problem::quoted;
 use crate::static_config::{
-    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, EntryPointLimits, Redirection, TrustedPeers,
+    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, EntryPointLimits, Http3, Redirection,
+    TrustedPeers,
 };
 use crate::suggest;
 
@@ -19,6 +20,7 @@ use crate::suggest;
 const GRACE_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
+const UDP_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
 const MAX_CONCURRENT_STREAMS: u32 = 250;
 /// As Kestrel has it, but over the minute that nginx gives between two reads or writes.
@@ -47,6 +49,7 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
         forwarded_headers: TrustedPeers::default(),
         forwarded_connection: Vec::new(),
         not_append_x_forwarded_for: false,
+        add_scheme_headers: false,
         http: EntryPointHttp {
             redirection: None,
             middlewares: Vec::new(),
@@ -57,14 +60,17 @@ pub(super) fn default_entry_point(name: &str, address: &str) -> EntryPoint {
             encoded_characters: None,
             max_header_bytes: MAX_HEADER_BYTES,
             alias_headers: AliasHeaders::Keep,
+            only_underscores: false,
         },
         http2_max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+        http3: None,
         limits: EntryPointLimits {
             connections: None,
             connections_per_client: None,
             min_body_rate: MIN_BODY_RATE,
             body_rate_window: BODY_RATE_WINDOW,
         },
+        udp_timeout: UDP_TIMEOUT,
         observability: None,
     }
 }
@@ -76,7 +82,7 @@ pub(super) fn read<'a>(root: &Block<'a>) -> (Vec<EntryPoint>, Vec<Field<'a>>) {
     };
     let mut resolvers = Vec::new();
     let mut entry_points = Vec::new();
-    let mut addresses: HashMap<SocketAddr, String> = HashMap::new();
+    let mut addresses: HashMap<(SocketAddr, bool), String> = HashMap::new();
     let mut redirections = Vec::new();
     for (entry, field) in field.objects() {
         let name: &str = &entry.key;
@@ -92,7 +98,7 @@ pub(super) fn read<'a>(root: &Block<'a>) -> (Vec<EntryPoint>, Vec<Field<'a>>) {
                 Ok(address) => {
                     entry_point.address = address;
                     entry_point.address_text = text.value.to_owned();
-                    if let Some(other) = addresses.insert(address, name.to_owned())
+                    if let Some(other) = addresses.insert((address, is_udp(text.value)), name.to_owned())
                         && address.port() != 0
                     {
                         text.error(format!("the entry point {} has the same address", quoted(&other)), None);
@@ -145,7 +151,9 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
         if let Some(skip) = forwarded.take("notAppendXForwardedFor").and_then(|field| field.boolean()) {
             entry_point.not_append_x_forwarded_for = skip;
         }
-        forwarded.unsupported(&["addXForwardedSchemeHeaders"]);
+        if let Some(add) = forwarded.take("addXForwardedSchemeHeaders").and_then(|field| field.boolean()) {
+            entry_point.add_scheme_headers = add;
+        }
         forwarded.finish();
     }
     if let Some(http) = block.take("http").and_then(|field| field.block()) {
@@ -164,19 +172,17 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
         read_limits(&limits, &mut entry_point.limits);
         limits.finish();
     }
-    if let Some(field) = block.take("http3")
-        && !matches!(field.enabled(), Enabled::Off)
-    {
-        field.error_at_key("`http3` is not supported yet".to_owned(), Some("remove it".to_owned()));
+    if let Some(field) = block.take("http3") {
+        entry_point.http3 = http3(&field);
     }
-    block.without_effect(&["udp"], "there are no UDP entry points yet");
-    if let Some(block) = block.take("observability").and_then(|field| field.block()) {
-        let flag = |key| block.take(key).and_then(|field| field.boolean());
-        entry_point.observability =
-            Some(Observability { access_logs: flag("accessLogs"), metrics: flag("metrics") });
-        // There are no traces yet, so whether these requests would be part of them changes nothing.
-        block.harmless(&["tracing", "traceVerbosity"]);
-        block.finish();
+    if let Some(udp) = block.take("udp").and_then(|field| field.block()) {
+        if let Some(timeout) = udp.take("timeout").and_then(|field| field.positive_duration()) {
+            entry_point.udp_timeout = timeout;
+        }
+        udp.finish();
+    }
+    if let Some(field) = block.take("observability") {
+        entry_point.observability = observability(&field);
     }
 }
 
@@ -290,6 +296,21 @@ fn proxy_protocol(field: &Field<'_>, entry_point: &EntryPoint) -> TrustedPeers {
     peers
 }
 
+fn http3(field: &Field<'_>) -> Option<Http3> {
+    let mut http3 = Http3::default();
+    match field.enabled() {
+        Enabled::Off => return None,
+        Enabled::Plain => {}
+        Enabled::With(block) => {
+            // 0 is the entry point's own, as with Traefik.
+            let port = block.take("advertisedPort").and_then(|field| field.u16(0, u16::MAX));
+            http3.advertised_port = port.filter(|port| *port > 0);
+            block.finish();
+        }
+    }
+    Some(http3)
+}
+
 fn connection_names(field: &Field<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for text in field.texts() {
@@ -354,14 +375,19 @@ fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, named: Named<'_, 
     }
     const STRATEGIES: [(&str, AliasHeaders); 3] =
         [("keep", AliasHeaders::Keep), ("delete", AliasHeaders::Delete), ("reject", AliasHeaders::Reject)];
-    if let Some(strategy) = block.take("aliasHeadersStrategy").and_then(|field| field.choice(&STRATEGIES)) {
-        http.alias_headers = strategy;
-    }
+    let alias = block.take("aliasHeadersStrategy").and_then(|field| field.choice(&STRATEGIES));
+    http.alias_headers = alias.unwrap_or_default();
     if let Some(field) = block.take("underscoreHeadersStrategy")
-        && field.choice(&STRATEGIES).is_some_and(|strategy| strategy != AliasHeaders::Keep)
+        && let Some(strategy) = field.choice(&STRATEGIES)
     {
-        let hint = "use `aliasHeadersStrategy`, which covers `_` and other odd characters".to_owned();
-        field.error_at_key("`underscoreHeadersStrategy` is not supported yet".to_owned(), Some(hint));
+        let hint = "write `aliasHeadersStrategy`, which covers `_` and other odd characters".to_owned();
+        if alias.is_some_and(|alias| alias != strategy) {
+            let message = "says something else than `aliasHeadersStrategy`".to_owned();
+            field.error_at_key(message, Some("keep `aliasHeadersStrategy`".to_owned()));
+        } else if alias.is_none() {
+            field.warn_at_key("is the old way to say it, for `_` alone".to_owned(), Some(hint));
+            (http.alias_headers, http.only_underscores) = (strategy, true);
+        }
     }
 }
 

@@ -4,18 +4,25 @@ mod docker;
 mod entry_points;
 mod observe;
 mod providers;
+mod remote;
 mod resolvers;
+mod telemetry;
 mod token;
+mod transport;
 
 pub(crate) use providers::PROVIDERS;
+pub(crate) use remote::REMOTE;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use lb_core::route::Syntax;
 
 use crate::decode::{Block, Enabled, Field, Report};
 use crate::document::Node;
 use crate::dynamic::ServersTransport;
 use crate::dynamics::{default_tcp_transport, forwarding_timeouts, max_idle_conns};
+use crate::net::is_udp;
 use crate::pem;
 use crate::problem::quoted;
 use crate::static_config::{Api, Core, MemoryLimit, Ping, StaticConfig};
@@ -41,7 +48,10 @@ pub(crate) const TRAEFIK: &str = "traefik";
 /// Reads the static file called `name`; what it returns may only be used if the report refuses nothing.
 pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<StaticConfig> {
     let root = Block::root(report, root)?;
-    let (mut entry_points, resolvers_at) = entry_points::read(&root);
+    let (entry_points, resolvers_at) = entry_points::read(&root);
+    let (mut udp_entry_points, mut entry_points): (Vec<_>, Vec<_>) =
+        entry_points.into_iter().partition(|entry_point| is_udp(&entry_point.address_text));
+    udp_entry_points.sort_by(|a, b| a.name.cmp(&b.name));
     let (api, insecure_at) = root.take("api").as_ref().and_then(api).unzip();
     let (ping, ping_at) = root.take("ping").as_ref().and_then(ping).unzip();
     let (metrics, metrics_at) = root.take("metrics").as_ref().and_then(observe::metrics).unzip();
@@ -82,9 +92,11 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         tcp_servers_transport: default_tcp_transport(root.take("tcpServersTransport").as_ref()),
         core: core(root.take("core").as_ref()),
         entry_points,
+        udp_entry_points,
         api,
         ping,
         metrics,
+        tracing: root.take("tracing").as_ref().and_then(telemetry::tracing),
         certificates_resolvers,
     };
     rest(&root);
@@ -119,11 +131,11 @@ fn rest(root: &Block<'_>) {
         );
         experimental.finish();
     }
-    root.unsupported(&["ocsp", "spiffe", "tracing"]);
+    root.unsupported(&["ocsp", "spiffe"]);
     if let Some(field) = root.take_unlisted("pilot") {
         field.error_at_key("Traefik v3 has no `pilot` any more".to_owned(), Some("remove it".to_owned()));
     }
-    for key in ["http", "tls", "tcp", "udp"] {
+    for key in ["http", "tls", "tcp", "udp"].into_iter().filter(|_| !root.report.is_of_arguments()) {
         if let Some(field) = root.take_unlisted(key) {
             field.warn_at_key(
                 "belongs into the dynamic configuration and is ignored here".to_owned(),
@@ -223,6 +235,7 @@ fn servers_transport(field: Option<&Field<'_>>) -> ServersTransport {
 
 fn core(field: Option<&Field<'_>>) -> Core {
     let mut core = Core {
+        default_rule_syntax: None,
         strict_tls_options: false,
         workers: None,
         memory_limit: MEMORY_LIMIT,
@@ -231,14 +244,15 @@ fn core(field: Option<&Field<'_>>) -> Core {
     let Some(block) = field.and_then(|field| field.block()) else { return core };
     if let Some(syntax) = block.take("defaultRuleSyntax").and_then(|field| field.text()) {
         match syntax.value {
-            "v3" | "" => {}
-            "v2" => syntax
-                .error("the rule syntax v2 is not supported yet", Some("write the rules in v3".to_owned())),
-            _ => syntax.unknown_word(["v3"]),
+            "" => {}
+            "v2" => core.default_rule_syntax = Some(Syntax::V2),
+            "v3" => core.default_rule_syntax = Some(Syntax::V3),
+            _ => syntax.unknown_word(["v3", "v2"]),
         }
     }
     if let Some(strict) = block.take("strictTLSOptions").and_then(|field| field.boolean()) {
         core.strict_tls_options = strict;
+        core.default_rule_syntax.get_or_insert_default();
     }
     core.workers = block
         .take("workers")
@@ -362,7 +376,7 @@ mod tests {
              lifecycle: {requestAcceptGraceTimeout: 5, gracetimeout: 20s}\n      \
              respondingTimeouts: {readTimeout: 0, writeTimeout: 30s, idleTimeout: 1m}\n      keepAliveMaxTime: 1h\n      \
              keepAliveMaxRequests: 1000\n    proxyProtocol: {trustedIPs: [10.0.0.0/8]}\n    \
-             forwardedHeaders: {insecure: true, connection: X-A, notAppendXForwardedFor: true}\n    http:\n      \
+             forwardedHeaders: {insecure: true, connection: X-A, notAppendXForwardedFor: true, addXForwardedSchemeHeaders: true}\n    http:\n      \
              middlewares: a@file\n      tls: {options: strict}\n      encodeQuerySemicolons: true\n      sanitizePath: false\n      \
              encodedCharacters: {allowEncodedSlash: false}\n      maxHeaderBytes: 4096\n      aliasHeadersStrategy: reject\n      \
              redirections: {entryPoint: {to: ':443', permanent: false, priority: 5}}\n    http2: {maxConcurrentStreams: 10}\n    \
@@ -373,7 +387,7 @@ mod tests {
             (web.address.to_string().as_str(), web.address_text.as_str()),
             ("127.0.0.1:80", "127.0.0.1:80/tcp")
         );
-        assert!(web.as_default && web.reuse_port && web.not_append_x_forwarded_for);
+        assert!(web.as_default && web.reuse_port && web.not_append_x_forwarded_for && web.add_scheme_headers);
         assert_eq!(web.request_accept_grace_timeout, Duration::from_secs(5));
         assert_eq!(web.grace_timeout, Duration::from_secs(20));
         assert_eq!((web.read_timeout, web.write_timeout), (None, Some(Duration::from_secs(30))));
@@ -393,6 +407,25 @@ mod tests {
         );
         assert_eq!(web.http2_max_concurrent_streams, 10);
         assert_eq!(web.observability.unwrap().access_logs, Some(false));
+    }
+
+    #[test]
+    fn the_older_strategy_is_for_underscores() {
+        let http = |http: &str| format!("entryPoints: {{web: {{address: ':1', http: {{{http}}}}}}}");
+        let strategy = |text: &str| {
+            let http = read(&http(text)).entry_points[0].http.clone();
+            (http.alias_headers, http.only_underscores)
+        };
+        assert_eq!(strategy("underscoreHeadersStrategy: delete"), (AliasHeaders::Delete, true));
+        assert_eq!(strategy("aliasHeadersStrategy: delete"), (AliasHeaders::Delete, false));
+        let both = "underscoreHeadersStrategy: reject, aliasHeadersStrategy: reject";
+        assert_eq!(strategy(both), (AliasHeaders::Reject, false));
+        assert_eq!(
+            told(&http("underscoreHeadersStrategy: reject, aliasHeadersStrategy: keep")),
+            [
+                "entryPoints.web.http.underscoreHeadersStrategy: says something else than `aliasHeadersStrategy`"
+            ]
+        );
     }
 
     #[test]
@@ -460,16 +493,12 @@ mod tests {
     #[test]
     fn what_is_not_built_is_never_ignored_in_silence() {
         for (text, expected) in [
-            ("providers: {consul: {}}", "providers.consul: `consul` is not supported yet"),
+            ("providers: {plugin: {}}", "providers.plugin: `plugin` is not supported yet"),
             ("ocsp: {}", "ocsp: `ocsp` is not supported yet"),
-            ("tracing: {}", "tracing: `tracing` is not supported yet"),
             ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
             ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` is not supported yet"),
             ("metrics: {datadog: {}}", "metrics.datadog: `datadog` is not supported yet"),
-            (
-                "core: {defaultRuleSyntax: v2}",
-                "core.defaultRuleSyntax: the rule syntax v2 is not supported yet",
-            ),
+            ("core: {defaultRuleSyntax: v1}", "core.defaultRuleSyntax: `v1` is not a known value"),
             (
                 "hostResolver: {cnameFlattening: true}",
                 "hostResolver.cnameFlattening: CNAME flattening is not supported yet",

@@ -31,12 +31,9 @@ pub(crate) const PROVIDERS: [&str; 17] = [
     "rest",
 ];
 
-const UNSUPPORTED: [&str; 16] = [
-    "consul",
+const UNSUPPORTED: [&str; 12] = [
     "consulCatalog",
     "ecs",
-    "etcd",
-    "http",
     "knative",
     "kubernetesCRD",
     "kubernetesGateway",
@@ -44,7 +41,6 @@ const UNSUPPORTED: [&str; 16] = [
     "kubernetesIngressNGINX",
     "nomad",
     "plugin",
-    "redis",
     "rest",
     "swarm",
     "zooKeeper",
@@ -56,6 +52,7 @@ pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
         precedence: PROVIDERS.iter().map(|name| (*name).to_owned()).collect(),
         file: None,
         docker: None,
+        remote: Vec::new(),
     };
     let Some(block) = field.and_then(Field::block) else { return providers };
     if let Some(throttle) = block.take("providersThrottleDuration").and_then(|field| field.duration()) {
@@ -66,6 +63,7 @@ pub(super) fn read(field: Option<&Field<'_>>) -> Providers {
     }
     providers.file = block.take("file").and_then(|field| file(&field));
     providers.docker = block.take("docker").and_then(|field| super::docker::read(&field));
+    providers.remote = super::remote::read(&block);
     block.unsupported(&UNSUPPORTED);
     for key in ["marathon", "rancher"] {
         if let Some(field) = block.take_unlisted(key) {

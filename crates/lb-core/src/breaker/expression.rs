@@ -8,7 +8,7 @@ use std::num::{ParseFloatError, ParseIntError};
 
 use super::ExpressionError;
 use crate::comparison::Operator;
-use crate::syntax::{self, Node, Token, Tokens, closest};
+use crate::syntax::{self, Kind, Node, Token, Tokens, closest};
 
 /// A condition on recent responses. Two expressions are equal if their texts are.
 #[derive(Clone)]
@@ -48,7 +48,9 @@ impl Expression {
     /// # Errors
     /// The first thing wrong with the text, with its byte offset and, if one is known, a way out.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
-        let condition = syntax::parse("expression", text, &mut read_comparison)?;
+        let condition = syntax::parse("expression", text, &mut |tokens, negated| {
+            read_comparison(tokens, negated).map(Kind::Leaf)
+        })?;
         Ok(Self { text: text.into(), condition })
     }
 

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::pattern::Pattern;
-use super::{Request, RuleError, query};
+use super::{Request, RuleError, query, v2};
 use crate::syntax::{Token, Tokens, closest};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub(super) enum Matcher {
     HeaderRegexp(Box<str>, Pattern),
     Query(Box<str>, Box<str>),
     QueryRegexp(Box<str>, Pattern),
+    /// Of the v2 syntax: the first value of the parameter, and no other.
+    FirstQuery(Box<str>, Pattern),
     ClientIp(IpNet),
 }
 
@@ -84,51 +86,54 @@ pub(super) struct Value {
     pub(super) at: usize,
 }
 
-/// One matcher with its values, of which there are as many as it takes, none of them empty.
-pub(super) struct Call {
-    pub(super) name: &'static str,
-    at: usize,
-    least: usize,
-    most: usize,
+/// `Name(value, ...)`, whatever it means.
+pub(super) struct Call<'n> {
+    /// As it is written in the list of those that are known.
+    pub(super) name: &'n str,
+    pub(super) at: usize,
     pub(super) values: Vec<Value>,
 }
 
-impl Call {
-    /// Reads `Name(value, ...)`, where the names are those of `matchers`.
+impl<'n> Call<'n> {
+    /// Reads one of those that are `known`; `other` tells of one that is not.
     pub(super) fn read(
         tokens: &mut Tokens<'_>,
-        matchers: &'static [(&'static str, usize, usize)],
+        mut known: impl Iterator<Item = &'n str>,
+        other: fn(&str, usize) -> RuleError,
     ) -> Result<Self, RuleError> {
         let at = tokens.at();
         let Token::Name(name) = *tokens.peek() else {
             let error = tokens.unexpected("a matcher");
             return Err(match tokens.peek() {
-                Token::Text(_) => {
-                    error.hint(format!("wrap the value in a matcher, such as {}(`...`)", matchers[0].0))
-                }
+                Token::Text(_) => error.hint("wrap the value in a matcher, such as Host(`...`)"),
                 _ => error,
             });
         };
-        let &(name, least, most) = matchers
-            .iter()
-            .find(|(canonical, ..)| is_spelling(name, canonical))
-            .ok_or_else(|| unknown(name, at, matchers))?;
+        let name = known.find(|canonical| is_spelling(name, canonical)).ok_or_else(|| other(name, at))?;
         tokens.take()?;
-        let values = read_values(tokens, name)?;
-        if !(least..=most).contains(&values.len()) {
-            return Err(wrong_count(name, at, least, most, &values));
+        Ok(Self { name, at, values: read_values(tokens, name)? })
+    }
+
+    pub(super) fn refuse_empty(&self) -> Result<(), RuleError> {
+        match self.values.iter().find(|value| value.text.is_empty()) {
+            Some(empty) => Err(RuleError::new(empty.at, format!("a value of `{}` is empty", self.name))),
+            None => Ok(()),
         }
-        if let Some(empty) = values.iter().find(|value| value.text.is_empty()) {
-            return Err(RuleError::new(empty.at, format!("a value of `{name}` is empty")));
-        }
-        Ok(Self { name, at, least, most, values })
     }
 }
 
 impl Matcher {
     /// Reads `Name(value, ...)`.
     pub(super) fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
-        let Call { name, at, least, most, values } = Call::read(tokens, &MATCHERS)?;
+        let call = Call::read(tokens, MATCHERS.iter().map(|(name, ..)| *name), unknown)?;
+        let Call { name, at, ref values } = call;
+        let counts = MATCHERS.iter().find(|(known, ..)| *known == name);
+        let &(_, least, most) = counts.ok_or_else(|| unknown(name, at))?;
+        if !(least..=most).contains(&values.len()) {
+            return Err(wrong_count(name, at, least, most, values));
+        }
+        call.refuse_empty()?;
+        let values = call.values;
         let mut values = values.into_iter();
         match (values.next(), values.next()) {
             (Some(first), None) => Self::with_one(name, first),
@@ -179,6 +184,9 @@ impl Matcher {
             Self::QueryRegexp(key, pattern) => query::any_value(request.query(), key, |value| {
                 pattern.is_match(&String::from_utf8_lossy(value))
             }),
+            Self::FirstQuery(key, pattern) => query::first_value(request.query(), key, |value| {
+                pattern.is_match(&String::from_utf8_lossy(value))
+            }),
             Self::ClientIp(network) => network.contains(&request.client().to_canonical()),
         }
     }
@@ -198,14 +206,17 @@ fn is_spelling(name: &str, canonical: &str) -> bool {
         || name.eq_ignore_ascii_case(canonical) && (is_lower(rest) || is_upper(first) && is_upper(rest))
 }
 
-fn unknown(name: &str, at: usize, matchers: &'static [(&'static str, usize, usize)]) -> RuleError {
+fn unknown(name: &str, at: usize) -> RuleError {
     let error = RuleError::new(at, format!("unknown matcher `{name}`"));
-    let names = || matchers.iter().map(|(canonical, ..)| *canonical);
+    let names = || MATCHERS.iter().map(|(canonical, ..)| *canonical);
     let meant = match name.to_ascii_lowercase().as_str() {
         "hostheader" => Some("Host"), // of the v2 syntax
         _ => closest(name, names()),
     };
     error.hint(match meant {
+        Some(meant) if v2::knows(name) && !name.eq_ignore_ascii_case(meant) => {
+            format!("did you mean `{meant}`? `{name}` is of the v2 syntax: `ruleSyntax: v2`")
+        }
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("the matchers are {}", names().collect::<Vec<_>>().join(", ")),
     })
@@ -235,7 +246,7 @@ fn read_values(tokens: &mut Tokens<'_>, name: &str) -> Result<Vec<Value>, RuleEr
     Ok(values)
 }
 
-fn wrong_count(name: &str, at: usize, least: usize, most: usize, values: &[Value]) -> RuleError {
+pub(super) fn wrong_count(name: &str, at: usize, least: usize, most: usize, values: &[Value]) -> RuleError {
     let wanted = match (least, most) {
         (1, 1) => "1 value".to_owned(),
         (least, most) if least == most => format!("{least} values"),
@@ -257,7 +268,7 @@ pub(super) fn ascii_host(value: &Value) -> Result<&str, RuleError> {
         .hint("write the host name in punycode (xn--...)"))
 }
 
-fn absolute_path(value: Value) -> Result<Box<str>, RuleError> {
+pub(super) fn absolute_path(value: Value) -> Result<Box<str>, RuleError> {
     if value.text.starts_with('/') {
         return Ok(value.text.into());
     }

@@ -18,6 +18,14 @@ pub(super) fn any_value(query: &str, key: &str, test: impl Fn(&[u8]) -> bool) ->
     })
 }
 
+/// Whether `test` holds for the first value of the parameter `key` that can be decoded.
+pub(super) fn first_value(query: &str, key: &str, test: impl Fn(&[u8]) -> bool) -> bool {
+    let mut values = pairs(query)
+        .filter(|(raw_key, _)| decodes_to(raw_key, key))
+        .filter_map(|(_, raw_value)| decode(raw_value).collect::<Option<SmallVec<[u8; 256]>>>());
+    values.next().is_some_and(|value| test(&value))
+}
+
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))

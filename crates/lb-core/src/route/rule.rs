@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::matcher::{HostPattern, Matcher};
-use super::{Request, RuleError};
-use crate::syntax::{self, Node};
+use super::{Request, RuleError, v2};
+use crate::syntax::{self, Kind, Node};
 
 /// A matcher, or its opposite.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,25 +19,50 @@ impl Test {
     }
 }
 
-/// A condition on a request, in the rule language of Traefik v3. Two rules are equal if their texts are.
+/// Which language a rule is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Syntax {
+    /// That of Traefik v2, deprecated: several values in one matcher, templates instead of expressions.
+    V2,
+    #[default]
+    V3,
+}
+
+/// A condition on a request, in a rule language of Traefik. Two rules are equal if their texts are, and their syntax.
 #[derive(Clone)]
 pub struct Rule {
     text: Box<str>,
+    syntax: Syntax,
     condition: Node<Test>,
 }
 
 impl Rule {
+    /// In the syntax v3.
+    ///
+    /// # Errors
+    /// As [`parse_as`](Self::parse_as).
+    pub fn parse(text: &str) -> Result<Self, RuleError> {
+        Self::parse_as(text, Syntax::V3)
+    }
+
     /// # Errors
     /// The first thing wrong with the text, with its byte offset and, if one is known, a way out.
-    pub fn parse(text: &str) -> Result<Self, RuleError> {
-        let condition = syntax::parse("rule", text, &mut |tokens, negated| {
-            Ok(Test { matcher: Matcher::read(tokens)?, negated })
-        })?;
-        Ok(Self { text: text.into(), condition })
+    pub fn parse_as(text: &str, syntax: Syntax) -> Result<Self, RuleError> {
+        let condition = match syntax {
+            Syntax::V2 => syntax::parse("rule", text, &mut v2::read)?,
+            Syntax::V3 => syntax::parse("rule", text, &mut |tokens, negated| {
+                Ok(Kind::Leaf(Test { matcher: Matcher::read(tokens)?, negated }))
+            })?,
+        };
+        Ok(Self { text: text.into(), syntax, condition })
     }
 
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    pub fn syntax(&self) -> Syntax {
+        self.syntax
     }
 
     /// Whether the rule holds for a request. For many rules, ask a [`RouteIndex`](super::RouteIndex).
@@ -56,7 +81,7 @@ impl Rule {
                 Matcher::Host(HostPattern::Wildcard(parent)) if !test.negated => format!("*.{parent}"),
                 _ => return,
             };
-            if host.is_empty() || host == "*." {
+            if host.is_empty() || host == "*." || host == "*" {
                 return;
             }
             if !hosts.contains(&host) {
@@ -73,7 +98,7 @@ impl Rule {
 
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.syntax == other.syntax
     }
 }
 
@@ -220,8 +245,18 @@ mod tests {
             ("", 0, "the rule is empty", ""),
             ("Host(`a`) && PathPrefx(`/`)", 13, "unknown matcher `PathPrefx`", "did you mean `PathPrefix`?"),
             ("hOST(`a`)", 0, "unknown matcher `hOST`", "did you mean `Host`?"),
-            ("Headers(`a`,`b`)", 0, "unknown matcher `Headers`", "did you mean `Header`?"),
-            ("HostHeader(`a`)", 0, "unknown matcher `HostHeader`", "did you mean `Host`?"),
+            (
+                "Headers(`a`,`b`)",
+                0,
+                "unknown matcher `Headers`",
+                "did you mean `Header`? `Headers` is of the v2 syntax: `ruleSyntax: v2`",
+            ),
+            (
+                "HostHeader(`a`)",
+                0,
+                "unknown matcher `HostHeader`",
+                "did you mean `Host`? `HostHeader` is of the v2 syntax: `ruleSyntax: v2`",
+            ),
             (
                 "Cookie(`a`)",
                 0,

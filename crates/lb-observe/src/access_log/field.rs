@@ -50,11 +50,13 @@ fields! {
     ServiceAddr = "ServiceAddr",
     ServiceName = "ServiceName",
     ServiceUrl = "ServiceURL",
+    SpanId = "SpanId",
     StartLocal = "StartLocal",
     StartUtc = "StartUTC",
     TlsCipher = "TLSCipher",
     TlsClientSubject = "TLSClientSubject",
     TlsVersion = "TLSVersion",
+    TraceId = "TraceId",
     EntryPointName = "entryPointName",
 }
 

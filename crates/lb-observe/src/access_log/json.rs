@@ -12,6 +12,9 @@ pub(super) fn write(shared: &Shared, entry: &Entry<'_>, count: u64, clocks: &mut
     sizes_and_times(&mut line, entry);
     request(&mut line, shared, entry, count);
     target(&mut line, entry);
+    if let Some(trace) = &entry.trace {
+        line.text(Field::SpanId, &trace.span.to_string());
+    }
     // Go prints the zone of the host here; a balancer's host runs on UTC or its logs cannot be compared.
     let start = clocks.start.at(entry.start);
     for field in [Field::StartLocal, Field::StartUtc] {
@@ -28,13 +31,23 @@ pub(super) fn write(shared: &Shared, entry: &Entry<'_>, count: u64, clocks: &mut
         }
         line.text(Field::TlsVersion, tls.version);
     }
+    if let Some(trace) = &entry.trace {
+        line.text(Field::TraceId, &trace.trace.to_string());
+    }
     headers(shared, "downstream_", entry.downstream_headers, line.out);
     line.text(Field::EntryPointName, entry.entry_point);
     line.out.extend_from_slice(b"\"level\":\"info\",\"msg\":\"\",");
     headers(shared, "origin_", entry.origin_headers, line.out);
     headers(shared, "request_", entry.request_headers, line.out);
+    // Whatever `fields` says, and once more: so has Traefik it.
+    if let Some(trace) = &entry.trace {
+        line.out.extend_from_slice(format!("\"span_id\":\"{}\",", trace.span).as_bytes());
+    }
     line.out.extend_from_slice(b"\"time\":\"");
     clocks.end.at(entry.start + entry.duration).push_rfc3339(line.out);
+    if let Some(trace) = &entry.trace {
+        line.out.extend_from_slice(format!("\",\"trace_id\":\"{}", trace.trace).as_bytes());
+    }
     line.out.extend_from_slice(b"\"}\n");
 }
 

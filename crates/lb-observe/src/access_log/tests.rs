@@ -25,6 +25,7 @@ fn entry<'a>() -> Entry<'a> {
         status: 502,
         response_bytes: 11,
         retry_attempts: 0,
+        trace: None,
         tls: None,
         request_headers: None,
         origin_headers: None,

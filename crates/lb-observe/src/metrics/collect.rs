@@ -59,6 +59,7 @@ impl Collector for Requests {
         events(inner, &labels, &mut families);
         probes(inner, &labels, &mut families);
         inner.tcp.collect(&labels, &mut families);
+        super::udp::collect(inner, &labels, &mut families);
         configuration(inner, &mut families);
         inner.forget(&dead);
         families
@@ -247,15 +248,17 @@ fn per_server(requests: &Table<Key>, labels: &Snapshot, families: &mut Vec<Metri
 fn connections(open: &Open, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     let mut clients = Family::gauge(names::OPEN_CONNECTIONS);
     let mut upstream = Family::gauge(names::UPSTREAM_CONNECTIONS);
+    let mut http3 = Family::gauge(names::HTTP3_CONNECTIONS);
     for (label, count) in open {
         let Some(text) = labels.text(*label) else { continue };
         match labels.kind(*label) {
             Some(Kind::EntryPoint) => clients.push(&[text, "TCP"], *count as f64),
+            Some(Kind::Http3) => http3.push(&[text], *count as f64),
             Some(Kind::Service) => upstream.push(&[text], *count as f64),
             _ => {}
         }
     }
-    families.extend([clients.build(), upstream.build()]);
+    families.extend([clients.build(), http3.build(), upstream.build()]);
 }
 
 fn servers(inner: &Inner, families: &mut Vec<MetricFamily>) {
@@ -313,6 +316,7 @@ fn services(inner: &Inner, families: &mut Vec<MetricFamily>) {
 fn events(inner: &Inner, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     for (definition, events) in [
         (names::REFUSED_REQUESTS, &inner.refused),
+        (names::UDP_DROPPED, &inner.udp_dropped),
         (names::UPSTREAM_ERRORS, &inner.upstream_errors),
         (names::RETRIES, &inner.retries),
         (names::SERVICE_RETRIES, &inner.retries),
@@ -421,6 +425,14 @@ fn configuration(inner: &Inner, families: &mut Vec<MetricFamily>) {
             single(Family::gauge(names::MEMORY_SHEDDING), shedding),
         ]);
     }
+    let mut sent = Family::counter(names::TELEMETRY_SENT);
+    let mut dropped = Family::counter(names::TELEMETRY_DROPPED);
+    for (signal, queue) in &*inner.telemetry.lock() {
+        let (arrived, lost) = queue.counts();
+        sent.push(&[signal], arrived as f64);
+        dropped.push(&[signal], lost as f64);
+    }
+    families.extend([sent.build(), dropped.build()]);
     for (name, counts) in [(names::QUARANTINED, &inner.quarantined), (names::DISABLED, &inner.disabled)] {
         let mut broken = Family::gauge(name);
         for (kind, count) in &*counts.lock() {

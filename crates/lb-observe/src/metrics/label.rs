@@ -18,14 +18,16 @@ pub enum Kind {
     Middleware,
     /// TLS version and cipher; made by [`super::Metrics::tls`].
     Tls,
+    /// An entry point once more, for its connections over QUIC.
+    Http3,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 impl Kind {
     /// Never renamed by a reload and few, so never forgotten.
     fn is_permanent(self) -> bool {
-        matches!(self, Self::EntryPoint | Self::Tls)
+        matches!(self, Self::EntryPoint | Self::Tls | Self::Http3)
     }
 }
 

@@ -116,9 +116,21 @@ definitions! {
         "Requests and tunnels on servers that a reload removed, ended because the drain time was over.";
     HANDED_OVER = "lb_connections_handed_over_total" []
         "Client connections that a worker accepted and another with fewer of them serves.";
+    UDP_FLOWS = "lb_udp_flows" ["entrypoint"] "Clients of a UDP entry point that have a server now.";
+    UDP_FLOWS_BEGUN = "lb_udp_flows_total" ["entrypoint"] "Flows that clients of a UDP entry point have begun.";
+    UDP_DATAGRAMS = "lb_udp_datagrams_total" ["entrypoint", "direction"]
+        "Datagrams that came from clients (in) and went to them (out).";
+    UDP_BYTES = "lb_udp_bytes_total" ["entrypoint", "direction"]
+        "Bytes in datagrams that came from clients (in) and went to them (out).";
+    UDP_DROPPED = "lb_udp_dropped_total" ["entrypoint", "reason"] "Datagrams that went nowhere.";
+    HTTP3_CONNECTIONS = "lb_http3_connections" ["entrypoint"] "Open connections of clients over QUIC.";
     UPSTREAM_CONNECTIONS = "lb_upstream_connections" ["service"] "Open connections to servers, idle ones included.";
     ACCESS_LOG_DROPPED = "lb_access_log_dropped_lines_total" []
         "Access log lines lost because the file could not be written in time.";
+    TELEMETRY_SENT = "lb_telemetry_sent_total" ["signal"]
+        "Spans that a receiver has taken (traces).";
+    TELEMETRY_DROPPED = "lb_telemetry_dropped_total" ["signal"]
+        "Spans given up because the receiver was too slow, refused them or could not be reached.";
     MEMORY_LIMIT = "lb_memory_limit_bytes" [] "Resident memory from which on new requests are refused.";
     MEMORY_SHEDDING = "lb_memory_shedding" [] "1 while new requests are refused because memory is short, else 0.";
     LOG_DROPPED = "lb_log_dropped_lines_total" []

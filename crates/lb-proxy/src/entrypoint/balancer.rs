@@ -10,12 +10,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// A connection on its way to another worker. They are bounded as open connections are: each holds a descriptor.
+use super::quic::Arriving;
+
+/// A connection on its way to another worker. They are bounded as open connections are: each holds a descriptor, or a
+/// place in quinn's memory.
 pub(crate) struct Arrival {
     /// Index of its entry point.
     pub(crate) entry: usize,
-    pub(crate) tcp: std::net::TcpStream,
-    pub(crate) peer: SocketAddr,
+    pub(crate) carrier: Carrier,
+}
+
+pub(crate) enum Carrier {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Quic(Box<Arriving>),
 }
 
 /// What all workers of a proxy share.
@@ -62,12 +69,32 @@ impl Balancer {
             self.leave(chosen);
             return None;
         };
-        let sent = self.members[chosen].inbox.send(Arrival { entry, tcp, peer });
-        let refused = sent.err()?;
+        match self.send(own, chosen, Arrival { entry, carrier: Carrier::Tcp(tcp, peer) })?.carrier {
+            Carrier::Tcp(tcp, _) => TcpStream::from_std(tcp).inspect_err(|_| self.leave(own)).ok(),
+            Carrier::Quic(_) => None,
+        }
+    }
+
+    /// The same for a connection of QUIC.
+    pub(crate) fn place_quic(&self, own: usize, entry: usize, quic: Arriving) -> Option<Arriving> {
+        let chosen = self.choose(own);
+        self.enter(chosen);
+        if chosen == own {
+            return Some(quic);
+        }
+        match self.send(own, chosen, Arrival { entry, carrier: Carrier::Quic(Box::new(quic)) })?.carrier {
+            Carrier::Quic(quic) => Some(*quic),
+            Carrier::Tcp(..) => None,
+        }
+    }
+
+    /// Hands over what worker `chosen` counts already; given back, it is counted for `own`.
+    fn send(&self, own: usize, chosen: usize, arrival: Arrival) -> Option<Arrival> {
+        let refused = self.members[chosen].inbox.send(arrival).err()?;
         // That worker takes no more: it is stopping.
         self.leave(chosen);
         self.enter(own);
-        TcpStream::from_std(refused.0.tcp).inspect_err(|_| self.leave(own)).ok()
+        Some(refused.0)
     }
 
     /// Counts a connection of this worker.

@@ -34,7 +34,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 /// First bytes, and then a TLS handshake, must come in this time. Chosen; nginx gives 60 s.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client that is refused may take so long to be told why. Chosen.
 const FAREWELL: Duration = Duration::from_secs(1);

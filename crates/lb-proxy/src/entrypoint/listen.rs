@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-use super::balancer::Arrival;
+use super::balancer::{Arrival, Carrier};
 use super::descriptors::{Allowance, is_shortage};
-use super::{Entry, greet};
+use super::{Entry, greet, quic};
 use crate::worker::Worker;
 
 /// Connections the kernel keeps for us; it caps the number at `net.core.somaxconn`.
@@ -123,7 +123,7 @@ fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
     }
 }
 
-fn is_no_ipv6(error: &io::Error) -> bool {
+pub(crate) fn is_no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(97) // EAFNOSUPPORT
 }
@@ -234,7 +234,15 @@ pub(crate) async fn receive(
     }
 }
 
-fn receive_one(worker: &Rc<Worker>, entries: &[Arc<Entry>], Arrival { entry, tcp, peer }: Arrival) {
+fn receive_one(worker: &Rc<Worker>, entries: &[Arc<Entry>], Arrival { entry, carrier }: Arrival) {
+    let (tcp, peer) = match carrier {
+        Carrier::Tcp(tcp, peer) => (tcp, peer),
+        Carrier::Quic(arriving) => {
+            let watch = worker.watch(entries[entry].config.grace_timeout);
+            tokio::task::spawn_local(quic::serve(Rc::clone(worker), *arriving, watch));
+            return;
+        }
+    };
     match TcpStream::from_std(tcp) {
         Ok(tcp) => welcome(worker, &entries[entry], tcp, peer),
         Err(error) => {

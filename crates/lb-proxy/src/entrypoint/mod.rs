@@ -6,6 +6,7 @@ pub(crate) mod greet;
 pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod proxy_protocol;
+pub(crate) mod quic;
 pub(crate) mod seats;
 
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) forwarded: ForwardedSettings,
     pub(crate) seats: seats::Seats,
     pub(crate) least: Least,
+    /// `Alt-Svc` of answers over TLS: where HTTP/3 is spoken.
+    pub(crate) alt_svc: Option<Box<str>>,
     /// `None`: no names are validated over TLS here.
     pub(crate) validations: Option<Arc<Validations>>,
 }

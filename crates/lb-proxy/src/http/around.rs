@@ -10,10 +10,13 @@ use lb_http1::{Framing, Head};
 use super::authorize::{Refusal, authorize, refuse};
 use super::buffering::buffered;
 use super::downstream::{Downstream, Unkept};
-use super::handle::{Passed, Reply, ask, pass, send, unwind};
+use super::grpc_web;
+use super::handle::{Passed, Reply, ask, send, unwind};
+use super::layers::rest;
 use super::local::Local;
 use super::pages;
 use super::replay::Replay;
+use super::traced;
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::middleware::{ForwardAuth, Middleware};
@@ -27,15 +30,31 @@ pub(super) async fn run<'r, D: Downstream>(
     route: &'r Route,
     at: Option<usize>,
 ) -> bool {
+    match at.and_then(|_| grpc_web::asked(route, &p.x.head)) {
+        Some(form) => Box::pin(grpc_web::run(p, route, at, form)).await,
+        None => chain(p, route, at, false).await,
+    }
+}
+
+/// The same; with `framed` what is sent has a form of its own already, which is not compressed as a whole.
+pub(super) async fn chain<'r, D: Downstream>(
+    p: &mut Passage<'_, 'r, D>,
+    route: &'r Route,
+    at: Option<usize>,
+    framed: bool,
+) -> bool {
     let Passage { worker, connection, framing, patience, renewed, .. } = *p;
     let (x, outcome) = (&mut *p.x, &mut *p.outcome);
     let mut replay = Replay::new(&mut *p.down);
     let mut p = Passage { worker, connection, x, down: &mut replay, framing, patience, outcome, renewed };
     let mut passed = match at {
         Some(at) => stage(&mut p, route, 0, at).await,
-        None => pass(&mut p, route, 0).await,
+        None => rest(&mut p, route, 0).await,
     };
     unwind(p.x, &route.middlewares[..passed.reached]);
+    if framed {
+        p.x.encode = None;
+    }
     send(&mut p, &mut passed.reply).await
 }
 
@@ -58,6 +77,7 @@ async fn stage<'r, D: Downstream>(
             let passed = behind(p, route, at + 1).await;
             pages::replace(p, errors, &asked, passed).await
         }
+        Middleware::GrpcWeb(web) => Box::pin(grpc_web::stage(p, route, (at, web))).await,
         Middleware::ForwardAuth(auth) => match Box::pin(authorized(p, auth)).await {
             Ok(()) => {
                 let passed = behind(p, route, at + 1).await;
@@ -79,7 +99,7 @@ pub(super) async fn behind<'r, D: Downstream>(
 ) -> Passed<'r> {
     let chain = &route.middlewares;
     let passed = match chain[from..].iter().position(Middleware::wraps) {
-        None => pass(p, route, from).await,
+        None => rest(p, route, from).await,
         Some(next) => Box::pin(stage(p, route, from, from + next)).await,
     };
     unwind(p.x, &chain[from..passed.reached.max(from)]);
@@ -171,7 +191,7 @@ pub(super) fn asked<'a>(x: &'a Exchange, route: &'a Route) -> Option<&'a Arc<Ser
     match &route.target {
         Target::Service(service) => Some(service),
         Target::Composite(_) => x.composed.as_ref().and_then(|composed| composed.service()),
-        Target::Internal(_) => None,
+        Target::Internal(_) | Target::Children(_) => None,
     }
 }
 
@@ -191,7 +211,9 @@ async fn attempts<'r, D: Downstream>(
     let saved = p.x.head.clone();
     let began = worker.now();
     let mut tries = 1;
+    let outer = traced::outer(p.x);
     loop {
+        traced::retry(worker, p.x, route.middleware_name(at), tries - 1, outer);
         let passed = behind(p, route, at + 1).await;
         let by_error = passed.failure.filter(|failure| {
             let harmless = failure.unsent || forward::is_idempotent(saved.method());
@@ -208,7 +230,7 @@ async fn attempts<'r, D: Downstream>(
             Some(failure) if failure.unsent && !failure.body_begun => true,
             _ => (by_error.is_some() || by_status) && (!p.framing.has_body() || p.down.kept().is_some()),
         };
-        let asked = asked(p.x, route);
+        let asked = asked(p.x, p.outcome.route.unwrap_or(route));
         let allowed = || match (asked, by_error) {
             (Some(service), Some(failure)) => worker.may_retry(service, p.x.tries, &failure.reason()),
             (Some(service), None) => worker.may_retry(service, p.x.tries, &p.x.response.status()),

@@ -12,6 +12,7 @@ use super::asking::Asking;
 use super::body::{Fill, Source};
 use super::downstream::Downstream;
 use super::local::Local;
+use super::traced;
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::middleware::ForwardAuth;
@@ -43,8 +44,11 @@ pub(super) async fn authorize<D: Downstream>(
     let began = worker.now();
     let mut asked = worker.exchange(&p.x.peer);
     auth.question(p.x, &mut asked.head, body.len());
+    // For the time being the trace is about this.
+    asked.trace = p.x.trace.take();
     let heard = tokio::time::timeout(TIMEOUT, ask(p, auth, body, &mut asked)).await;
     let heard = heard.unwrap_or(Heard::Failed("timeout"));
+    p.x.trace = asked.trace.take();
     let now = worker.now();
     let count = |outcome| auth.count(outcome, Some(now.saturating_duration_since(began)));
     let verdict = match heard {
@@ -103,7 +107,9 @@ async fn ask<D: Downstream>(
     let mut is_first = true;
     let mut answer = loop {
         let picked = auth.server.live.pick(&pick);
+        traced::ask(worker, question.x, endpoint, None);
         let answer = forward::attempt(&mut question, endpoint, picked, false).await;
+        traced::answered(worker, question.x, &answer);
         // What was sent of the body belongs to no server of the service.
         question.outcome.request_bytes = 0;
         match answer {

@@ -13,7 +13,7 @@ use super::around::{asked, behind, keep_body, without_body};
 use super::body::{Fill, Sink, Source};
 use super::downstream::{Downstream, Unkept};
 use super::h1::H1;
-use super::handle::{Passed, Reply};
+use super::handle::{self, Passed, Reply};
 use super::local::{Local, decimal};
 use super::replay::Replay;
 use super::spool::Spool;
@@ -39,7 +39,8 @@ pub(super) async fn buffered<'r, D: Downstream>(
     let mut tries = 1;
     loop {
         let mut passed = behind(p, route, at + 1).await;
-        let server = asked(p.x, route).and_then(|service| passed.reply.server(service));
+        let server =
+            asked(p.x, p.outcome.route.unwrap_or(route)).and_then(|service| passed.reply.server(service));
         keep_answer(p, route, &mut passed, &options.response).await;
         let Some((condition, saved)) = &saved else { return passed };
         let status = p.x.response.status();
@@ -48,7 +49,8 @@ pub(super) async fn buffered<'r, D: Downstream>(
             && status != 101
             && tries <= MOST_RETRIES
             && condition.holds(&answered)
-            && asked(p.x, route).is_none_or(|service| p.worker.may_retry(service, p.x.tries, &status));
+            && asked(p.x, p.outcome.route.unwrap_or(route))
+                .is_none_or(|service| p.worker.may_retry(service, p.x.tries, &status));
         if !again {
             return passed;
         }
@@ -220,8 +222,9 @@ impl Whole {
 
 /// Sends an answer that was read to its end.
 pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, whole: &mut Whole) -> bool {
-    let Passage { worker, x, down, outcome, patience, .. } = p;
+    let Passage { worker, connection, x, down, outcome, patience, .. } = p;
     outcome.status = x.response.status();
+    handle::advertise(connection, x);
     if !x.response.contains("date") {
         worker.with_date(|date| x.response.append("Date", date.as_bytes()));
     }

@@ -47,22 +47,33 @@ pub(crate) struct ForwardedSettings {
     pub(crate) connection: Vec<String>,
     /// Name of this machine, for `X-Forwarded-Server`. Empty leaves the field out.
     server_name: String,
+    /// `addXForwardedSchemeHeaders`
+    scheme: bool,
     /// The fields that are the same for every request of a plain and of a TLS connection.
     lines: [Head; 2],
 }
 
 impl ForwardedSettings {
-    pub(crate) fn new(connection: Vec<String>, server_name: String) -> Self {
+    pub(crate) fn new(connection: Vec<String>, server_name: String, scheme: bool) -> Self {
         let lines = [&b"http"[..], b"https"].map(|proto| {
             let mut lines = Head::new();
             lines.append("X-Forwarded-Proto", proto);
             if !server_name.is_empty() {
                 lines.append("X-Forwarded-Server", server_name.as_bytes());
             }
+            if scheme {
+                set_scheme(&mut lines, proto);
+            }
             lines
         });
-        Self { connection, server_name, lines }
+        Self { connection, server_name, scheme, lines }
     }
+}
+
+/// The names that ingress-nginx has for `X-Forwarded-Proto`.
+fn set_scheme(head: &mut Head, proto: &[u8]) {
+    head.set("X-Forwarded-Scheme", proto);
+    head.set("X-Scheme", proto);
 }
 
 /// Whether `peers` contains `ip`. Ask once per connection.
@@ -125,11 +136,18 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
         if !settings.server_name.is_empty() {
             head.set("X-Forwarded-Server", settings.server_name.as_bytes());
         }
+        if settings.scheme {
+            let proto: SmallVec<[u8; 8]> = head.get("x-forwarded-proto").unwrap_or_default().into();
+            set_scheme(head, &proto);
+        }
     } else {
         head.append_named(REAL_IP, peer.ip_text.as_bytes());
         head.copy_fields_from(&settings.lines[usize::from(peer.secure)]);
         if websocket {
             head.set("X-Forwarded-Proto", proto.as_bytes());
+            if settings.scheme {
+                set_scheme(head, proto.as_bytes());
+            }
         }
         if !head.append_part(FORWARDED_PORT, "host", port) {
             head.append_named(FORWARDED_PORT, default_port(peer.secure));
@@ -313,7 +331,7 @@ mod tests {
     }
 
     fn settings() -> ForwardedSettings {
-        ForwardedSettings::new(vec!["X-Keep".into()], "lb1".into())
+        ForwardedSettings::new(vec!["X-Keep".into()], "lb1".into(), false)
     }
 
     fn rewritten(fields: &str, secure: bool, trusted: bool) -> String {
@@ -354,6 +372,23 @@ mod tests {
             inbound(&mut head, &Peer::new([192, 0, 2, 7].into(), secure), false, &settings());
             assert_eq!(head.get_str("x-forwarded-proto"), Some(proto), "{fields}");
             assert_eq!(head.get_str("x-forwarded-port"), Some(port), "{fields}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_has_two_more_names_where_asked_for() {
+        for (fields, secure, trusted, scheme) in [
+            ("Host: a.test", false, false, "http"),
+            ("Host: a.test\nX-Scheme: lie\nX-Forwarded-Proto: lie", true, false, "https"),
+            ("Host: a.test\nX-Scheme: lie\nX-Forwarded-Proto: https", false, true, "https"),
+            ("Host: a.test\nConnection: Upgrade\nUpgrade: websocket", true, false, "wss"),
+        ] {
+            let settings = ForwardedSettings::new(Vec::new(), "lb1".into(), true);
+            let mut head = head(fields);
+            inbound(&mut head, &Peer::new([192, 0, 2, 7].into(), secure), trusted, &settings);
+            for name in ["x-forwarded-proto", "x-forwarded-scheme", "x-scheme"] {
+                assert_eq!((head.get_str(name), head.count(name)), (Some(scheme), 1), "{fields}: {name}");
+            }
         }
     }
 

@@ -7,11 +7,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use lb_http1::Head;
 
-/// Fields that HTTP/2 has no place for: RFC 9113 section 8.2.2. `te` may only say `trailers`.
-fn is_connection_specific(name: &HeaderName, value: &[u8]) -> bool {
-    match name.as_str() {
-        "connection" | "proxy-connection" | "keep-alive" | "transfer-encoding" | "upgrade" => true,
-        "te" => value != b"trailers",
+/// Fields that HTTP/2 and HTTP/3 have no place for: RFC 9113 section 8.2.2, RFC 9114 section 4.2. `te` may only say
+/// `trailers`. The name is in lower case.
+pub(super) fn is_connection_specific(name: &[u8], value: &[u8]) -> bool {
+    match name {
+        b"connection" | b"proxy-connection" | b"keep-alive" | b"transfer-encoding" | b"upgrade" => true,
+        b"te" => value != b"trailers",
         _ => false,
     }
 }
@@ -34,7 +35,7 @@ pub(crate) fn fields(head: &Head) -> HeaderMap {
         let value =
             if total <= MOST_SHARED { values.split_to(value.len()) } else { Bytes::copy_from_slice(value) };
         let Ok(name) = HeaderName::from_bytes(name) else { continue };
-        if is_connection_specific(&name, &value) {
+        if is_connection_specific(name.as_str().as_bytes(), &value) {
             continue;
         }
         if let Ok(value) = HeaderValue::from_maybe_shared(value) {

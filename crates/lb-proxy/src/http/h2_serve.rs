@@ -1,6 +1,5 @@
 //! HTTP/2 from clients: one connection, a task for each stream.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -24,33 +23,23 @@ use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
 use super::local::Local;
 use super::pace::{Pace, too_slow};
+use super::streams::{EARLY, Open, Tally, admit, framing};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::stream::{Prefixed, Stream};
 use crate::worker::{Watch, Worker};
 
 /// Bytes a client may send ahead of us, per stream and per connection. Chosen.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What waits in memory for a slow client, per stream. Chosen.
 const SEND_BUFFER: usize = 64 * 1024;
-/// A head that holds more counts towards [`LARGE_HEADS`]. Chosen; more than is kept for the next request anyway.
-const LARGE_HEAD: usize = 32 * 1024;
-/// What the large heads of a connection's requests may hold together; a single one may hold more. HPACK makes a mebibyte
-/// of some hundred bytes, on each stream anew. Chosen.
-const LARGE_HEADS: usize = 4 * 1024 * 1024;
 /// Streams a client opened and reset again before we looked (CVE-2023-44487). Chosen.
 const MAX_PENDING_RESETS: usize = 20;
 /// A whole preface must come in this time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle client may take to agree to the end of its connection.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
-/// A stream that the client resets this soon was opened in vain. With the next two, as Envoy has them.
-const EARLY: Duration = Duration::from_secs(1);
-/// Once this many streams were opened ...
-const EARLY_RESETS_AFTER: u64 = 500;
-/// ... at most one in so many may have been reset early (CVE-2023-44487, for streams that we did begin to serve).
-const EARLY_RESETS_SHARE: u64 = 2;
 
 pub(crate) async fn serve(
     worker: Rc<Worker>,
@@ -89,12 +78,12 @@ pub(crate) async fn serve(
     let mut timed_head = None;
     let mut deadline = Deadline::default();
     deadline.set(Instant::now(), config.idle_timeout);
-    let tally = Rc::new(Tally::default());
+    let tally = Rc::new(Tally::new(["http2_rapid_reset", "http2_stalled"]));
     let mut closing = false;
     loop {
         let accepted = poll_fn(|cx| {
             watch.register(cx.waker());
-            if !closing && (worker.is_draining() || (tally.open.get() == 0 && worker.sheds_one())) {
+            if !closing && (worker.is_draining() || (tally.open() == 0 && worker.sheds_one())) {
                 closing = true;
                 // RFC 9113 section 6.8: GOAWAY, then the open streams finish.
                 h2.graceful_shutdown();
@@ -121,7 +110,7 @@ pub(crate) async fn serve(
                 }
             }
             if deadline.poll(cx).is_ready() {
-                let idle = tally.open.get() == 0;
+                let idle = tally.open() == 0;
                 if idle && closing {
                     // It answers neither GOAWAY nor PING.
                     return Poll::Ready(Ok(None));
@@ -175,7 +164,7 @@ pub(crate) async fn serve(
         // Boxed here: on its way into a task a future is copied several times, and this one is large.
         tokio::task::spawn_local(Box::pin(async move {
             let opened = Instant::now();
-            let reset = serve_stream(&worker, &connection, &guard.0, request, respond).await;
+            let reset = serve_stream(&worker, &connection, guard.tally(), request, respond).await;
             guard.close(reset && opened.elapsed() < EARLY);
         }));
     }
@@ -187,74 +176,6 @@ fn kind(error: &h2::Error, meter: &Meter) -> &'static str {
         meter.excess()
     } else {
         "http2_protocol"
-    }
-}
-
-/// The streams of one connection.
-#[derive(Default)]
-struct Tally {
-    open: Cell<usize>,
-    opened: Cell<u64>,
-    reset_early: Cell<u64>,
-    /// Those whose client did not take their answer.
-    stalled: Cell<u64>,
-    /// Bytes that the large heads of open streams hold.
-    large_heads: Cell<usize>,
-}
-
-impl Tally {
-    /// What the connection is to be ended for, as metrics and logs call it.
-    fn abuse(&self) -> Option<&'static str> {
-        let opened = self.opened.get();
-        if opened >= EARLY_RESETS_AFTER && self.reset_early.get() > opened / EARLY_RESETS_SHARE {
-            return Some("http2_rapid_reset");
-        }
-        // One paused download among many requests is none.
-        (self.stalled.get() > opened / 2).then_some("http2_stalled")
-    }
-
-    /// Counts a head as long as its stream is open; `None` if it is one too many.
-    fn hold(&self, head_bytes: usize) -> Option<LargeHead<'_>> {
-        let bytes = if head_bytes > LARGE_HEAD { head_bytes } else { 0 };
-        let others = self.large_heads.get();
-        if bytes > 0 && others > 0 && others + bytes > LARGE_HEADS {
-            return None;
-        }
-        self.large_heads.set(others + bytes);
-        Some(LargeHead { tally: self, bytes })
-    }
-}
-
-/// One stream that is being served.
-struct Open(Rc<Tally>);
-
-impl Open {
-    fn new(tally: &Rc<Tally>) -> Self {
-        tally.open.set(tally.open.get() + 1);
-        tally.opened.set(tally.opened.get() + 1);
-        Self(Rc::clone(tally))
-    }
-
-    fn close(self, reset_early: bool) {
-        self.0.reset_early.set(self.0.reset_early.get() + u64::from(reset_early));
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
-}
-
-/// A head that counts towards [`LARGE_HEADS`], or is too small to.
-struct LargeHead<'a> {
-    tally: &'a Tally,
-    bytes: usize,
-}
-
-impl Drop for LargeHead<'_> {
-    fn drop(&mut self) {
-        self.tally.large_heads.set(self.tally.large_heads.get() - self.bytes);
     }
 }
 
@@ -286,20 +207,11 @@ async fn serve_stream(
         },
         takes: Pace::new(connection.entry.least),
     };
-    let malformed = |reason| (400, reason);
     let held = tally.hold(x.head.memory_bytes());
-    let admitted = match framing.map_err(malformed) {
+    let admitted = match sayable {
         _ if held.is_none() => Err((431, "http2_large_heads")),
-        _ if !sayable => Err(malformed("http2_malformed")),
-        _ if x.head.len() > super::MAX_REQUEST_FIELDS => {
-            let error = lb_http1::HeadError::TooManyFields;
-            Err((error.status(), error.label()))
-        }
-        framing => framing.and_then(|framing| {
-            lb_http1::validate_request(&x.head)
-                .map(|()| framing)
-                .map_err(|error| (error.status(), error.label()))
-        }),
+        false => Err((400, "http2_malformed")),
+        true => admit(&x.head, framing),
     };
     let whole = match admitted {
         Ok(framing) => handle(worker, connection, &mut x, &mut client, framing).await,
@@ -329,29 +241,6 @@ async fn linger(client: &mut Client<'_>) {
         }
     };
     let _ = tokio::time::timeout(LINGER, end).await;
-}
-
-/// How the body is known to end. h2 itself checks that DATA agrees with a content-length
-/// (RFC 9113 section 8.1.1).
-fn framing(head: &Head, ends: bool) -> Result<Framing, &'static str> {
-    let mut lengths = head.get_all("content-length");
-    let length = match (lengths.next(), lengths.next()) {
-        (Some(_), Some(_)) => return Err("content_length"),
-        (Some(text), None) => Some(
-            std::str::from_utf8(text)
-                .ok()
-                .filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
-                .and_then(|text| text.parse::<u64>().ok())
-                .ok_or("content_length")?,
-        ),
-        (None, _) => None,
-    };
-    match length {
-        Some(1..) if ends => Err("content_length"),
-        _ if ends => Ok(Framing::Empty),
-        Some(length) => Ok(Framing::Length(length)),
-        None => Ok(Framing::Chunked),
-    }
 }
 
 /// The client of one stream.
@@ -407,7 +296,7 @@ impl Sink for Client<'_> {
         let sent = self.takes.watch(cx, sent);
         if self.takes.is_over() {
             too_slow(self.worker, self.connection, "slow_reader");
-            self.tally.stalled.set(self.tally.stalled.get() + 1);
+            self.tally.stalled();
         }
         sent
     }
@@ -453,40 +342,5 @@ impl Downstream for Client<'_> {
             Some(sink) => sink.reset(reason),
             None => self.respond.send_reset(reason),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether a connection is abusive after so many streams, of which so many were reset early.
-    fn abusive(streams: u64, reset: u64) -> bool {
-        let tally = Rc::new(Tally::default());
-        (0..streams).for_each(|stream| Open::new(&tally).close(stream < reset));
-        assert_eq!(tally.open.get(), 0);
-        tally.abuse().is_some()
-    }
-
-    #[test]
-    fn large_heads_share_one_allowance() {
-        let tally = Tally::default();
-        let small: Vec<_> = (0..1000).map(|_| tally.hold(LARGE_HEAD)).collect();
-        let alone = tally.hold(10 * LARGE_HEADS);
-        assert!(small.iter().all(Option::is_some) && alone.is_some());
-        assert!(tally.hold(LARGE_HEAD + 1).is_none() && tally.hold(LARGE_HEAD).is_some());
-        drop(alone);
-        let large: Vec<_> = (0..6).map(|_| tally.hold(1 << 20)).collect();
-        assert_eq!(large.iter().flatten().count(), 4);
-        drop(large);
-        assert_eq!(tally.large_heads.get(), 0);
-    }
-
-    #[test]
-    fn streams_reset_early_are_abuse_when_they_are_many_and_most() {
-        assert!(!abusive(499, 499));
-        assert!(abusive(500, 251));
-        assert!(!abusive(500, 250));
-        assert!(!abusive(10_000, 5_000));
     }
 }

@@ -89,7 +89,12 @@ impl H2Sink {
     pub(crate) fn new(stream: SendStream<Bytes>, framing: Framing, head: &Head) -> Self {
         let left = if let Framing::Length(length) = framing { Some(length) } else { None };
         // HTTP/1.1 has trailers behind chunks only (RFC 9112 section 7.1.2), HTTP/2 always (RFC 9113 section 8.1).
-        Self { stream, left, may_trail: head.version() == Version::Http2, ended: false }
+        Self {
+            stream,
+            left,
+            may_trail: matches!(head.version(), Version::Http2 | Version::Http3),
+            ended: false,
+        }
     }
 
     /// Ready when the peer has reset the stream or its connection is gone.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_core::route::{self, routing_path};
-use lb_http1::{FieldName, Framing, Head};
+use lb_http1::{FieldName, Framing, Head, Version};
 
 use super::buffering::{self, Whole};
 use super::downstream::Downstream;
@@ -14,7 +14,7 @@ use super::encode::Encoded;
 use super::local::{Local, whole_seconds};
 use super::normalise::{self, canonical_host, split_target};
 use super::record::{Outcome, record};
-use super::{around, compose, farewell, forwarded, internally, sniff, tunnel};
+use super::{around, compose, farewell, forwarded, internally, sniff, traced, tunnel};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Called, Delivered};
@@ -28,6 +28,7 @@ use crate::worker::Worker;
 pub(super) const SHED_RETRY_AFTER: &str = "5";
 
 const DATE: FieldName = FieldName::new("Date");
+const ALT_SVC: FieldName = FieldName::new("Alt-Svc");
 
 /// What is to be sent to the client; its head is in [`Exchange::response`].
 pub(super) enum Reply<'a> {
@@ -71,6 +72,9 @@ pub(crate) async fn handle<D: Downstream>(
     let renewed = Renewed::default();
     let mut outcome = Outcome::new(worker, x);
     let admitted = admit(worker, connection, x);
+    if let Some(tracer) = &worker.tracer {
+        traced::begin(tracer, worker, connection, x, (admitted.as_deref().ok(), framing));
+    }
     let mut p = Passage {
         worker,
         connection,
@@ -180,7 +184,8 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
     if x.head.method() == "OPTIONS" && x.head.target() == "*" {
         return Err(Box::new(Local::bare(200)));
     }
-    if normalise::alias_headers(&mut x.head, entry.config.http.alias_headers).is_err() {
+    let http = &entry.config.http;
+    if normalise::alias_headers(&mut x.head, http.alias_headers, http.only_underscores).is_err() {
         worker.metrics.refused(entry.label, "alias_header");
         return Err(Box::new(Local::plain(400, "Bad Request")));
     }
@@ -221,7 +226,7 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
 }
 
 /// A request as rules see it.
-struct Query<'a> {
+pub(super) struct Query<'a> {
     head: &'a Head,
     host: Cow<'a, str>,
     path: Cow<'a, str>,
@@ -230,7 +235,7 @@ struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    fn new(head: &'a Head, client: std::net::IpAddr) -> Self {
+    pub(super) fn new(head: &'a Head, client: std::net::IpAddr) -> Self {
         let (path, query) = split_target(head.target());
         let host = canonical_host(head.get_str("host").unwrap_or_default());
         Self { head, host, path: routing_path(path), query, client }
@@ -267,7 +272,7 @@ impl route::Request for Query<'_> {
 /// Runs the chain and sends what comes of it.
 async fn run<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, route: &'r Route) -> bool {
     let at = route.middlewares.iter().position(Middleware::wraps);
-    if at.is_some() || matches!(&route.target, Target::Composite(composite) if composite.keeps > 0) {
+    if at.is_some() || route.target.wraps() {
         // Boxed: others need not make room for it.
         return Box::pin(around::run(p, route, at)).await;
     }
@@ -288,11 +293,7 @@ pub(super) async fn pass<'r, D: Downstream>(
     if let Some((reached, body)) = ask(p.x, chain, from).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
-    if p.x.head.target_bytes().first() != Some(&b'/') {
-        // A stripped prefix was all of the path.
-        let target = format!("/{}", p.x.head.target());
-        p.x.head.set_target(&target);
-    }
+    complete_path(p.x);
     let service = match &route.target {
         Target::Internal(internal) => {
             // Boxed: what an operator asks, and not to be in the way of what clients ask.
@@ -302,6 +303,8 @@ pub(super) async fn pass<'r, D: Downstream>(
         }
         // Boxed: others need not make room for it.
         Target::Composite(composite) => return Box::pin(compose::pass(p, route, composite)).await,
+        // Never: `layers` has led the request on.
+        Target::Children(_) => return Passed { reply: Reply::Gone, reached: from, failure: None },
         Target::Service(service) => service,
     };
     // Without middlewares nothing has happened since.
@@ -313,6 +316,14 @@ pub(super) async fn pass<'r, D: Downstream>(
     let called = forward::call(p, service).await;
     let (reply, failure) = answered(p, service, called);
     Passed { reply, reached: route.middlewares.len(), failure }
+}
+
+/// A stripped prefix was perhaps all of the path.
+pub(super) fn complete_path(x: &mut Exchange) {
+    if x.head.target_bytes().first() != Some(&b'/') {
+        let target = format!("/{}", x.head.target());
+        x.head.set_target(&target);
+    }
 }
 
 /// What the client gets of how a service has answered; its head is in [`Exchange::response`].
@@ -406,11 +417,22 @@ pub(super) fn unwind(x: &mut Exchange, chain: &[Middleware]) {
     }
 }
 
+/// Says where HTTP/3 is spoken, on every answer over TLS, as Traefik does.
+pub(super) fn advertise(connection: &Connection, x: &mut Exchange) {
+    if let Some(alt_svc) = &connection.entry.alt_svc
+        && connection.tls.is_some()
+        && x.head.version() != Version::Http3
+    {
+        x.response.append_named(ALT_SVC, alt_svc.as_bytes());
+    }
+}
+
 /// Sends an answer of our own.
 async fn send_local<D: Downstream>(p: &mut Passage<'_, '_, D>, body: &[u8]) -> bool {
-    let Passage { worker, x, down, outcome, .. } = p;
+    let Passage { worker, connection, x, down, outcome, .. } = p;
     outcome.status = x.response.status();
     worker.with_date(|date| x.response.set("Date", date.as_bytes()));
+    advertise(connection, x);
     if x.detect_type {
         sniff::name(&mut x.response, body);
     }
@@ -438,7 +460,7 @@ async fn send_local<D: Downstream>(p: &mut Passage<'_, '_, D>, body: &[u8]) -> b
 
 /// Sends a server's answer.
 async fn send_answer<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Answer<'_>) -> bool {
-    let Passage { worker, x, down, patience, outcome, .. } = p;
+    let Passage { worker, connection, x, down, patience, outcome, .. } = p;
     outcome.status = x.response.status();
     // `writeTimeout` is for the whole answer: what cannot be ended is not begun.
     if patience.write_by.is_some_and(|by| tokio::time::Instant::now() >= by) {
@@ -448,6 +470,7 @@ async fn send_answer<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Ans
     if !x.response.contains("date") {
         worker.with_date(|date| x.response.append_named(DATE, date.as_bytes()));
     }
+    advertise(connection, x);
     let framing = answer.framing;
     if down.respond(&mut x.response, framing).is_err() {
         down.abort();

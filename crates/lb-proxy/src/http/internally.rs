@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 
+use lb_core::encoding::{Encoding, Offer};
 use lb_http1::Head;
 
 use super::body::Fill;
@@ -34,6 +35,7 @@ pub(super) async fn respond<D: Downstream>(p: &mut Passage<'_, '_, D>, service: 
         }
     }
     let (path, query) = split_target(x.head.target());
+    let gzip = Offer { encodings: vec![Encoding::Gzip], default: None };
     let mut credentials = x.head.get_all("authorization");
     let request = InternalRequest {
         service,
@@ -46,6 +48,7 @@ pub(super) async fn respond<D: Downstream>(p: &mut Passage<'_, '_, D>, service: 
             (Some(one), None) => Some(one.to_vec()),
             _ => None,
         },
+        gzip: gzip.choose(x.head.get_all("accept-encoding")).is_some(),
         client: x.peer.ip,
         body,
     };

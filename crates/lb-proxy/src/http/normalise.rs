@@ -252,8 +252,15 @@ pub(crate) fn denied_encoded_character(path: &str, allowed: &EncodedCharacters) 
 ///
 /// # Errors
 /// There is one and the entry point rejects them.
-pub(crate) fn alias_headers(head: &mut Head, strategy: AliasHeaders) -> Result<(), AliasHeader> {
-    let is_alias = |name: &str| name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-');
+pub(crate) fn alias_headers(
+    head: &mut Head,
+    strategy: AliasHeaders,
+    only_underscores: bool,
+) -> Result<(), AliasHeader> {
+    let is_odd = |byte: u8| {
+        if only_underscores { byte == b'_' } else { !byte.is_ascii_alphanumeric() && byte != b'-' }
+    };
+    let is_alias = |name: &str| name.bytes().any(is_odd);
     match strategy {
         AliasHeaders::Keep => {}
         AliasHeaders::Delete => head.retain(|name, _| !is_alias(name)),
@@ -446,13 +453,17 @@ mod tests {
         };
         let names = |head: &Head| head.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>().join(" ");
         let mut kept = head();
-        assert_eq!(alias_headers(&mut kept, AliasHeaders::Keep), Ok(()));
+        assert_eq!(alias_headers(&mut kept, AliasHeaders::Keep, false), Ok(()));
         assert_eq!(names(&kept), "X-A x_a X.A b c~");
         let mut deleted = head();
-        assert_eq!(alias_headers(&mut deleted, AliasHeaders::Delete), Ok(()));
+        assert_eq!(alias_headers(&mut deleted, AliasHeaders::Delete, false), Ok(()));
         assert_eq!(names(&deleted), "X-A b");
-        assert_eq!(alias_headers(&mut head(), AliasHeaders::Reject), Err(AliasHeader));
-        assert_eq!(alias_headers(&mut deleted, AliasHeaders::Reject), Ok(()));
+        assert_eq!(alias_headers(&mut head(), AliasHeaders::Reject, false), Err(AliasHeader));
+        assert_eq!(alias_headers(&mut deleted, AliasHeaders::Reject, false), Ok(()));
+        let mut underscored = head();
+        assert_eq!(alias_headers(&mut underscored, AliasHeaders::Delete, true), Ok(()));
+        assert_eq!(names(&underscored), "X-A X.A b c~");
+        assert_eq!(alias_headers(&mut underscored, AliasHeaders::Reject, true), Ok(()));
     }
 
     #[test]

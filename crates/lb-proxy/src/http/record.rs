@@ -1,12 +1,13 @@
 //! What is kept of a finished request: metrics, access log, breakers.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use lb_http1::Head;
 use lb_observe::access_log;
 use lb_observe::metrics::{Method, Protocol, Sample};
 
-use super::normalise::normalise_target;
+use super::{normalise::normalise_target, traced};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::snapshot::{Route, Target};
@@ -99,10 +100,16 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
         None => Duration::ZERO,
     };
     let route = outcome.route;
+    let above = x.composed.as_ref().map_or(&[][..], |composed| &composed.above);
+    // What is behind a router is counted and logged as it says.
+    let (counts, logs) = match above.first() {
+        Some(root) => (Some(root.metrics), Some(root.access_log)),
+        None => (route.map(|route| route.metrics), route.map(|route| route.access_log)),
+    };
     // Where there is no route the entry point has the word.
     let entry = connection.entry.config.observability.unwrap_or_default();
-    if route.map_or(entry.metrics != Some(false), |route| route.metrics) {
-        worker.shard.record(&Sample {
+    if counts.unwrap_or(entry.metrics != Some(false)) {
+        let sample = Sample {
             entry_point: Some(connection.entry.label),
             router: route.map(|route| route.label),
             service: match &x.composed {
@@ -122,13 +129,21 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
             service_duration,
             request_bytes: outcome.request_bytes,
             response_bytes: outcome.response_bytes,
-        });
+        };
+        worker.shard.record(&sample);
+        for above in above {
+            let (router, service) = (Some(above.label), Some(above.service));
+            let alone =
+                Sample { entry_point: None, router, service, reached_service: false, server: None, ..sample };
+            worker.shard.record(&alone);
+        }
     }
     if let Some(log) = &worker.access_log
-        && route.map_or(entry.access_logs != Some(false), |route| route.access_log)
+        && logs.unwrap_or(entry.access_logs != Some(false))
     {
         write_line(log, connection, x, outcome, duration, service_duration);
     }
+    traced::end(worker, x, outcome.status, now);
 }
 
 /// Counts a copy that a mirror got, for the mirror alone.
@@ -175,6 +190,15 @@ fn write_line(
             last.or_else(|| x.composed.as_ref().and_then(|composed| composed.service()).map(|s| &*s.name))
         }
         Target::Internal(internal) => Some(internal.name()),
+        Target::Children(_) => last,
+    });
+    let above = x.composed.as_ref().map_or(&[][..], |composed| &composed.above);
+    let router = route.map(|route| match above {
+        [] => Cow::Borrowed(&*route.name),
+        above => {
+            let names = above.iter().map(|above| &*above.name).chain([&*route.name]);
+            Cow::Owned(names.collect::<Vec<_>>().join(" -> "))
+        }
     });
     // As routers saw it; middlewares may have changed the target since.
     let policy = &connection.entry.policy;
@@ -186,7 +210,7 @@ fn write_line(
         start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
         duration,
         entry_point: &connection.entry.config.name,
-        router: route.map(|route| &*route.name),
+        router: router.as_deref(),
         service,
         service_url: outcome.endpoint.map(|endpoint| &*endpoint.url),
         service_addr: address,
@@ -206,6 +230,7 @@ fn write_line(
         }),
         status: outcome.status,
         response_bytes: outcome.response_bytes,
+        trace: x.trace.as_ref().map(|traced| traced.context()),
         retry_attempts: x.tries.saturating_sub(1),
         tls: connection.tls.as_ref().map(|tls| access_log::Tls {
             version: tls.version,

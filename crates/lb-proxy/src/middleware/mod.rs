@@ -10,6 +10,7 @@ mod digest;
 mod errors;
 mod forward_auth;
 mod go_url;
+mod grpc_web;
 mod headers;
 mod limits;
 mod path;
@@ -36,6 +37,7 @@ pub(crate) use compress::Compress;
 pub(crate) use digest::DigestAuth;
 pub(crate) use errors::Errors;
 pub(crate) use forward_auth::{AuthCookie, ForwardAuth};
+pub(crate) use grpc_web::{Form, GrpcWeb};
 pub(crate) use headers::Headers;
 pub(crate) use limits::{InFlight, RateLimit};
 pub(crate) use redirect::RedirectScheme;
@@ -85,6 +87,8 @@ pub(crate) enum Middleware {
     Compress(Box<Compress>),
     /// Carried out by whoever runs the chain, as `Retry`.
     Buffering(Box<Buffering>),
+    /// The same: the bodies of both directions pass through it.
+    GrpcWeb(GrpcWeb),
 }
 
 /// What comes after a middleware has seen the request.
@@ -143,6 +147,7 @@ impl Middleware {
             Config::ForwardAuth(options) => Self::ForwardAuth(Box::new(ForwardAuth::new(options, build)?)),
             Config::Retry(options) => Self::Retry(options.clone()),
             Config::Buffering(options) => Self::Buffering(Box::new(options.clone())),
+            Config::GrpcWeb { allow_origins } => Self::GrpcWeb(GrpcWeb::new(allow_origins)),
             Config::Compress(options) => Self::Compress(Box::new(Compress::new(options))),
             Config::Chain { .. } => return Err("a chain has no instance of its own".to_owned()),
         })
@@ -184,7 +189,11 @@ impl Middleware {
             Self::ReplacePathRegex(rewrite) => path_regex::replace_path(x, rewrite),
             Self::StripPrefixRegex(patterns) => path_regex::strip_prefix(x, patterns),
             Self::CircuitBreaker(breaker) => breaker.on_request(x),
-            Self::Buffering(_) | Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_) => Step::Next,
+            Self::Buffering(_)
+            | Self::Errors(_)
+            | Self::ForwardAuth(_)
+            | Self::GrpcWeb(_)
+            | Self::Retry(_) => Step::Next,
             Self::Compress(compress) => compress.on_request(x),
         }
     }
@@ -202,7 +211,10 @@ impl Middleware {
 
     /// Whether it is carried out by whoever runs the chain, around what is behind it.
     pub(crate) fn wraps(&self) -> bool {
-        matches!(self, Self::Buffering(_) | Self::Errors(_) | Self::ForwardAuth(_) | Self::Retry(_))
+        matches!(
+            self,
+            Self::Buffering(_) | Self::Errors(_) | Self::ForwardAuth(_) | Self::GrpcWeb(_) | Self::Retry(_)
+        )
     }
 
     /// What [`Step::Check`] asked for has been found out.

@@ -1,6 +1,7 @@
 //! From a checked configuration to a snapshot, taking over what lives on.
 
 mod auth_server;
+mod layers;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::l4;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
 use crate::tls::{TlsTable, client_config};
+use crate::udp::UdpTable;
 use crate::upstream::{Endpoint, Transport};
 
 /// One object that could not be compiled, and so whatever uses it. Everything else of the configuration is not
@@ -81,6 +83,7 @@ impl Snapshot {
             composites: HashMap::new(),
             transports: HashMap::new(),
             endpoints: HashSet::new(),
+            layers: layers::Layers::new(config),
         };
         builder.transports();
         let internal = internal::routers(&fixed.config);
@@ -104,7 +107,9 @@ impl Snapshot {
             failures, tls, routes, services, auth_servers, composites, transports, endpoints, ..
         } = builder;
         let config = Arc::clone(config);
+        let udp_entry_points = &fixed.config.udp_entry_points;
         let snapshot = Self {
+            udp: UdpTable::build(&config.udp, udp_entry_points, previous.map(|snapshot| &snapshot.udp)),
             config,
             entry_points,
             tls,
@@ -134,6 +139,7 @@ pub(super) struct Builder<'a> {
     pub(super) composites: HashMap<String, Arc<Composite>>,
     transports: HashMap<String, (ServersTransport, Arc<Transport>)>,
     endpoints: HashSet<u64>,
+    layers: layers::Layers<'a>,
 }
 
 /// A router on one entry point.
@@ -193,7 +199,7 @@ impl<'a> Builder<'a> {
             .collect();
         let mut attached: Vec<Vec<Attached<'a>>> = vec![Vec::new(); entries.len()];
         let config = self.config;
-        for (name, router) in &config.routers {
+        for (name, router) in config.routers.iter().filter(|(_, router)| router.parents.is_empty()) {
             if router.entry_points.is_empty() {
                 let elsewhere = defaults.len() > 1;
                 for at in &defaults {
@@ -248,7 +254,7 @@ impl<'a> Builder<'a> {
                         .or_insert_with(|| Some(wanted.to_owned()));
                 }
             }
-            if let Some(route) = self.router(entry, attached, tls) {
+            if let Some(route) = self.router(Some(entry), attached, tls) {
                 built.push((route, router, tls));
             }
         }
@@ -336,9 +342,10 @@ impl<'a> Builder<'a> {
         own
     }
 
+    /// On an entry point, or behind another router.
     fn router(
         &mut self,
-        entry: &EntryPoint,
+        entry: Option<&EntryPoint>,
         attached: Attached<'a>,
         tls: Option<&RouterTls>,
     ) -> Option<Arc<Route>> {
@@ -359,17 +366,24 @@ impl<'a> Builder<'a> {
             return None;
         }
         let own = internal.map(|own| own.target);
-        let target = match own.or_else(|| Internal::find(&router.service, &self.fixed.config)) {
+        let named = || Internal::find(&router.service, &self.fixed.config);
+        let target = match own.or_else(|| named().filter(|_| !self.layers.is_parent(name))) {
             Some(internal) => Target::Internal(internal),
+            None if self.layers.is_parent(name) => Target::Children(self.children(name)?),
+            None if router.service.is_empty() => {
+                self.fail(Kind::Router, name, "router has no service and no child routers");
+                return None;
+            }
             None => match self.node((Kind::Router, name), &router.service)? {
                 Node::Service(service) => Target::Service(service),
                 Node::Composite(composite) => Target::Composite(composite),
             },
         };
-        let apart = elsewhere && entry.shapes_routers();
-        let shown = if apart { format!("{}-{name}", entry.name) } else { name.to_owned() };
+        let apart = entry.filter(|entry| elsewhere && self.fixed.config.shapes_routers(entry));
+        let shown = apart.map_or_else(|| name.to_owned(), |entry| format!("{}-{name}", entry.name));
         let mut names = Vec::new();
-        for middleware in entry.http.middlewares.iter().chain(&router.middlewares) {
+        let before = entry.map_or(&[][..], |entry| &entry.http.middlewares);
+        for middleware in before.iter().chain(&router.middlewares) {
             let qualified = qualify(middleware, name);
             if let Err(message) = self.flatten(&qualified, &mut names, 0) {
                 // As above: the fault is the entry point's.
@@ -385,7 +399,8 @@ impl<'a> Builder<'a> {
         let earlier = || self.previous.and_then(|snapshot| snapshot.routes.get(&shown));
         let before = self.routes.get(&shown).or_else(earlier).cloned();
         let mut middlewares = Vec::with_capacity(names.len() + 2);
-        middlewares.extend(entry.http.encoded_characters.map(Middleware::EncodedCharacters));
+        middlewares
+            .extend(entry.and_then(|entry| entry.http.encoded_characters).map(Middleware::EncodedCharacters));
         for (at, middleware) in names.iter().enumerate() {
             let kept = before.as_ref().and_then(|route| route.middleware(at, middleware));
             let (mut pages, mut auth_server) = (None, None);
@@ -418,7 +433,11 @@ impl<'a> Builder<'a> {
         middlewares.extend(redirect.map(|options| Middleware::RedirectScheme(RedirectScheme::new(options))));
         // Redirections are the users' traffic, unlike the other internal routers': logged and counted.
         let users = redirect.is_some() || !matches!(target, Target::Internal(_));
-        let (own, default) = (router.observability, entry.observability.unwrap_or_default());
+        let observed =
+            router.observability.or(entry.and_then(|entry| entry.observability).unwrap_or_default());
+        let tracing = self.fixed.config.tracing.as_ref().filter(|tracing| users || tracing.add_internals);
+        let tracing = tracing.and_then(|_| observed.traces());
+        let is_detailed = tracing == Some(dynamic::TraceVerbosity::Detailed);
         Some(Arc::new(Route {
             name: shown.as_str().into(),
             label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
@@ -426,11 +445,16 @@ impl<'a> Builder<'a> {
                 Target::Service(service) => service.label,
                 Target::Composite(composite) => composite.label,
                 Target::Internal(own) => self.fixed.metrics.label(metrics::Kind::Service, own.name()),
+                // As Traefik calls it.
+                Target::Children(_) => {
+                    self.fixed.metrics.label(metrics::Kind::Service, &format!("{shown}-muxer"))
+                }
             },
             middlewares: middlewares.into(),
-            access_log: own.access_logs.or(default.access_logs).unwrap_or(true)
-                && (users || self.logs_internals()),
-            metrics: own.metrics.or(default.metrics).unwrap_or(true) && (users || self.counts_internals()),
+            access_log: observed.access_logs.unwrap_or(true) && (users || self.logs_internals()),
+            metrics: observed.metrics.unwrap_or(true) && (users || self.counts_internals()),
+            tracing,
+            shown: is_detailed.then(|| Box::new((router.rule_text.clone(), router.service.clone()))),
             target,
             tls_options: None,
             names,

@@ -146,9 +146,11 @@ fn router(
     let router = Router {
         rule: Arc::new(Rule::parse(rule).ok()?),
         rule_text: rule.to_owned(),
+        rule_syntax: String::new(),
         entry_points: vec![entry_point.to_owned()],
         middlewares: Vec::new(),
         service: target.name().to_owned(),
+        parents: Vec::new(),
         priority,
         tls: None,
         observability: Observability::default(),

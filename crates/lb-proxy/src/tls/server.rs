@@ -270,7 +270,7 @@ impl TlsProfile {
     }
 
     /// Stands for broken options: serving their hosts under laxer ones could let in whom they were meant to keep out.
-    fn for_nobody() -> Self {
+    pub(crate) fn for_nobody() -> Self {
         let config = ServerConfig::builder_with_provider(Arc::clone(algorithms::provider()))
             .with_protocol_versions(rustls::ALL_VERSIONS)
             .expect("the default provider has suites for every version")

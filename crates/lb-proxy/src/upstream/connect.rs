@@ -1,6 +1,7 @@
 //! Opening a connection to a server: resolve, dial, TLS.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(30));
 
+/// How often a dial that does not get on asks whether its server is still wanted; chosen.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What the server agreed to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
@@ -30,16 +34,14 @@ pub(crate) enum Spoken {
     Http2,
 }
 
-/// Connects within `dialTimeout`. `http1_only` is for upgrades, which HTTP/2 servers refuse.
-pub(crate) async fn connect(endpoint: &Endpoint, http1_only: bool) -> Result<(Stream, Spoken), Failure> {
-    let settings = &endpoint.transport.settings;
-    let tcp = match settings.dial_timeout {
-        Some(timeout) => {
-            tokio::time::timeout(timeout, reach(endpoint)).await.unwrap_or_else(|_| Err(timed_out()))
-        }
-        None => reach(endpoint).await,
-    };
-    let tcp = tcp.map_err(|error| {
+/// Connects within `dialTimeout`, and while the server is wanted. `http1_only` is for upgrades, which HTTP/2 servers
+/// refuse.
+pub(crate) async fn connect(
+    endpoint: &Endpoint,
+    http1_only: bool,
+    is_wanted: impl Fn() -> bool,
+) -> Result<(Stream, Spoken), Failure> {
+    let tcp = reach_while(endpoint, is_wanted).await.map_err(|error| {
         tracing::debug!(url = %endpoint.url, %error, "cannot connect");
         let cause = match error.kind() {
             io::ErrorKind::TimedOut => Cause::ConnectTimeout,
@@ -55,18 +57,25 @@ pub(crate) async fn connect(endpoint: &Endpoint, http1_only: bool) -> Result<(St
     }
 }
 
-fn timed_out() -> io::Error {
-    io::ErrorKind::TimedOut.into()
+/// A host that has gone without a word is asked again and again by TCP; once probes or a reload have taken the server
+/// out nobody has to wait for it.
+async fn reach_while(endpoint: &Endpoint, is_wanted: impl Fn() -> bool) -> io::Result<TcpStream> {
+    let by = endpoint.transport.settings.dial_timeout.map(|timeout| Instant::now() + timeout);
+    let mut reach = pin!(reach(endpoint, by));
+    loop {
+        let look = Instant::now() + LOOK_AGAIN;
+        match tokio::time::timeout_at(by.map_or(look, |by| by.min(look)), reach.as_mut()).await {
+            Ok(reached) => return reached,
+            Err(_) if is_wanted() && by.is_none_or(|by| Instant::now() < by) => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
 }
 
-async fn reach(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn reach(endpoint: &Endpoint, by: Option<Instant>) -> io::Result<TcpStream> {
     let stream = match endpoint.address {
         Some(address) => TcpStream::connect(address).await?,
-        None => {
-            let by = endpoint.transport.settings.dial_timeout.map(|timeout| Instant::now() + timeout);
-            // Boxed, so that no request's future is larger for it.
-            Box::pin(dial::dial(&endpoint.host, endpoint.port, by)).await?
-        }
+        None => dial::dial(&endpoint.host, endpoint.port, by).await?,
     };
     stream.set_nodelay(true)?;
     // A server that vanished without a word is noticed even while nothing is said to it.

@@ -1,6 +1,7 @@
 //! Connections towards servers: who they are, how they are reached, what can go wrong.
 
-pub(crate) mod connect;
+pub(crate) mod acquire;
+mod connect;
 mod dial;
 pub(crate) mod failure;
 pub(crate) mod h2;
@@ -17,6 +18,11 @@ use lb_config::dynamic::{Scheme, Server, ServersTransport};
 use lb_observe::metrics::LabelId;
 
 pub use dial::dial;
+
+/// The addresses of `host`, with `port`, in the system's order.
+pub(crate) async fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    resolve::resolve(host, port).await
+}
 
 /// One server as the data plane reaches it. Immutable; unchanged ones live on in the next snapshot.
 pub(crate) struct Endpoint {

@@ -99,6 +99,7 @@ impl Upgrades<'_> {
                     ?took,
                     "upgraded: the new process serves, this one drains and ends"
                 );
+                self.proxy.handed_over();
                 notify::succeeded_by(*pid);
                 answer(reply, Outcome::Done { pid: *pid, version: version.clone(), took: *took });
                 Some(*pid)

@@ -31,12 +31,25 @@ impl Dynasty {
         command: impl FnOnce(&Path, &Path) -> Command,
     ) -> Self {
         let files = Files::new();
-        write(&files, "dynamic.yml", dynamic);
         let config = write(&files, "vigie.yml", static_text);
+        let with_file = |program: &Path, directory: &Path| {
+            let mut command = command(program, directory);
+            command.arg(format!("--configFile={config}"));
+            command
+        };
+        Self::found_over(files, dynamic, with_file).await
+    }
+
+    /// As [`found_by`](Self::found_by), with nothing appended.
+    pub(crate) async fn found_over(
+        files: Files,
+        dynamic: &str,
+        command: impl FnOnce(&Path, &Path) -> Command,
+    ) -> Self {
+        write(&files, "dynamic.yml", dynamic);
         replace_program(&files, binary());
         let mut command = command(&files.path().join("vigie"), files.path());
-        command.arg(format!("--configFile={config}")).current_dir(files.path());
-        let (first, addresses) = Vigie::spawn(&mut command).await;
+        let (first, addresses) = Vigie::spawn(command.current_dir(files.path())).await;
         let pids = vec![first.pid()];
         Self { first, files, addresses, pids }
     }
@@ -61,6 +74,10 @@ impl Dynasty {
 
     pub(crate) fn websecure(&self) -> SocketAddr {
         self.addresses["websecure"]
+    }
+
+    pub(crate) fn address(&self, entry_point: &str) -> SocketAddr {
+        self.addresses[entry_point]
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {

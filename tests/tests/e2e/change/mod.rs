@@ -5,5 +5,7 @@ mod operator;
 mod quarantine;
 mod reload;
 mod removed;
+mod rollout;
 mod systemd;
+mod udp;
 mod upgrade;

@@ -60,6 +60,42 @@ async fn sigusr2_upgrades_too() {
     assert_eq!(vigie.metric("lb_upgrades_total").await, Some(2.0));
 }
 
+/// The new process is started with the same command line and environment, so without a file, too.
+#[tokio::test]
+async fn flags_and_variables_go_along() {
+    let server = Origin::start("api").await;
+    for by_flags in [true, false] {
+        let dynamic = app("", &[server.url()]);
+        let vigie = Dynasty::found_over(Files::new(), &dynamic, |program, directory| {
+            let mut command = Command::new(program);
+            for (path, value) in [
+                ("entryPoints.web.address", "127.0.0.1:0"),
+                ("entryPoints.traefik.address", "127.0.0.1:0"),
+                ("providers.file.filename", &*directory.join("dynamic.yml").to_string_lossy()),
+                ("metrics.prometheus", "true"),
+                ("api.insecure", "true"),
+            ] {
+                if by_flags {
+                    command.arg(format!("--{path}={value}"));
+                } else {
+                    command.env(format!("TRAEFIK_{}", path.replace('.', "_").to_uppercase()), value);
+                }
+            }
+            command
+        });
+        let mut vigie = vigie.await;
+        let load = Load::new(vigie.web(), HOST).connections(2).pause(Duration::from_millis(1)).start();
+        vigie.upgrade().await;
+        vigie.upgrade().await;
+        let done = load.done();
+        assert!(eventually(PATIENCE, async || load.done() > done + 10).await, "{}", vigie.words());
+        load.stop().await.assert_flawless();
+        assert_eq!(vigie.metric("lb_upgrades_total").await, Some(2.0));
+        vigie.until_alone().await;
+        vigie.stop().await;
+    }
+}
+
 /// Whatever is wrong with the new process, the old one serves on and says what.
 #[tokio::test]
 async fn a_new_process_that_fails_leaves_the_old_one_serving() {

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::{HOST, Vigie};
+use crate::timeline::show;
 
 /// What starting a daemon and containers may take on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -90,8 +91,13 @@ impl Daemon {
     /// Starts a replica that says its name.
     fn replica(&self, number: usize) {
         let name = format!("app-{number}");
+        self.run(&Self::start_of(&name, &name).iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// The arguments that start one that says `words`.
+    fn start_of(name: &str, words: &str) -> Vec<String> {
         let script = format!(
-            "busybox mkdir -p /www && busybox echo {name} > /www/index.html && exec busybox httpd -f -p 8000 -h /www"
+            "busybox mkdir -p /www && busybox echo {words} > /www/index.html && exec busybox httpd -f -p 8000 -h /www"
         );
         let labels = [
             "--label",
@@ -100,11 +106,19 @@ impl Daemon {
             "traefik.http.routers.app.rule=PathPrefix(`/`)",
             "--label",
             "traefik.http.services.app.loadbalancer.server.port=8000",
+            "--label",
+            "traefik.http.services.app.loadbalancer.healthcheck.path=/index.html",
+            "--label",
+            "traefik.http.services.app.loadbalancer.healthcheck.interval=200ms",
+            "--label",
+            "traefik.http.services.app.loadbalancer.healthcheck.timeout=3s",
+            "--label",
+            "traefik.http.services.app.loadbalancer.healthcheck.startunhealthy=true",
         ];
-        let mut arguments = vec!["run", "--detach", "--name", &name, "--network", "net", "--init=false"];
+        let mut arguments = vec!["run", "--detach", "--name", name, "--network", "net", "--init=false"];
         arguments.extend(labels);
         arguments.extend(["app", "/bin/busybox", "sh", "-c", &script]);
-        self.run(&arguments);
+        arguments.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -180,4 +194,43 @@ async fn a_real_daemon_is_followed() {
     daemon.run(&["start", "app-0"]);
     until_replicas(&vigie, &["app-0", "app-1", "app-3"]).await;
     vigie.until_metric("lb_provider_stale", &[("provider", "docker")], 0.0).await;
+}
+
+/// C11: containers that are found by their labels are replaced one at a time, though each comes back with another
+/// address, and no request fails.
+#[tokio::test]
+async fn a_rollout_replaces_containers() {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    if !rustix::process::getuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "the tests run as root, dockerd needs it");
+        return;
+    }
+    let daemon = Daemon::start().await;
+    (0..3).for_each(|number| daemon.replica(number));
+    let text = STATIC.replace("{socket}", &daemon.socket().display().to_string());
+    let text = text.replace("api: {insecure: true}", &format!("api: {{insecure: true, token: {TOKEN}}}"));
+    let vigie = Vigie::launch(Files::new(), &text).await;
+    until_replicas(&vigie, &["app-0", "app-1", "app-2"]).await;
+
+    let quoted = |word: &String| format!("'{word}'");
+    let start: Vec<_> = Daemon::start_of("NAME", "VERSION").iter().map(quoted).collect();
+    let start = start.join(" ").replace("'NAME'", "$name").replace("VERSION", "'\"$2\"'");
+    let script = format!(
+        "export DOCKER_HOST=unix://{}\nname=$({} $1) && docker rm --force $name && docker {start}\n",
+        daemon.socket().display(),
+        crate::harness::repository().join("deploy/rollout/container-at").display(),
+    );
+    let script = vigie.files.write("replace", &script);
+    let load = Load::new(vigie.web(), HOST).connections(4).pause(Duration::from_millis(2)).start();
+    let mut rollout = Command::new(crate::harness::binary());
+    rollout.args(["rollout", "app", "v2", "--from=v1", "--pause=300ms", "--by=test"]);
+    rollout.arg(format!("--replace=sh {} {{host}} {{version}}", script.display()));
+    rollout.arg(format!("--address=http://{}", vigie.admin())).env("VIGIE_API_TOKEN", TOKEN);
+    rollout.arg(format!("--stateDir={}", vigie.files.path().display()));
+    let mut rollout = VigieProcess::spawn(&mut rollout).unwrap();
+    let status = rollout.ended(LONG).await.unwrap();
+    show(&rollout.stdout());
+    assert_eq!(status.code(), Some(0), "{}\n{}", rollout.stderr(), vigie.words());
+    until_replicas(&vigie, &["v2"]).await;
+    load.stop().await.assert_flawless();
 }

@@ -8,6 +8,7 @@ mod panic_mode;
 mod refusals;
 mod replicas;
 mod retries;
+mod scenarios;
 mod slow_start;
 mod tls_servers;
 mod vanished;

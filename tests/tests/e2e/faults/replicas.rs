@@ -93,7 +93,7 @@ async fn who_does_not_accept_is_passed_over() {
 }
 
 /// An address where connections hang, as behind a firewall that drops them.
-async fn full_backlog() -> (SocketAddr, tokio::net::TcpListener, Vec<TcpStream>) {
+pub(super) async fn full_backlog() -> (SocketAddr, tokio::net::TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lb_testkit::{Answer, H2Origin, Origin, PATIENCE, Script, eventually};
 
+use super::replicas::full_backlog;
 use crate::harness::{Protocol, Vigie, app_with};
 
 const CHECK: &str = "healthCheck: {path: /health, interval: 100ms, timeout: 2s}";
@@ -86,5 +87,30 @@ async fn a_shared_connection_from_before_an_outage_is_not_used_after_it() {
     machine.vanish_and_return(&vigie, &server.url(), server.connections()).await;
     for _ in 0..12 {
         assert_eq!(Protocol::Http1.get(vigie.web(), "/").await.status, 200);
+    }
+}
+
+/// TCP would go on asking for the 30 s of `dialTimeout`.
+#[tokio::test]
+async fn nobody_waits_for_a_connection_to_a_server_that_was_taken_out() {
+    let good = Origin::start("good").await;
+    let (silent, _listener, _fill) = full_backlog().await;
+    let both = [format!("http://{silent}"), good.url()];
+    for (check, removed) in [("healthCheck: {path: /, interval: 3s, timeout: 3s}", false), ("", true)] {
+        let vigie = Vigie::start(&app_with("", check, &both)).await;
+        let asked: Vec<_> = (0..4).map(|_| tokio::spawn(Protocol::Http1.get(vigie.web(), "/"))).collect();
+        vigie.until_metric("active_connections", &[], 2.0).await;
+        if removed {
+            vigie.write(&app_with("", check, &[good.url()]));
+        }
+        let answers = tokio::time::timeout(Duration::from_secs(15), async {
+            for answer in asked {
+                assert_eq!(answer.await.unwrap().status, 200);
+            }
+        });
+        answers.await.expect("they wait for the dial");
+        let labels = [("service", "app@file"), ("reason", "connect_timeout")];
+        let given_up = vigie.metrics().await.value("lb_upstream_errors_total", &labels);
+        assert!(given_up >= Some(1.0), "nobody has asked the silent one: {given_up:?}");
     }
 }

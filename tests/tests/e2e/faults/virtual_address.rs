@@ -9,6 +9,7 @@ use lb_testkit::{Files, VigieProcess, eventually};
 use rustix::process::Signal;
 
 use crate::harness::{alive, binary, shipped};
+use crate::timeline::{TimeLine, show};
 
 /// What the last of three missed advertisements and two failed checks may take on a busy machine.
 const TAKEOVER: Duration = Duration::from_secs(15);
@@ -228,6 +229,7 @@ fn now() -> u128 {
 async fn the_other_one_takes_the_address() {
     if !rustix::process::getuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "the tests run as root, keepalived needs it");
+        show("SKIPPED: keepalived needs root");
         return;
     }
     let (net, files) = (Net::new(), Files::new());
@@ -242,11 +244,14 @@ async fn the_other_one_takes_the_address() {
     let requests = Requests::start(&net, &files);
     requests.until_served_by("lb-1", 0).await;
 
+    let time = TimeLine::new("two load balancers with one virtual address, a new connection every 30 ms");
     // It is stopped: its `/ping` fails while it still serves, so the address moves first.
     let stop = now();
+    time.note("Vigie is stopped (SIGTERM) on lb-1, which has the address");
     first.vigie.signal(Signal::TERM).unwrap();
     second.takes_the_address().await;
     let outage = requests.until_served_by("lb-2", stop).await;
+    time.note(&format!("lb-2 serves; longest time without an answer: {outage:.1?}"));
     assert!(outage < Duration::from_secs(1), "{outage:?} without an answer");
     first.vigie.ended(TAKEOVER).await.unwrap();
 
@@ -259,17 +264,21 @@ async fn the_other_one_takes_the_address() {
 
     // The other one crashes: two checks later the address is back.
     let crash = now();
+    time.note("Vigie crashes (SIGKILL) on lb-2");
     second.vigie.signal(Signal::KILL).unwrap();
     first.takes_the_address().await;
     let outage = requests.until_served_by("lb-1", crash).await;
+    time.note(&format!("lb-1 serves; longest time without an answer: {outage:.1?}"));
     assert!(outage < Duration::from_secs(8), "{outage:?} without an answer");
     second.restart_vigie().await;
     second.is_well_again().await;
 
     // The whole machine goes.
     let lost = now();
+    time.note("the machine lb-1 is lost: its link is down, its processes are gone");
     first.fail().await;
     second.takes_the_address().await;
     let outage = requests.until_served_by("lb-2", lost).await;
+    time.note(&format!("lb-2 serves; longest time without an answer: {outage:.1?}"));
     assert!(outage < Duration::from_secs(8), "{outage:?} without an answer");
 }

@@ -1,0 +1,271 @@
+//! Connections from their first packet to their first request.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lb_observe::metrics::{Kind, LabelId};
+use quinn::{EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::Notify;
+
+use super::hello::{self, Common, Offer, Settled};
+use crate::entrypoint::greet::GREETING_TIMEOUT;
+use crate::entrypoint::seats::Seat;
+use crate::entrypoint::{Connection, Entry, TlsInfo};
+use crate::http::forwarded::{Peer, is_trusted};
+use crate::http::h2_serve::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::http::h3;
+use crate::middleware::Certificates;
+use crate::worker::{Watch, Worker};
+
+/// Streams beside requests: three by the protocol (RFC 9114 section 6.2), and some to be ignored. Chosen.
+const OTHER_STREAMS: u32 = 16;
+/// Handshakes at a time, beyond which a client has to prove its address first (RFC 9000 section 8.1.2): a flood from
+/// invented addresses then costs a packet each, not a signature. Chosen.
+const UNPROVEN_HANDSHAKES: usize = 512;
+/// Connections that wait to be looked at, and bytes that they may bring along each and together. Chosen.
+const BACKLOG: usize = 4096;
+const EARLY_BYTES: u64 = 32 * 1024;
+const EARLY_BYTES_IN_ALL: u64 = 16 * 1024 * 1024;
+
+/// What the connections of one entry point have in common.
+pub(crate) struct Shared {
+    entry: Arc<Entry>,
+    label: LabelId,
+    common: Arc<Common>,
+    config: ServerConfig,
+    bound: IpAddr,
+    /// Connections, from the first packet on.
+    open: AtomicUsize,
+    shaking: AtomicUsize,
+}
+
+/// Receives for one entry point.
+pub(crate) struct Receiver {
+    shared: Arc<Shared>,
+    endpoint: quinn::Endpoint,
+}
+
+impl Receiver {
+    /// Call it on the thread that is to receive.
+    pub(crate) fn new(worker: &Worker, entry: Arc<Entry>, socket: UdpSocket) -> io::Result<Self> {
+        let common = Arc::new(Common::new()?);
+        let mut config = ServerConfig::with_crypto(hello::without_sessions(&common));
+        config
+            .transport_config(Arc::new(transport(&entry)))
+            .max_incoming(BACKLOG)
+            .incoming_buffer_size(EARLY_BYTES)
+            .incoming_buffer_size_total(EARLY_BYTES_IN_ALL);
+        let bound = socket.local_addr()?.ip().to_canonical();
+        let mut endpoint = EndpointConfig::default();
+        endpoint.supported_versions(vec![hello::VERSION]);
+        let endpoint = quinn::Endpoint::new(endpoint, Some(config.clone()), socket, Arc::new(TokioRuntime))?;
+        let (open, shaking) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let label = worker.metrics.label(Kind::Http3, &entry.config.name);
+        Ok(Self { shared: Arc::new(Shared { entry, label, common, config, bound, open, shaking }), endpoint })
+    }
+
+    /// Whether a connection is open, on whatever worker, that has not used up its entry point's `graceTimeOut`.
+    pub(crate) fn waits_after(&self, elapsed: Duration) -> bool {
+        self.shared.open.load(Ordering::Acquire) > 0 && elapsed < self.shared.entry.config.grace_timeout
+    }
+
+    /// Tells the clients of what is left that it ends.
+    pub(crate) fn close(&self) {
+        self.endpoint.close(h3::NO_ERROR.into(), b"");
+    }
+}
+
+fn transport(entry: &Entry) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(entry.config.http2_max_concurrent_streams.into())
+        .max_concurrent_uni_streams(OTHER_STREAMS.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(CONNECTION_WINDOW.into())
+        // RFC 9221 is not offered.
+        .datagram_receive_buffer_size(None)
+        // A timeout of more than 2^62 milliseconds is none.
+        .max_idle_timeout(entry.config.idle_timeout.and_then(|timeout| timeout.try_into().ok()));
+    transport
+}
+
+/// One connection on its way to the worker that serves it.
+pub(crate) struct Arriving {
+    incoming: Incoming,
+    seat: Option<Seat>,
+    open: Open,
+}
+
+/// Counts a connection until it is dropped.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// The same for handshakes.
+struct Shaking<'a>(&'a Shared);
+
+impl<'a> Shaking<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.shaking.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Shaking<'_> {
+    fn drop(&mut self) {
+        self.0.shaking.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Hands connections to the workers until told to stop, and refuses them from then on: clients then try TCP at once.
+pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<Notify>) {
+    let Receiver { shared, endpoint } = &*receiver;
+    let stopped = stop.notified();
+    tokio::pin!(stopped);
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            // First: a flood of clients must not put off the end.
+            () = &mut stopped => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let Some(arriving) = admit(&worker, shared, incoming) else { continue };
+        if let Some(arriving) = worker.balancer.place_quic(worker.index, shared.entry.index, arriving) {
+            let watch = worker.watch(shared.entry.config.grace_timeout);
+            tokio::task::spawn_local(serve(Rc::clone(&worker), arriving, watch));
+        } else {
+            worker.metrics.handed_over();
+        }
+    }
+    let endpoint = endpoint.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            incoming.refuse();
+        }
+    });
+}
+
+/// Whether there is room for it.
+fn admit(worker: &Worker, shared: &Arc<Shared>, incoming: Incoming) -> Option<Arriving> {
+    let entry = &shared.entry;
+    let limits = &entry.config.limits;
+    // Whoever invents an address must not take that client's seats.
+    let prove = limits.connections.is_some()
+        || limits.connections_per_client.is_some()
+        || shared.shaking.load(Ordering::Relaxed) >= UNPROVEN_HANDSHAKES;
+    if prove && !incoming.remote_address_validated() {
+        // It fails for who has tried already.
+        if let Err(error) = incoming.retry() {
+            error.into_incoming().refuse();
+        }
+        return None;
+    }
+    let client = incoming.remote_address().ip().to_canonical();
+    match Seat::take(entry, client) {
+        Ok(seat) => Some(Arriving { incoming, seat, open: Open::new(shared) }),
+        Err(full) => {
+            worker.metrics.refused(entry.label, full.reason());
+            if entry.seats.reports() {
+                tracing::warn!(entryPointName = %entry.config.name, %client, reason = full.reason(),
+                    "connections are refused");
+            }
+            incoming.refuse();
+            None
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, arriving: Arriving, watch: Watch) {
+    let Arriving { incoming, seat, open } = arriving;
+    let shared = &open.0;
+    let entry = &shared.entry;
+    let peer = incoming.remote_address();
+    let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let Some((quic, settled)) = greet(&worker, shared, incoming, client).await else { return };
+    let chain = quic.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let chain = chain.as_ref().map(|chain| chain.as_slice());
+    let mut peer = Peer::new(client.ip(), true);
+    peer.certificates = Certificates::new(chain);
+    let cipher = settled.suite.and_then(|suite| suite.as_str()).unwrap_or_default().replace("TLS13_", "TLS_");
+    let connection = Rc::new(Connection {
+        trusted: is_trusted(&entry.config.forwarded_headers, client.ip()),
+        peer: Rc::new(peer),
+        client,
+        tls: Some(TlsInfo {
+            options: settled.profile.name.as_str().into(),
+            label: worker.metrics.tls("1.3", &cipher),
+            version: "1.3",
+            cipher,
+            client_subject: chain.and_then(crate::tls::subject),
+        }),
+        entry: Arc::clone(entry),
+        slot: None,
+        _open: Some(worker.shard.connection(shared.label)),
+        _seat: seat,
+    });
+    h3::serve::serve(worker, connection, quic, watch).await;
+}
+
+async fn greet(
+    worker: &Worker,
+    shared: &Arc<Shared>,
+    incoming: Incoming,
+    client: SocketAddr,
+) -> Option<(quinn::Connection, Box<Settled>)> {
+    let entry = &shared.entry;
+    let _shaking = Shaking::new(shared);
+    let offer = Offer {
+        common: Arc::clone(&shared.common),
+        entry: Arc::clone(entry),
+        client,
+        local: incoming.local_ip().map_or(shared.bound, |ip| ip.to_canonical()),
+        snapshot: Some(worker.snapshot()).into(),
+    };
+    let mut config = shared.config.clone();
+    config.crypto = Arc::new(offer);
+    let shake = async { incoming.accept_with(Arc::new(config))?.await };
+    match tokio::time::timeout(GREETING_TIMEOUT, shake).await {
+        Ok(Ok(quic)) => {
+            let settled = quic.handshake_data()?.downcast().ok()?;
+            Some((quic, settled))
+        }
+        Ok(Err(error)) => {
+            worker.metrics.refused(entry.label, "tls_handshake");
+            tracing::debug!(entryPointName = %entry.config.name, %client, %error, "QUIC handshake failed");
+            None
+        }
+        Err(_) => {
+            worker.metrics.refused(entry.label, "tls_timeout");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_cipher_suite_for_first_packets() {
+        assert!(Common::new().is_ok());
+    }
+}

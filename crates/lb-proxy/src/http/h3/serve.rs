@@ -1,0 +1,450 @@
+//! HTTP/3 from clients: one connection, a task for each stream.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lb_http1::{Framing, Head};
+use quinn::{ConnectionError, RecvStream, SendStream};
+use tokio::time::{Instant, timeout};
+
+use super::frame::{Code, Frames, kind, put_frame, put_varint};
+use super::link::{Fault, Link, protocol};
+use super::qpack::SectionError;
+use super::stream::{Begun, H3Sink, H3Source};
+use super::{control, convert};
+use crate::deadline::Deadline;
+use crate::entrypoint::Connection;
+use crate::http::body::{Fill, Sink, Source};
+use crate::http::downstream::Downstream;
+use crate::http::h1::H1;
+use crate::http::h1_serve::{LINGER, discard, head_timeout};
+use crate::http::handle::handle;
+use crate::http::local::Local;
+use crate::http::pace::{Pace, too_slow};
+use crate::http::streams::{EARLY, Open, admit, framing};
+use crate::worker::{Watch, Worker};
+
+/// `SETTINGS_MAX_FIELD_SECTION_SIZE`: RFC 9114 section 7.2.4.1.
+const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
+/// Above every stream of a client: a GOAWAY that refuses none yet (RFC 9114 section 5.2).
+const NO_STREAM_YET: u64 = (1 << 62) - 4;
+/// While a request is under way the client is asked this often whether it is still there: either side gives up a silent
+/// connection, and an answer may take long. Chosen; less than any client's idle timeout that is in use.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long requests that were sent before GOAWAY came are still taken: two round trips, within these limits. Chosen.
+const LAST_REQUESTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// For some bytes on a stream that everybody gives room for.
+const SAYING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Whether a request without a length has a body shows at its stream's end, which may come in a packet of its own. As
+/// long as Go's client, and so Traefik, waits for it where the method suggests none.
+const END_PATIENCE: Duration = Duration::from_millis(200);
+/// How long an answer may wait for its acknowledgement, at the least; see `listen::LEAST_STALL`.
+const LEAST_STALL: Duration = Duration::from_secs(60);
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// GOAWAY is said: what the client sent before it knew is served.
+    Leaving,
+    /// From this stream on requests are rejected, so that the client repeats them elsewhere.
+    Closing(u64),
+}
+
+enum Event {
+    Stream(Result<(SendStream, RecvStream), ConnectionError>),
+    Quiet,
+    Leave,
+    Time,
+}
+
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    quic: quinn::Connection,
+    mut watch: Watch,
+) {
+    let link = Rc::new(Link::new(worker, connection, quic));
+    let worker = &link.worker;
+    let idle = link.connection.entry.config.idle_timeout;
+    // RFC 9114 section 6.2: every client gives room for it.
+    let Ok(Ok(mut words)) = timeout(SAYING_TIMEOUT, link.quic.open_uni()).await else {
+        link.fail(protocol(Code::StreamCreationError));
+        return;
+    };
+    if !say(&mut words, &greeting(link.connection.entry.config.http.max_header_bytes)).await {
+        link.fail(protocol(Code::ClosedCriticalStream));
+        return;
+    }
+    tokio::task::spawn_local(control::serve(Rc::clone(&link)));
+    let mut phase = Phase::Open;
+    let mut next_stream = 0;
+    let mut deadline = Deadline::default();
+    deadline.set(Instant::now(), idle);
+    let mut accept = pin!(link.quic.accept_bi());
+    let mut quiet = pin!(link.ended.notified());
+    loop {
+        let event = poll_fn(|cx| {
+            watch.register(cx.waker());
+            if phase == Phase::Open && worker.is_draining() {
+                return Poll::Ready(Event::Leave);
+            }
+            if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
+                return Poll::Ready(Event::Stream(accepted));
+            }
+            if quiet.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Quiet);
+            }
+            deadline.poll(cx).map(|()| Event::Time)
+        })
+        .await;
+        let busy = link.tally.open() > 0;
+        match (event, phase) {
+            (Event::Stream(Err(error)), _) => {
+                lost(&link, &error);
+                break;
+            }
+            (Event::Stream(Ok((mut send, mut recv))), Phase::Closing(from)) if id(&send) >= from => {
+                accept.set(link.quic.accept_bi());
+                // RFC 9114 section 5.2; it fails where the client was faster.
+                let _ = send.reset(Code::RequestRejected.into());
+                let _ = recv.stop(Code::RequestRejected.into());
+            }
+            (Event::Stream(Ok((send, recv))), _) => {
+                accept.set(link.quic.accept_bi());
+                next_stream = next_stream.max(id(&send) + 4);
+                if !busy && phase == Phase::Open {
+                    deadline.set(Instant::now(), Some(KEEP_ALIVE));
+                }
+                let (link, guard) = (Rc::clone(&link), Open::new(&link.tally));
+                // Boxed here: on its way into a task a future is copied several times, and this one is large.
+                tokio::task::spawn_local(Box::pin(stream(link, guard, send, recv)));
+            }
+            (Event::Quiet, _) => {
+                quiet.set(link.ended.notified());
+                match phase {
+                    Phase::Closing(_) if !busy => break,
+                    Phase::Open if !busy => deadline.set(Instant::now(), idle),
+                    _ => {}
+                }
+            }
+            (Event::Time, Phase::Open) if busy => {
+                // A frame that everybody ignores (RFC 9114 section 7.2.8), and has to acknowledge.
+                if !say(&mut words, &frame(kind::RESERVED, None)).await {
+                    break;
+                }
+                deadline.set(Instant::now(), Some(KEEP_ALIVE));
+            }
+            (Event::Leave, _) | (Event::Time, Phase::Open) => {
+                phase = Phase::Leaving;
+                if !say(&mut words, &frame(kind::GOAWAY, Some(NO_STREAM_YET))).await {
+                    break;
+                }
+                let patience = (2 * link.quic.rtt()).clamp(LAST_REQUESTS.0, LAST_REQUESTS.1);
+                deadline.set(Instant::now(), Some(patience));
+            }
+            (Event::Time, Phase::Leaving) => {
+                phase = Phase::Closing(next_stream);
+                if !say(&mut words, &frame(kind::GOAWAY, Some(next_stream))).await || !busy {
+                    break;
+                }
+                deadline.set(Instant::now(), Some(KEEP_ALIVE));
+            }
+            (Event::Time, Phase::Closing(_)) => {
+                if !busy || !say(&mut words, &frame(kind::RESERVED, None)).await {
+                    break;
+                }
+                deadline.set(Instant::now(), Some(KEEP_ALIVE));
+            }
+        }
+    }
+    link.quic.close(Code::NoError.into(), b"");
+    // What drives the connection has to say that before this thread may end.
+    for _ in 0..4 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn id(stream: &SendStream) -> u64 {
+    quinn::VarInt::from(stream.id()).into_inner()
+}
+
+/// The control stream and its first frame: RFC 9114 section 6.2.1.
+fn greeting(max_header_bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0];
+    put_frame(kind::SETTINGS, &mut bytes, |settings| {
+        put_varint(MAX_FIELD_SECTION_SIZE, settings);
+        put_varint(max_header_bytes as u64, settings);
+    });
+    bytes
+}
+
+fn frame(kind: u64, number: Option<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_frame(kind, &mut bytes, |payload| {
+        if let Some(number) = number {
+            put_varint(number, payload);
+        }
+    });
+    bytes
+}
+
+/// Whether the client gives room for it.
+async fn say(words: &mut SendStream, bytes: &[u8]) -> bool {
+    matches!(timeout(SAYING_TIMEOUT, words.write_all(bytes)).await, Ok(Ok(())))
+}
+
+/// The connection has ended by itself.
+fn lost(link: &Link, error: &ConnectionError) {
+    if let ConnectionError::TransportError(_) = error {
+        link.worker.metrics.refused(link.connection.entry.label, "quic_protocol");
+        tracing::info!(client = %link.connection.client, %error, "QUIC connection ended by an error");
+    }
+}
+
+/// One stream, to the acknowledgement of its answer: until then the connection must not be closed.
+async fn stream(link: Rc<Link>, guard: Open, send: SendStream, recv: RecvStream) {
+    let opened = Instant::now();
+    let source = H3Source::new(Frames::new(recv), Rc::clone(&link));
+    let sink = H3Sink::new(send);
+    let (reset, acknowledged) = serve_stream(&link, source, sink).await;
+    if let Some(acknowledged) = acknowledged {
+        let idle = link.connection.entry.config.idle_timeout;
+        let _ = timeout(idle.unwrap_or(LEAST_STALL).max(LEAST_STALL), acknowledged).await;
+    }
+    guard.close(reset && opened.elapsed() < EARLY);
+    if let Some(abuse) = link.tally.abuse() {
+        link.fail(Fault(Code::ExcessiveLoad, abuse));
+    }
+    if link.tally.open() == 0 {
+        link.ended.notify_one();
+    }
+}
+
+type Stopped = Pin<Box<dyn Future<Output = bool>>>;
+
+/// Returns whether the client gave the stream up, and what is ready once it has all of the answer.
+async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -> (bool, Option<Stopped>) {
+    let Link { worker, connection, .. } = &**link;
+    let refused = |reason| worker.metrics.refused(connection.entry.label, reason);
+    let most = connection.entry.config.http.max_header_bytes;
+    let patience = head_timeout(connection).unwrap_or(Duration::MAX);
+    let section = match timeout(patience, source.head(most)).await {
+        Ok(Some(begun)) => begun,
+        Ok(None) => {
+            sink.reset(Code::RequestIncomplete);
+            return (true, None);
+        }
+        Err(_) => {
+            refused("head_timeout");
+            source.stop(Code::RequestIncomplete);
+            sink.reset(Code::RequestIncomplete);
+            return (false, None);
+        }
+    };
+    let mut x = worker.exchange(&connection.peer);
+    let read = match section {
+        Begun::Refused(status, reason) => Err((status, reason)),
+        Begun::Section(section) => match convert::request_head(&section, most, &mut x.head) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err((400, "http3_malformed")),
+            Err(SectionError::TooLarge) => Err((431, "head_too_large")),
+            Err(SectionError::Broken) => {
+                link.fail(protocol(Code::DecompressionFailed));
+                worker.give_exchange(x);
+                return (false, None);
+            }
+        },
+    };
+    let held = link.tally.hold(x.head.memory_bytes());
+    let admitted = match read {
+        Err(refusal) => Err(refusal),
+        Ok(()) if held.is_none() => Err((431, "http3_large_heads")),
+        Ok(()) => {
+            let ends = has_no_body(&x.head, &mut source).await;
+            admit(&x.head, framing(&x.head, ends))
+        }
+    };
+    let least = connection.entry.least;
+    let mut client = Client {
+        is_head: x.head.method() == "HEAD",
+        gone: Gone::Unknown(None),
+        sends: match admitted {
+            Ok(Framing::Length(length)) => {
+                source.expect(Some(length));
+                Pace::new(least)
+            }
+            // Without a length it may be a conversation, in which both are silent when they like.
+            _ => Pace::default(),
+        },
+        takes: Pace::new(least),
+        source,
+        sink,
+        link,
+    };
+    let whole = match admitted {
+        Ok(framing) => handle(worker, connection, &mut x, &mut client, framing).await,
+        Err((status, reason)) => {
+            refused(reason);
+            tracing::info!(client = %connection.client, status, reason, "request refused");
+            Local::bare(status).write_head(&mut x.response);
+            let answered = client.respond(&mut x.response, Framing::Empty);
+            answered.is_ok() && poll_fn(|cx| client.poll_flush(cx)).await.is_ok()
+        }
+    };
+    worker.give_exchange(x);
+    drop(held);
+    if whole && !client.source.has_ended() {
+        Box::pin(linger(&mut client)).await;
+    }
+    // RFC 9114 section 4.1: the rest of the request is not wanted, the answer stands.
+    client.source.stop(Code::NoError);
+    let acknowledged = client.sink.is_whole().then(|| client.sink.stopped());
+    (client.gone.is_known(), acknowledged)
+}
+
+/// Whether the stream ends behind its head.
+async fn has_no_body(head: &Head, source: &mut H3Source) -> bool {
+    let mut ended = poll_fn(|cx| Poll::Ready(source.poll_bodiless(cx))).await;
+    if ended.is_pending()
+        && !head.contains("content-length")
+        && matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "DELETE" | "TRACE")
+    {
+        let seen = timeout(END_PATIENCE, poll_fn(|cx| source.poll_bodiless(cx))).await;
+        ended = seen.map_or(Poll::Pending, Poll::Ready);
+    }
+    ended == Poll::Ready(true)
+}
+
+/// Lets a client that still sends stop by itself: see HTTP/2.
+async fn linger(client: &mut Client<'_>) {
+    let end = async {
+        if !discard(&mut client.source).await {
+            poll_fn(|cx| client.poll_gone(cx)).await;
+        }
+    };
+    let _ = timeout(LINGER, end).await;
+}
+
+/// Whether the client still wants its answer.
+enum Gone {
+    Unknown(Option<Stopped>),
+    /// It has all of it.
+    Served,
+    Known,
+}
+
+impl Gone {
+    fn is_known(&self) -> bool {
+        matches!(self, Self::Known)
+    }
+}
+
+/// The client of one stream.
+struct Client<'a> {
+    source: H3Source,
+    sink: H3Sink,
+    is_head: bool,
+    gone: Gone,
+    link: &'a Link,
+    sends: Pace,
+    takes: Pace,
+}
+
+impl Source for Client<'_> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        let filled = self.source.poll_fill(cx);
+        let filled = self.sends.watch(cx, filled);
+        if self.sends.is_over() {
+            too_slow(&self.link.worker, &self.link.connection, "slow_body");
+            return filled;
+        }
+        if matches!(filled, Poll::Ready(Err(_))) {
+            self.gone = Gone::Known;
+        }
+        filled
+    }
+
+    fn data(&self) -> &[u8] {
+        self.source.data()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.sends.moved(count);
+        self.source.consume(count);
+    }
+
+    fn trailers(&self) -> Option<&Head> {
+        self.source.trailers()
+    }
+}
+
+impl Sink for Client<'_> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = self.sink.poll_send(cx, data);
+        if let Poll::Ready(Ok(count)) = sent {
+            self.takes.moved(count);
+        }
+        self.taking(cx, sent)
+    }
+
+    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
+        self.sink.finish(trailers)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.sink.poll_flush(cx);
+        self.taking(cx, flushed)
+    }
+}
+
+impl Client<'_> {
+    /// Watches how the client takes the answer.
+    fn taking<T>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let sent = self.takes.watch(cx, sent);
+        if self.takes.is_over() {
+            too_slow(&self.link.worker, &self.link.connection, "slow_reader");
+            self.link.tally.stalled();
+        }
+        sent
+    }
+}
+
+impl Downstream for Client<'_> {
+    fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
+        let ends = self.is_head || framing == Framing::Empty;
+        self.sink.respond(head, (!ends).then_some(framing));
+        Ok(())
+    }
+
+    fn inform(&mut self, head: &Head) -> io::Result<()> {
+        self.sink.head(head);
+        self.sink.try_flush()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let stopped = match &mut self.gone {
+                Gone::Known => return Poll::Ready(()),
+                Gone::Served => return Poll::Pending,
+                Gone::Unknown(stopped) => stopped.get_or_insert_with(|| self.sink.stopped()),
+            };
+            self.gone = match std::task::ready!(stopped.as_mut().poll(cx)) {
+                true => Gone::Known,
+                false => Gone::Served,
+            };
+        }
+    }
+
+    fn tunnel(&mut self) -> Option<&mut H1> {
+        None
+    }
+
+    fn abort(&mut self) {
+        self.sink.reset(if self.takes.is_over() { Code::ExcessiveLoad } else { Code::InternalError });
+    }
+}

@@ -1,0 +1,185 @@
+//! What the streams of one connection do to it, and which of their requests are served at all: alike in HTTP/2 and
+//! HTTP/3.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lb_http1::{Framing, Head};
+
+/// A head that holds more counts towards [`LARGE_HEADS`]. Chosen; more than is kept for the next request anyway.
+pub(super) const LARGE_HEAD: usize = 32 * 1024;
+/// What the large heads of a connection's requests may hold together; a single one may hold more. HPACK makes a mebibyte
+/// of some hundred bytes, on each stream anew. Chosen.
+const LARGE_HEADS: usize = 4 * 1024 * 1024;
+/// Once this many streams were opened ...
+const EARLY_RESETS_AFTER: u64 = 500;
+/// ... at most one in so many may have been reset early (CVE-2023-44487, for streams that we did begin to serve).
+const EARLY_RESETS_SHARE: u64 = 2;
+/// A stream that the client resets this soon was opened in vain. With the next two, as Envoy has them.
+pub(super) const EARLY: Duration = Duration::from_secs(1);
+
+/// The streams of one connection.
+pub(super) struct Tally {
+    open: Cell<usize>,
+    opened: Cell<u64>,
+    reset_early: Cell<u64>,
+    /// Those whose client did not take their answer.
+    stalled: Cell<u64>,
+    /// Bytes that the large heads of open streams hold.
+    large_heads: Cell<usize>,
+    /// What a connection with too many early resets, and one with too many stalled answers, is called.
+    labels: [&'static str; 2],
+}
+
+impl Tally {
+    pub(super) fn new(labels: [&'static str; 2]) -> Self {
+        Self {
+            open: Cell::new(0),
+            opened: Cell::new(0),
+            reset_early: Cell::new(0),
+            stalled: Cell::new(0),
+            large_heads: Cell::new(0),
+            labels,
+        }
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// A client does not take its answer.
+    pub(super) fn stalled(&self) {
+        self.stalled.set(self.stalled.get() + 1);
+    }
+
+    /// What the connection is to be ended for, as metrics and logs call it.
+    pub(super) fn abuse(&self) -> Option<&'static str> {
+        let opened = self.opened.get();
+        if opened >= EARLY_RESETS_AFTER && self.reset_early.get() > opened / EARLY_RESETS_SHARE {
+            return Some(self.labels[0]);
+        }
+        // One paused download among many requests is none.
+        (self.stalled.get() > opened / 2).then_some(self.labels[1])
+    }
+
+    /// Counts a head as long as its stream is open; `None` if it is one too many.
+    pub(super) fn hold(&self, head_bytes: usize) -> Option<LargeHead<'_>> {
+        let bytes = if head_bytes > LARGE_HEAD { head_bytes } else { 0 };
+        let others = self.large_heads.get();
+        if bytes > 0 && others > 0 && others + bytes > LARGE_HEADS {
+            return None;
+        }
+        self.large_heads.set(others + bytes);
+        Some(LargeHead { tally: self, bytes })
+    }
+}
+
+/// One stream that is being served.
+pub(super) struct Open(Rc<Tally>);
+
+impl Open {
+    pub(super) fn new(tally: &Rc<Tally>) -> Self {
+        tally.open.set(tally.open.get() + 1);
+        tally.opened.set(tally.opened.get() + 1);
+        Self(Rc::clone(tally))
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.0
+    }
+
+    pub(super) fn close(self, reset_early: bool) {
+        self.0.reset_early.set(self.0.reset_early.get() + u64::from(reset_early));
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A head that counts towards [`LARGE_HEADS`], or is too small to.
+pub(super) struct LargeHead<'a> {
+    tally: &'a Tally,
+    bytes: usize,
+}
+
+impl Drop for LargeHead<'_> {
+    fn drop(&mut self) {
+        self.tally.large_heads.set(self.tally.large_heads.get() - self.bytes);
+    }
+}
+
+/// How the body is known to end. Who reads it checks that DATA agrees with a content-length (RFC 9113 section 8.1.1,
+/// RFC 9114 section 4.1.2).
+pub(super) fn framing(head: &Head, ends: bool) -> Result<Framing, &'static str> {
+    let mut lengths = head.get_all("content-length");
+    let length = match (lengths.next(), lengths.next()) {
+        (Some(_), Some(_)) => return Err("content_length"),
+        (Some(text), None) => Some(
+            std::str::from_utf8(text)
+                .ok()
+                .filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+                .and_then(|text| text.parse::<u64>().ok())
+                .ok_or("content_length")?,
+        ),
+        (None, _) => None,
+    };
+    match length {
+        Some(1..) if ends => Err("content_length"),
+        _ if ends => Ok(Framing::Empty),
+        Some(length) => Ok(Framing::Length(length)),
+        None => Ok(Framing::Chunked),
+    }
+}
+
+/// Whether a request is served, with its framing; else the status and the reason of the refusal.
+pub(super) fn admit(
+    head: &Head,
+    framing: Result<Framing, &'static str>,
+) -> Result<Framing, (u16, &'static str)> {
+    if head.len() > super::MAX_REQUEST_FIELDS {
+        let error = lb_http1::HeadError::TooManyFields;
+        return Err((error.status(), error.label()));
+    }
+    let framing = framing.map_err(|reason| (400, reason))?;
+    lb_http1::validate_request(head).map_err(|error| (error.status(), error.label()))?;
+    Ok(framing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a connection is abusive after so many streams, of which so many were reset early.
+    fn abusive(streams: u64, reset: u64) -> bool {
+        let tally = Rc::new(Tally::new(["reset", "stalled"]));
+        (0..streams).for_each(|stream| Open::new(&tally).close(stream < reset));
+        assert_eq!(tally.open.get(), 0);
+        tally.abuse().is_some()
+    }
+
+    #[test]
+    fn large_heads_share_one_allowance() {
+        let tally = Tally::new(["reset", "stalled"]);
+        let small: Vec<_> = (0..1000).map(|_| tally.hold(LARGE_HEAD)).collect();
+        let alone = tally.hold(10 * LARGE_HEADS);
+        assert!(small.iter().all(Option::is_some) && alone.is_some());
+        assert!(tally.hold(LARGE_HEAD + 1).is_none() && tally.hold(LARGE_HEAD).is_some());
+        drop(alone);
+        let large: Vec<_> = (0..6).map(|_| tally.hold(1 << 20)).collect();
+        assert_eq!(large.iter().flatten().count(), 4);
+        drop(large);
+        assert_eq!(tally.large_heads.get(), 0);
+    }
+
+    #[test]
+    fn streams_reset_early_are_abuse_when_they_are_many_and_most() {
+        assert!(!abusive(499, 499));
+        assert!(abusive(500, 251));
+        assert!(!abusive(500, 250));
+        assert!(!abusive(10_000, 5_000));
+    }
+}

@@ -1,0 +1,83 @@
+//! A connection for a request: an idle one, a place on a shared one, or a new one.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_core::balance::Picked;
+use tokio::time::Instant;
+
+use super::Endpoint;
+use super::connect::{self, Spoken};
+use super::failure::{Cause, Failure};
+use super::h2::Shared;
+use super::up::Up;
+use crate::http::h1::H1;
+use crate::worker::Worker;
+
+/// How often, and how long, a request waits for a file descriptor: 2 s in all. Chosen.
+const SHORTAGE_WAITS: u32 = 40;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
+/// One that is there already.
+pub(crate) async fn reuse(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    outages: u32,
+    upgrade: bool,
+) -> Option<Up> {
+    if !upgrade && let Some(up) = share(worker, endpoint, outages).await {
+        return Some(up);
+    }
+    worker.pools.take(endpoint, outages, Instant::from_std(worker.recently())).map(Up::H1)
+}
+
+/// A new one; given up once its server has been taken out.
+pub(crate) async fn open(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    picked: Option<&Picked>,
+    upgrade: bool,
+) -> Result<Up, Failure> {
+    let outages = || picked.map_or(0, |picked| picked.server().outages());
+    let before = outages();
+    let is_wanted = || !endpoint.is_retired() && outages() == before;
+    let mut waits = 0;
+    let (stream, spoken) = loop {
+        match connect::connect(endpoint, upgrade, is_wanted).await {
+            Err(failure) if failure.cause == Cause::Shortage && waits < SHORTAGE_WAITS => {
+                waits += 1;
+                worker.shed_idle();
+                tokio::time::sleep(SHORTAGE_PAUSE).await;
+            }
+            connected => break connected?,
+        }
+    };
+    match spoken {
+        Spoken::Http1 => {
+            let mut connection = H1::new(stream, Rc::clone(&worker.buffers));
+            connection.counted = Some(worker.shard.connection(endpoint.service_label));
+            Ok(Up::H1(Box::new(connection)))
+        }
+        Spoken::Http2 => {
+            // Requests that come together find none and open one each: those that are there first are enough for all,
+            // as far as they have room.
+            if let Some(up) = share(worker, endpoint, before).await {
+                return Ok(up);
+            }
+            let counted = worker.shard.connection(endpoint.service_label);
+            let shared = Shared::handshake(stream, &endpoint.transport.settings, counted).await?;
+            if let Some(up) = share(worker, endpoint, before).await {
+                return Ok(up);
+            }
+            worker.pools.share(endpoint, before, shared);
+            share(worker, endpoint, before).await.ok_or(Failure::unsent(Cause::WentAway))
+        }
+    }
+}
+
+/// A stream on a connection that is there already.
+async fn share(worker: &Worker, endpoint: &Endpoint, outages: u32) -> Option<Up> {
+    let stream = worker.pools.place(endpoint, outages)?.ready().await?;
+    Some(Up::H2(Box::new(stream)))
+}

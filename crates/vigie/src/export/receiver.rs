@@ -1,0 +1,209 @@
+//! Whoever receives OTLP, over HTTP or gRPC: one connection, kept while it is good.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, TE, USER_AGENT};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lb_config::telemetry::{Otlp, OtlpProtocol};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+/// Of an answer, which says little. Chosen.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// Statuses after which the same may be sent again, as OTLP has them.
+const HTTP_AGAIN: [u16; 4] = [429, 502, 503, 504];
+const GRPC_AGAIN: [&str; 7] = ["1", "4", "8", "10", "11", "14", "15"];
+
+/// Why something was not received.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) reason: String,
+    pub(super) may_repeat: bool,
+}
+
+pub(super) struct Receiver {
+    otlp: Otlp,
+    tls: Option<Arc<ClientConfig>>,
+    path: String,
+    authority: String,
+    link: Option<Link>,
+}
+
+/// An open connection; whatever works on it ends when this is dropped.
+enum Link {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Receiver {
+    /// `service` is the last part of its name in gRPC.
+    ///
+    /// # Errors
+    /// Why TLS cannot be spoken.
+    pub(super) fn new(otlp: &Otlp, service: &str) -> Result<Self, String> {
+        let tls = otlp.tls.as_ref().map(lb_proxy::client_tls).transpose()?;
+        let host = if otlp.host.contains(':') { format!("[{}]", otlp.host) } else { otlp.host.clone() };
+        let path = match &otlp.protocol {
+            OtlpProtocol::Http { path } => path.clone(),
+            OtlpProtocol::Grpc => format!("/opentelemetry.proto.collector.{service}/Export"),
+        };
+        Ok(Self { tls, path, authority: format!("{host}:{}", otlp.port), otlp: otlp.clone(), link: None })
+    }
+
+    /// As the configuration names it.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.otlp.endpoint_text
+    }
+
+    /// The next thing is sent over another connection.
+    pub(super) fn hang_up(&mut self) {
+        self.link = None;
+    }
+
+    /// Sends one request of OTLP and waits until it was taken.
+    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), Failed> {
+        let is_grpc = self.otlp.protocol == OtlpProtocol::Grpc;
+        let answered = self.exchange(message, is_grpc).await;
+        let (head, trailers) = match answered {
+            Ok(answer) => answer,
+            Err(reason) => {
+                self.hang_up();
+                return Err(Failed { reason, may_repeat: true });
+            }
+        };
+        let status = head.status();
+        if !status.is_success() {
+            let may_repeat = HTTP_AGAIN.contains(&status.as_u16());
+            return Err(Failed { reason: format!("answered with status {}", status.as_u16()), may_repeat });
+        }
+        if !is_grpc {
+            return Ok(());
+        }
+        let field = |name: &str| {
+            let found = trailers
+                .as_ref()
+                .and_then(|trailers| trailers.get(name))
+                .or_else(|| head.headers().get(name));
+            found.and_then(|value| value.to_str().ok())
+        };
+        match field("grpc-status") {
+            Some("0") => Ok(()),
+            Some(code) => {
+                let message = field("grpc-message").unwrap_or_default();
+                let may_repeat = GRPC_AGAIN.contains(&code);
+                Err(Failed { reason: format!("answered with gRPC status {code}: {message}"), may_repeat })
+            }
+            None => Err(Failed { reason: "answered without a gRPC status".to_owned(), may_repeat: true }),
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        message: Bytes,
+        is_grpc: bool,
+    ) -> Result<(Response<()>, Option<HeaderMap>), String> {
+        let request = self.request(message, is_grpc)?;
+        let response = self.link().await?.send(request).await.map_err(|error| chain(&error))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|error| error.to_string())?;
+        Ok((Response::from_parts(head, ()), body.trailers().cloned()))
+    }
+
+    fn request(&self, message: Bytes, is_grpc: bool) -> Result<Request<Full<Bytes>>, String> {
+        let mut request = Request::post(match (is_grpc, &self.tls) {
+            (false, _) => self.path.clone(),
+            (true, None) => format!("http://{}{}", self.authority, self.path),
+            (true, Some(_)) => format!("https://{}{}", self.authority, self.path),
+        });
+        request = request.header(USER_AGENT, concat!("vigie/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in &self.otlp.headers {
+            request = request.header(name, value);
+        }
+        let request = if is_grpc {
+            let mut framed = BytesMut::with_capacity(message.len() + 5);
+            framed.put_u8(0);
+            framed.put_u32(u32::try_from(message.len()).map_err(|_| "too much at once".to_owned())?);
+            framed.extend_from_slice(&message);
+            let request = request.header(CONTENT_TYPE, "application/grpc").header(TE, "trailers");
+            request.body(Full::new(framed.freeze()))
+        } else {
+            let request =
+                request.header(CONTENT_TYPE, "application/x-protobuf").header(HOST, &self.authority);
+            request.body(Full::new(message))
+        };
+        request.map_err(|error| error.to_string())
+    }
+
+    /// The connection, a new one if need be.
+    async fn link(&mut self) -> Result<&mut Link, String> {
+        let kept = match self.link.take() {
+            Some(mut link) => link.is_good().await.then_some(link),
+            None => None,
+        };
+        let link = match kept {
+            Some(link) => link,
+            None => self.connect().await?,
+        };
+        Ok(self.link.insert(link))
+    }
+
+    async fn connect(&self) -> Result<Link, String> {
+        let Otlp { host, port, protocol, .. } = &self.otlp;
+        let stream = lb_proxy::dial(host, *port, None).await.map_err(|error| error.to_string())?;
+        let Some(tls) = &self.tls else { return Link::over(stream, protocol).await };
+        let name = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+        Link::over(stream.map_err(|error| error.to_string())?, protocol).await
+    }
+}
+
+impl Link {
+    async fn over<S>(stream: S, protocol: &OtlpProtocol) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = TokioIo::new(stream);
+        if *protocol == OtlpProtocol::Grpc {
+            let handshake = http2::handshake(TokioExecutor::new(), stream).await;
+            let (sender, connection) = handshake.map_err(|error| chain(&error))?;
+            tokio::spawn(connection);
+            return Ok(Self::Http2(sender));
+        }
+        let (sender, connection) = http1::handshake(stream).await.map_err(|error| chain(&error))?;
+        tokio::spawn(connection);
+        Ok(Self::Http1(sender))
+    }
+
+    async fn is_good(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+}
+
+/// The error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
