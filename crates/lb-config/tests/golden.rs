@@ -168,7 +168,8 @@ shop.yml:13:43: http.middlewares.m.rateLimit.burst: expected a whole number, fou
 shop.yml:14:8: http.middlewares.n: a middleware can be of one kind only
   hint: declare one middleware for each kind; a `chain` combines them
 shop.yml:14:9: http.middlewares.n.plugin: `plugin` is not supported yet
-shop.yml:15:1: udp: `udp` is not supported yet
+shop.yml:16:12: udp.routers: cannot be a standalone element: `{}` is empty
+  hint: remove the key, or write at least one option
 shop.yml:17:1: warning: extra: the top-level key `extra` is ignored
 shop.yml:18:1: the key `http` is given twice
   hint: it was first given in line 1; remove one of the two

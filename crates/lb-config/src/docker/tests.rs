@@ -248,7 +248,7 @@ fn problems_name_the_container_and_the_label() {
                 ("traefik.http.middlewares.m.ratelimit.averge", "5"),
                 ("traefik.http.middlewares.n.addprefix", "true"),
                 ("traefik.htpp.routers.r.rule", "x"),
-                ("traefik.udp.routers.t.service", "t"),
+                ("traefik.tcp.routers.t.priorty", "1"),
             ],
         ),
         container("good2", &[]),
@@ -260,12 +260,12 @@ fn problems_name_the_container_and_the_label() {
         "container bad1: traefik.http.middlewares.m.ratelimit.averge: there is no key `averge` here\n  hint: did you mean `average`?",
         "container bad1: traefik.http.middlewares.n.addprefix: expected a map, found a single value",
         "container bad1: warning: traefik.htpp.routers.r.rule: the label is ignored",
-        "container bad1: traefik.udp.routers.t.service: `udp` is not supported yet",
+        "container bad1: traefik.tcp.routers.t.priorty: there is no key `priorty` here",
     ] {
         assert!(problems.contains(expected), "{expected}\n\n{problems}");
     }
     let disabled: Vec<_> = loaded.disabled.keys().map(|(_, name)| name.as_str()).collect();
-    assert_eq!(disabled, ["R@docker", "m@docker", "n@docker"]);
+    assert_eq!(disabled, ["R@docker", "m@docker", "n@docker", "t@docker"]);
     // The service that nothing is wrong with stays, and so does the other container.
     assert_eq!(loaded.config.services.keys().collect::<Vec<_>>(), ["bad1@docker", "good2@docker"]);
 }

@@ -102,15 +102,6 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn rule_syntax(&self, block: &Block<'a>) {
-        let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) else { return };
-        match syntax.value {
-            "v3" => {}
-            "v2" => syntax.error("the rule syntax v2 is not supported yet", None),
-            other => syntax.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned())),
-        }
-    }
-
     /// Without its resolver a router serves the certificates that are there, as Traefik does.
     pub(super) fn resolver(&self, field: &Field<'a>, tls: &RouterTls) {
         let tolerated = |message, hint| field.report.tolerated(field.at(), &field.path(), message, hint);

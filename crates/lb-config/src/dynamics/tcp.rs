@@ -12,7 +12,7 @@ use super::routers::{MAX_PRIORITY, TlsFields, router_tls_of};
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic;
 use crate::net::networks;
-use crate::problem::Kind;
+use crate::problem::{Kind, quoted};
 use crate::tcp::{Middleware, Router, RouterTls};
 
 pub(crate) use transports::default_transport;
@@ -52,7 +52,7 @@ impl<'a> Draft<'a> {
             .unwrap_or_default();
         let priority = block.take("priority").and_then(|field| field.integer(i64::MIN..=MAX_PRIORITY));
         let tls = block.take("tls").and_then(|field| self.tcp_tls(name, &field));
-        self.rule_syntax(&block);
+        rule_syntax(&block);
         block.finish();
         let (rule_text, rule) = rule?;
         if let (Some(field), None, true) = (&rule_field, &tls, rule.names_host()) {
@@ -91,6 +91,19 @@ impl<'a> Draft<'a> {
         }
         let options = if tls.options == "default" { tls.options } else { self.qualify(&tls.options) };
         Some(RouterTls { passthrough, terminated: dynamic::RouterTls { options, ..tls } })
+    }
+}
+
+/// The older syntax is there for HTTP alone.
+fn rule_syntax(block: &Block<'_>) {
+    let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) else { return };
+    match syntax.value {
+        "v3" | "" => {}
+        "v2" => {
+            let hint = "write HostSNI(`a`) || HostSNI(`b`) for several names".to_owned();
+            syntax.error("TCP rules have no syntax v2", Some(hint));
+        }
+        other => syntax.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned())),
     }
 }
 

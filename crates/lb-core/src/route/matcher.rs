@@ -99,16 +99,13 @@ impl<'n> Call<'n> {
     pub(super) fn read(
         tokens: &mut Tokens<'_>,
         mut known: impl Iterator<Item = &'n str>,
-        other: impl Fn(&str, usize) -> RuleError,
+        other: fn(&str, usize) -> RuleError,
     ) -> Result<Self, RuleError> {
         let at = tokens.at();
         let Token::Name(name) = *tokens.peek() else {
             let error = tokens.unexpected("a matcher");
             return Err(match tokens.peek() {
-                Token::Text(_) => match known.next() {
-                    Some(first) => error.hint(format!("wrap the value in a matcher, such as {first}(`...`)")),
-                    None => error,
-                },
+                Token::Text(_) => error.hint("wrap the value in a matcher, such as Host(`...`)"),
                 _ => error,
             });
         };
@@ -125,34 +122,23 @@ impl<'n> Call<'n> {
     }
 }
 
-impl Call<'static> {
-    /// Reads one of `matchers` with as many values as it takes, none of them empty.
-    pub(super) fn of(
-        tokens: &mut Tokens<'_>,
-        matchers: &'static [(&'static str, usize, usize)],
-    ) -> Result<Self, RuleError> {
-        let other = |name: &str, at| unknown(name, at, matchers);
-        let call = Self::read(tokens, matchers.iter().map(|(name, ..)| *name), other)?;
-        let Self { name, at, ref values } = call;
-        let counts = matchers.iter().find(|(known, ..)| *known == name);
-        let &(_, least, most) = counts.ok_or_else(|| other(name, at))?;
+impl Matcher {
+    /// Reads `Name(value, ...)`.
+    pub(super) fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
+        let call = Call::read(tokens, MATCHERS.iter().map(|(name, ..)| *name), unknown)?;
+        let Call { name, at, ref values } = call;
+        let counts = MATCHERS.iter().find(|(known, ..)| *known == name);
+        let &(_, least, most) = counts.ok_or_else(|| unknown(name, at))?;
         if !(least..=most).contains(&values.len()) {
             return Err(wrong_count(name, at, least, most, values));
         }
         call.refuse_empty()?;
-        Ok(call)
-    }
-}
-
-impl Matcher {
-    /// Reads `Name(value, ...)`.
-    pub(super) fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
-        let Call { name, at, values } = Call::of(tokens, &MATCHERS)?;
+        let values = call.values;
         let mut values = values.into_iter();
         match (values.next(), values.next()) {
             (Some(first), None) => Self::with_one(name, first),
             (Some(first), Some(second)) => Self::with_two(name, first, second),
-            (None, _) => Err(wrong_count(name, at, 1, 1, &[])),
+            (None, _) => Err(wrong_count(name, at, least, most, &[])),
         }
     }
 
@@ -220,9 +206,9 @@ fn is_spelling(name: &str, canonical: &str) -> bool {
         || name.eq_ignore_ascii_case(canonical) && (is_lower(rest) || is_upper(first) && is_upper(rest))
 }
 
-fn unknown(name: &str, at: usize, matchers: &'static [(&'static str, usize, usize)]) -> RuleError {
+fn unknown(name: &str, at: usize) -> RuleError {
     let error = RuleError::new(at, format!("unknown matcher `{name}`"));
-    let names = || matchers.iter().map(|(canonical, ..)| *canonical);
+    let names = || MATCHERS.iter().map(|(canonical, ..)| *canonical);
     let meant = match name.to_ascii_lowercase().as_str() {
         "hostheader" => Some("Host"), // of the v2 syntax
         _ => closest(name, names()),
@@ -260,7 +246,7 @@ fn read_values(tokens: &mut Tokens<'_>, name: &str) -> Result<Vec<Value>, RuleEr
     Ok(values)
 }
 
-fn wrong_count(name: &str, at: usize, least: usize, most: usize, values: &[Value]) -> RuleError {
+pub(super) fn wrong_count(name: &str, at: usize, least: usize, most: usize, values: &[Value]) -> RuleError {
     let wanted = match (least, most) {
         (1, 1) => "1 value".to_owned(),
         (least, most) if least == most => format!("{least} values"),

@@ -10,9 +10,11 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
 use super::RuleError;
-use super::matcher::{Call, HostPattern, Value, ascii_host, network, pattern, without_trailing_dot};
+use super::matcher::{
+    Call, HostPattern, Value, ascii_host, network, pattern, without_trailing_dot, wrong_count,
+};
 use super::pattern::Pattern;
-use crate::syntax::{self, Kind, Node};
+use crate::syntax::{self, Kind, Node, Tokens, closest};
 
 /// What rules may look at.
 #[derive(Clone, Copy, Debug)]
@@ -46,14 +48,31 @@ pub struct Rule {
     condition: Node<Test>,
 }
 
-const MATCHERS: [(&str, usize, usize); 4] =
-    [("HostSNI", 1, 1), ("HostSNIRegexp", 1, 1), ("ClientIP", 1, 1), ("ALPN", 1, 1)];
+const MATCHERS: [&str; 4] = ["HostSNI", "HostSNIRegexp", "ClientIP", "ALPN"];
+
+fn unknown(name: &str, at: usize) -> RuleError {
+    let error = RuleError::new(at, format!("unknown matcher `{name}`"));
+    let meant = match name.to_ascii_lowercase().as_str() {
+        "host" => Some("HostSNI"),
+        "hostregexp" => Some("HostSNIRegexp"),
+        _ => closest(name, MATCHERS.into_iter()),
+    };
+    error.hint(match meant {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("the matchers are {}", MATCHERS.join(", ")),
+    })
+}
 
 /// The handshake of an ACME authority: no router is asked about it.
 const ACME: &str = "acme-tls/1";
 
 impl Matcher {
-    fn read(call: Call<'_>) -> Result<Self, RuleError> {
+    fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
+        let call = Call::read(tokens, MATCHERS.into_iter(), unknown)?;
+        if call.values.len() != 1 {
+            return Err(wrong_count(call.name, call.at, 1, 1, &call.values));
+        }
+        call.refuse_empty()?;
         let Call { name, mut values, .. } = call;
         // A call has as many values as its matcher takes: one.
         let value = values.pop().unwrap_or(Value { text: String::new(), at: 0 });
@@ -98,7 +117,7 @@ impl Rule {
     /// The first thing wrong with the text, with its byte offset and, if one is known, a way out.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let condition = syntax::parse("rule", text, &mut |tokens, negated| {
-            Ok(Kind::Leaf(Test { matcher: Matcher::read(Call::of(tokens, &MATCHERS)?)?, negated }))
+            Ok(Kind::Leaf(Test { matcher: Matcher::read(tokens)?, negated }))
         })?;
         Ok(Self { text: text.into(), condition })
     }
@@ -307,7 +326,7 @@ mod tests {
                 "`a`",
                 0,
                 "expected a matcher, found a string",
-                "wrap the value in a matcher, such as HostSNI(`...`)",
+                "wrap the value in a matcher, such as Host(`...`)",
             ),
         ] {
             let error = Rule::parse(rule).expect_err(rule);

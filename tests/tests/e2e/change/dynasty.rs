@@ -41,7 +41,7 @@ impl Dynasty {
     }
 
     /// As [`found_by`](Self::found_by), with nothing appended.
-    pub(super) async fn found_over(
+    pub(crate) async fn found_over(
         files: Files,
         dynamic: &str,
         command: impl FnOnce(&Path, &Path) -> Command,
@@ -76,7 +76,7 @@ impl Dynasty {
         self.addresses["websecure"]
     }
 
-    pub(super) fn address(&self, entry_point: &str) -> SocketAddr {
+    pub(crate) fn address(&self, entry_point: &str) -> SocketAddr {
         self.addresses[entry_point]
     }
 
