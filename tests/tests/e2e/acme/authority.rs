@@ -53,6 +53,7 @@ impl Authority {
         command.env("PEBBLE_ALTERNATE_ROOTS", "1");
         let mut pebble = VigieProcess::spawn(&mut command).expect("pebble is installed");
         pebble.wait_ready(address).await.unwrap();
+        pebble.wait_ready(management).await.unwrap();
         Self { address, management, web, websecure, files, own, _names: name_server, pebble }
     }
 
