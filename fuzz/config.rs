@@ -74,8 +74,8 @@ fn runnable(config: &Config) {
     for (name, router) in &config.routers {
         let service = &router.service;
         let leads_on = service.is_empty();
-        let there = leads_on
-            || config.services.contains_key(service) || config.composites.contains_key(service);
+        let there =
+            leads_on || config.services.contains_key(service) || config.composites.contains_key(service);
         assert!(there || service.ends_with("@internal"), "{name}: {service}");
         for middleware in &router.middlewares {
             assert!(config.middlewares.contains_key(middleware), "{name}: {middleware}");
@@ -133,7 +133,8 @@ fn tcp_runnable(config: &Config) {
 
 /// What was left out is not there, and each error of an object that is left out says which.
 fn accounted(loaded: &Loaded) {
-    let Config { routers, services, composites, middlewares, servers_transports, tls, tcp, udp } = &loaded.config;
+    let Config { routers, services, composites, middlewares, servers_transports, tls, tcp, udp } =
+        &loaded.config;
     for (kind, name) in loaded.disabled.keys() {
         let there = match kind {
             Kind::Router => routers.contains_key(name),

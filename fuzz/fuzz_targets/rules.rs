@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use lb_core::route::{Request, Route, RouteIndex, Rule, Verdict, routing_path, Syntax};
+use lb_core::route::{Request, Route, RouteIndex, Rule, Syntax, Verdict, routing_path};
 use libfuzzer_sys::fuzz_target;
 
 struct Asked<'a> {
