@@ -186,7 +186,8 @@ async fn operator_states_go_along() {
         vigie.upgrade().await;
         // The process before may answer a last time: the new one has loaded once.
         let loads = async |count| {
-            eventually(PATIENCE, async || vigie.metric("traefik_config_reloads_total").await == Some(count)).await
+            eventually(PATIENCE, async || vigie.metric("traefik_config_reloads_total").await == Some(count))
+                .await
         };
         assert!(loads(1.0).await, "{}", vigie.words());
         vigie.write(
