@@ -35,7 +35,7 @@ pub(crate) fn run(port: u16) -> anyhow::Result<()> {
     let directory = Scratch::new()?;
     let file = directory.0.join("api.yml");
     fs::write(&file, dynamic(&ports))?;
-    let (config, _) = lb_config::parse_static("demo", &static_yaml(port, &directory.0))
+    let (config, _) = lb_config::parse_static("the demo", &static_yaml(port, &directory.0))
         .map_err(|problems| anyhow::anyhow!("{problems}"))?;
     crate::run::serve(config, Life::default(), |proxy| say(&banner(proxy, &ports, &file)))?;
     runtime.shutdown_background();
