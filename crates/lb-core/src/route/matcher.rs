@@ -105,7 +105,10 @@ impl<'n> Call<'n> {
         let Token::Name(name) = *tokens.peek() else {
             let error = tokens.unexpected("a matcher");
             return Err(match tokens.peek() {
-                Token::Text(_) => error.hint("wrap the value in a matcher, such as Host(`...`)"),
+                Token::Text(_) => {
+                    let first = known.next().unwrap_or("Host");
+                    error.hint(format!("wrap the value in a matcher, such as {first}(`...`)"))
+                }
                 _ => error,
             });
         };

@@ -326,7 +326,7 @@ mod tests {
                 "`a`",
                 0,
                 "expected a matcher, found a string",
-                "wrap the value in a matcher, such as Host(`...`)",
+                "wrap the value in a matcher, such as HostSNI(`...`)",
             ),
         ] {
             let error = Rule::parse(rule).expect_err(rule);
