@@ -71,6 +71,7 @@ pub(crate) fn view_of(dynamic: &str) -> View {
         static_config: Arc::new(static_config),
         faults: Fault::of_load(&loaded.disabled, &Reasons::new(), loaded.problems.iter()),
         config: Arc::new(loaded.config),
+        left_out: Arc::new(loaded.unfit),
         services: Arc::new(services),
         tcp: Arc::default(),
         loaded_at: Some(started()),
@@ -81,6 +82,15 @@ pub(crate) fn view_of(dynamic: &str) -> View {
         certificates: Vec::new(),
         now: started() + Duration::from_secs(61),
     }
+}
+
+/// With its entry points changed to these.
+pub(crate) fn with_entry_points(entry_points: &str) -> View {
+    let text =
+        format!("entryPoints: {{{entry_points}}}\napi: {{insecure: true}}\nping: {{entryPoint: secure}}\n");
+    let mut view = view();
+    view.static_config = Arc::new(lb_config::parse_static("traefik.yml", &text).unwrap().0);
+    view
 }
 
 pub(crate) fn live(config: &lb_config::Config, name: &str) -> Service {

@@ -309,6 +309,7 @@ impl Control {
         self.metrics.set_disabled(quarantine::counts(&settled.disabled));
         state.quarantined = Arc::new(settled.stale);
         state.disabled = Arc::new(settled.disabled);
+        state.left_out = Arc::new(settled.left_out);
         self.store(state);
         // Orders that were given while this was built.
         self.operators.apply(&self.state.load().services);
@@ -368,6 +369,7 @@ impl Backlog {
 fn is_same(old: &Loaded, new: &Loaded) -> bool {
     old.config == new.config
         && old.waiting == new.waiting
+        && old.unfit == new.unfit
         && old.disabled == new.disabled
         && old.stale_files == new.stale_files
         // The reasons name lines.
