@@ -56,7 +56,7 @@ fn errors_are_traefiks() {
         assert_eq!(text(&response).trim_end(), json!({ "message": message }).to_string());
         assert_eq!(header(&response, "Content-Type"), Some("text/plain; charset=utf-8"));
     }
-    for target in ["/api", "/api/", "/api/nope", "/api/http/nope", "/apix"] {
+    for target in ["/api", "/api/", "/api/nope", "/api/http/nope", "/api/http/routers/", "/apix"] {
         let response = ask(Internal::Api, target, &view);
         assert_eq!((response.status, text(&response)), (404, "404 page not found\n"), "{target}");
     }

@@ -70,6 +70,7 @@ fn live_ready_and_health_follow_the_state() {
             ("/configuration/loadedAt", json!("2026-11-22T00:45:56Z")),
             ("/configuration/lastError", json!("a.yml:1:2: no")),
             ("/configuration/stale/0/provider", json!("file")),
+            ("/configuration/stale/0/what", json!("the newest configuration was refused")),
             (
                 "/services/idle@file",
                 json!({"servers":1,"healthy":0,"degraded":0,"unhealthy":1,"drain":0,"maintenance":0,"available":false}),

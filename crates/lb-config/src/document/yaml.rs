@@ -431,6 +431,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_yaml_comes_with_a_way_out() {
+        for (text, hint) in [
+            ("a:\n\tb: 1\n", "indent with blanks"),
+            ("rule: `x`\n", "put the value in single quotes"),
+            ("rule: !Host(`x`)\n", "put the value in single quotes"),
+            ("a:\n  b: 1\n    c: 2\n   d: 3\n", "look at the indentation"),
+            ("a:\n  b: {c: 1}\n   d: {}\n", "look at the indentation"),
+        ] {
+            let told = show(text);
+            assert!(told.contains(&format!("hint: {hint}")), "{text}: {told}");
+        }
+    }
+
+    #[test]
     fn scalars() {
         for (text, tree) in [
             ("", "!"),
