@@ -14,8 +14,14 @@ const NOT_IN_LABELS: [&str; 1] = ["serversTransports"];
 const NOT_IN_SERVICES: [&str; 4] = ["weighted", "mirroring", "failover", "highestRandomWeight"];
 
 /// Labels that Traefik knows besides those of the dynamic configuration.
-const OWN_LABELS: [&str; 4] =
-    ["traefik.enable", "traefik.docker.network", "traefik.docker.lbswarm", "traefik.docker.allownonrunning"];
+const OWN_LABELS: [&str; 6] = [
+    "traefik.enable",
+    "traefik.docker.network",
+    "traefik.docker.lbswarm",
+    "traefik.docker.allownonrunning",
+    "traefik.swarm.network",
+    "traefik.swarm.lbswarm",
+];
 
 /// Something about a label, or about the container as a whole (at line 0).
 pub(super) struct Remark {
@@ -75,6 +81,7 @@ impl Reader<'_> {
         if !enabled || !allowed() {
             return None;
         }
+        self.one_kind().ok()?;
         let stopped_too = self.switch("traefik.docker.allownonrunning", false).ok()?;
         let is_well = container.is_healthy != Some(false);
         let is_kept = container.is_running && (is_well || settings.allow_empty_services);
@@ -109,6 +116,26 @@ impl Reader<'_> {
         }
         self.routers(http, &name);
         Some(root)
+    }
+
+    /// In a swarm what is said of the container itself begins with `traefik.swarm`, or all of it as it did before that.
+    fn one_kind(&mut self) -> Result<(), ()> {
+        let label = |kind: &str| {
+            let names = ["network", "lbswarm"].map(|name| format!("traefik.{kind}.{name}"));
+            names.iter().find_map(|name| Some(self.container.label(name)?.0.to_owned()))
+        };
+        let (Some(_), Some(old), Some(new)) = (&self.container.service, label("docker"), label("swarm"))
+        else {
+            return Ok(());
+        };
+        let message = format!("{} is there as well", quoted(&new));
+        self.remark(
+            self.label_at(&old),
+            true,
+            message,
+            Some("keep the labels that begin with `traefik.swarm`"),
+        );
+        Err(())
     }
 
     /// What the labels say, before anything is added.
@@ -223,9 +250,12 @@ impl Reader<'_> {
             (Some(bound), _) => bound,
             (None, Some((address, remark))) => {
                 if let Some(remark) = remark {
-                    let hint = "name one with the label `traefik.docker.network` or `providers.docker.network`; \
-                                Compose puts the project before its name";
-                    self.remark(self.here(), false, remark, Some(hint));
+                    let provider = settings.orchestrator.provider();
+                    let hint = format!(
+                        "name one with the label `traefik.{provider}.network` or `providers.{provider}.network`; \
+                         Compose and stacks put their name before its own"
+                    );
+                    self.remark(self.here(), false, remark, Some(&hint));
                 }
                 (address, number)
             }

@@ -1,4 +1,4 @@
-//! What the Docker provider knows of one container.
+//! What is known of one container.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +11,8 @@ pub struct Container {
     pub id: String,
     /// Without the leading `/`.
     pub name: String,
+    /// The swarm's service that it is a task of; then these are the service's labels.
+    pub service: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub is_running: bool,
     /// `None`: it has no health check.
@@ -61,9 +63,20 @@ const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 impl Container {
     /// The name that is used where labels give none (reference 4.3, "Names").
     pub(super) fn base_name(&self) -> String {
+        if let Some(service) = &self.service {
+            return normalize(service);
+        }
         match (self.labels.get(COMPOSE_SERVICE), self.labels.get(COMPOSE_PROJECT)) {
             (Some(service), Some(project)) => normalize(&format!("{service}_{project}")),
             _ => normalize(&self.name),
+        }
+    }
+
+    /// What problems name in place of a file.
+    pub(super) fn title(&self) -> String {
+        match &self.service {
+            Some(service) => format!("service {service}"),
+            None => format!("container {}", self.name),
         }
     }
 
@@ -75,7 +88,8 @@ impl Container {
 
     /// The network that the label names, or the provider.
     fn network<'a>(&'a self, settings: &'a ContainerSettings) -> Option<&'a str> {
-        let label = self.label("traefik.docker.network").map(|(_, network)| network);
+        let swarm = self.service.as_ref().and_then(|_| self.label("traefik.swarm.network"));
+        let label = swarm.or_else(|| self.label("traefik.docker.network")).map(|(_, network)| network);
         label.filter(|network| !network.is_empty()).or(settings.network.as_deref())
     }
 

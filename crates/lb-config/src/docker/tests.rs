@@ -1,5 +1,6 @@
 use super::*;
 use crate::docker::{Addresses, Port};
+use crate::static_config::Orchestrator;
 
 /// A running container at `10.0.0.N`, `N` being the last figure of its name, that exposes port 80.
 fn container(name: &str, labels: &[(&str, &str)]) -> Container {
@@ -397,4 +398,58 @@ fn tcp_labels_leave_out_what_is_clear_and_say_what_is_not() {
         let loaded = load(&[container("db1", labels)]);
         assert!(told(&loaded).join("\n").contains(expected), "{expected}: {:?}", told(&loaded));
     }
+}
+
+/// A task of the service `shop_web`.
+fn task(slot: usize, labels: &[(&str, &str)]) -> Container {
+    let container = container(&format!("shop_web.{slot}"), labels);
+    Container { service: Some("shop_web".to_owned()), ports: Vec::new(), ..container }
+}
+
+#[test]
+fn the_tasks_of_a_service_are_its_servers() {
+    let swarm = |labels: &[(&str, &str)]| {
+        let tasks: Vec<_> = (1..4).map(|slot| task(slot, labels)).collect();
+        with(&tasks, |settings| settings.orchestrator = Orchestrator::Swarm)
+    };
+    let port = ("traefik.http.services.web.loadbalancer.server.port", "80");
+    let loaded = swarm(&[port]);
+    assert_eq!(
+        show(&loaded),
+        "shop-web@swarm: Host(`shop-web`) -> web@swarm; \
+         web@swarm: [http://10.0.0.1:80, http://10.0.0.2:80, http://10.0.0.3:80]"
+    );
+    assert!(told(&loaded).is_empty());
+    // Nothing is exposed, and it is told once.
+    let [missing] = told(&swarm(&[])).try_into().expect("one problem");
+    assert!(missing.contains("service shop_web: warning: port is missing"), "{missing}");
+    let both = swarm(&[port, ("traefik.docker.network", "net"), ("traefik.swarm.network", "net")]);
+    let expected = "service shop_web: traefik.docker.network: `traefik.swarm.network` is there as well\n  \
+                    hint: keep the labels that begin with `traefik.swarm`";
+    assert_eq!((show(&both).as_str(), told(&both)), ("", vec![expected.to_owned()]));
+}
+
+#[test]
+fn the_network_of_a_task_is_named_by_either_label() {
+    let mut task = task(1, &[]);
+    let address = Addresses { v4: "10.0.9.9".parse().ok(), v6: None };
+    task.networks.insert("apart".to_owned(), address);
+    let address =
+        |container: &Container| container.address(&ContainerSettings::default()).unwrap().0.to_string();
+    for label in ["traefik.swarm.network", "traefik.docker.network"] {
+        task.labels = [(label.to_owned(), "net".to_owned())].into();
+        assert_eq!(address(&task), "10.0.0.1", "{label}");
+    }
+    // A container is in no swarm.
+    let alone = Container { service: None, ..task.clone() };
+    let labels = [("traefik.swarm.network".to_owned(), "net".to_owned())].into();
+    assert_eq!(address(&Container { labels, ..alone }), "10.0.9.9");
+}
+
+#[test]
+fn either_label_leaves_balancing_to_the_swarm() {
+    let is_balanced =
+        |name: &str, value: &str| is_balanced_by_swarm(&[(name.to_owned(), value.to_owned())].into());
+    assert!(is_balanced("traefik.swarm.lbswarm", "true") && is_balanced("traefik.docker.LBSwarm", "1"));
+    assert!(!is_balanced("traefik.swarm.lbswarm", "false") && !is_balanced("traefik.enable", "true"));
 }
