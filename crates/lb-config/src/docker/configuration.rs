@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::container::Container;
+use super::container::{Container, Protocol};
 use super::tree::Branch;
 use crate::document::Position;
 use crate::problem::quoted;
@@ -96,7 +96,10 @@ impl Reader<'_> {
         let here = self.here();
         let serves = container.is_running && is_well;
         if tcp {
-            self.tcp(root.child("tcp", here), serves).ok()?;
+            self.layer4(root.child("tcp", here), Protocol::Tcp, serves).ok()?;
+        }
+        if udp {
+            self.layer4(root.child("udp", here), Protocol::Udp, serves).ok()?;
         }
         if (tcp || udp) && !http {
             return Some(root);
@@ -167,9 +170,41 @@ impl Reader<'_> {
 
     /// Turns the `server` of a service into its list of servers, with this container as the only one.
     fn server(&mut self, service: &mut Branch, serves: bool) -> Result<(), ()> {
+        let hint = "write `loadbalancer.server.port`, `.scheme`, `.weight` or `.url`";
+        self.only_server(service, &NOT_IN_SERVICES, hint, serves, |reader, server| {
+            let (scheme, port) = (server.remove("scheme"), server.remove("port"));
+            let set = |branch: &Option<Branch>| {
+                branch.as_ref().is_some_and(|branch| branch.value.as_deref().is_some_and(|v| !v.is_empty()))
+            };
+            if set(&server.find("url").cloned()) {
+                if set(&scheme) || set(&port) {
+                    let message = "`url` leaves nothing to `port` and `scheme`".to_owned();
+                    let hint = "keep the `url`, or `port` and `scheme`";
+                    reader.remark(server.at, true, message, Some(hint));
+                    return Err(());
+                }
+            } else {
+                server.remove("url");
+                let (at, url) = reader.url(scheme, port)?;
+                server.children.push(("url".into(), Branch::scalar(at, &url)));
+            }
+            Ok(())
+        })
+    }
+
+    /// The list of servers of a service: what `complete` makes of its `server`, or nobody while the container does
+    /// not serve. `composites` are kinds of services that are not for labels; `hint` says what is.
+    pub(super) fn only_server(
+        &mut self,
+        service: &mut Branch,
+        composites: &[&str],
+        hint: &str,
+        serves: bool,
+        complete: impl FnOnce(&mut Self, &mut Branch) -> Result<(), ()>,
+    ) -> Result<(), ()> {
         let here = self.here();
         let mut is_composite = false;
-        for key in NOT_IN_SERVICES {
+        for key in composites {
             if let Some(branch) = service.remove(key) {
                 self.remark(branch.at, true, not_by_labels(key), Some(IN_A_FILE));
                 is_composite = true;
@@ -181,27 +216,12 @@ impl Reader<'_> {
         let balancer = service.child("loadBalancer", here);
         if let Some(servers) = balancer.remove("servers") {
             let message = "a container is its own only server".to_owned();
-            let hint = "write `loadbalancer.server.port`, `.scheme`, `.weight` or `.url`";
             self.remark(servers.at, true, message, Some(hint));
             return Err(());
         }
         let mut server = balancer.remove("server").unwrap_or(Branch::new(here));
         if serves {
-            let (scheme, port) = (server.remove("scheme"), server.remove("port"));
-            let set = |branch: &Option<Branch>| {
-                branch.as_ref().is_some_and(|branch| branch.value.as_deref().is_some_and(|v| !v.is_empty()))
-            };
-            if set(&server.find("url").cloned()) {
-                if set(&scheme) || set(&port) {
-                    let message = "`url` leaves nothing to `port` and `scheme`".to_owned();
-                    self.remark(server.at, true, message, Some("keep the `url`, or `port` and `scheme`"));
-                    return Err(());
-                }
-            } else {
-                server.remove("url");
-                let (at, url) = self.url(scheme, port)?;
-                server.children.push(("url".into(), Branch::scalar(at, &url)));
-            }
+            complete(self, &mut server)?;
         }
         let servers = if serves { vec![server] } else { Vec::new() };
         balancer.children.push(("servers".into(), Branch::list(here, servers)));
@@ -212,7 +232,8 @@ impl Reader<'_> {
     fn url(&mut self, scheme: Option<Branch>, port: Option<Branch>) -> Result<(Position, String), ()> {
         let at = port.as_ref().or(scheme.as_ref()).map_or(self.here(), |branch| branch.at);
         let scheme = scheme.as_ref().and_then(text).unwrap_or_else(|| "http".to_owned());
-        let address = self.address(at, port, "traefik.http.services.NAME.loadbalancer.server.port")?;
+        let label = "traefik.http.services.NAME.loadbalancer.server.port";
+        let address = self.address(at, port, Protocol::Tcp, label)?;
         Ok((at, format!("{scheme}://{address}")))
     }
 
@@ -221,6 +242,7 @@ impl Reader<'_> {
         &mut self,
         at: Position,
         port: Option<Branch>,
+        protocol: Protocol,
         label: &str,
     ) -> Result<SocketAddr, ()> {
         let (container, settings) = (self.container, self.settings);
@@ -233,7 +255,7 @@ impl Reader<'_> {
                     return Err(());
                 }
             },
-            None => match container.lowest_port() {
+            None => match container.lowest_port(protocol) {
                 Some(number) => number,
                 None => {
                     let message = "port is missing: the container exposes none".to_owned();
@@ -245,7 +267,7 @@ impl Reader<'_> {
                 }
             },
         };
-        let bound = settings.use_bind_port_ip.then(|| container.binding(number)).flatten();
+        let bound = settings.use_bind_port_ip.then(|| container.binding(number, protocol)).flatten();
         let (address, number) = match (bound, container.address(settings)) {
             (Some(bound), _) => bound,
             (None, Some((address, remark))) => {
@@ -271,11 +293,7 @@ impl Reader<'_> {
     /// Gives routers what they leave out, and the container a router if it has none.
     fn routers(&mut self, http: &mut Branch, name: &str) {
         let here = self.here();
-        let services: Vec<_> = http.find("services").into_iter().flat_map(|all| &all.children).collect();
-        let only = match services.as_slice() {
-            [(only, _)] => Some(only.clone()),
-            _ => None,
-        };
+        let only = http.only_service();
         if http.count("routers") == 0 {
             if only.is_none() {
                 let message = "there is no router, and several services to lead to".to_owned();
@@ -285,9 +303,6 @@ impl Reader<'_> {
         }
         let Some(routers) = http.find_mut("routers") else { return };
         routers.children.retain_mut(|(router, branch)| {
-            let lacks = |branch: &Branch, key| {
-                branch.find(key).is_none_or(|field| field.value.as_deref().is_some_and(str::is_empty))
-            };
             if lacks(branch, "rule") {
                 let rule = self.settings.default_rule.render(self.container);
                 if rule.is_empty() {
@@ -299,24 +314,32 @@ impl Reader<'_> {
                 branch.remove("rule");
                 branch.children.push(("rule".into(), Branch::scalar(here, &rule)));
             }
-            if lacks(branch, "service") {
-                let Some(only) = &only else {
-                    let message = format!(
-                        "the router {} names no service, and the container has several",
-                        quoted(router)
-                    );
-                    self.remark(branch.at, true, message, Some("add its label `.service`"));
-                    return false;
-                };
-                branch.remove("service");
-                branch.children.push(("service".into(), Branch::scalar(here, only)));
-            }
-            true
+            self.lead(router, branch, only.as_deref())
         });
         if routers.children.is_empty() {
             http.remove("routers");
         }
     }
+
+    /// Gives a router without a service the only one that there is; false: there is no such.
+    pub(super) fn lead(&mut self, router: &str, branch: &mut Branch, only: Option<&str>) -> bool {
+        if !lacks(branch, "service") {
+            return true;
+        }
+        let Some(only) = only else {
+            let message =
+                format!("the router {} names no service, and the container has several", quoted(router));
+            self.remark(branch.at, true, message, Some("add its label `.service`"));
+            return false;
+        };
+        branch.remove("service");
+        branch.children.push(("service".into(), Branch::scalar(self.here(), only)));
+        true
+    }
+}
+
+fn lacks(branch: &Branch, key: &str) -> bool {
+    branch.find(key).is_none_or(|field| field.value.as_deref().is_some_and(str::is_empty))
 }
 
 /// What a label says, unless that is nothing.

@@ -56,6 +56,19 @@ pub struct Port {
     pub bindings: Vec<(String, u16)>,
 }
 
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Port {
+    fn is_for(&self, protocol: Protocol) -> bool {
+        self.is_tcp == (protocol == Protocol::Tcp)
+    }
+}
+
 /// The labels of Docker Compose that name a container better than its own name does.
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
@@ -126,14 +139,19 @@ impl Container {
         Some((address, remark))
     }
 
-    /// The lowest port of TCP that it exposes.
-    pub(super) fn lowest_port(&self) -> Option<u16> {
-        self.ports.iter().filter(|port| port.is_tcp).map(|port| port.number).min()
+    /// The lowest port of the protocol that it exposes. Where all are for TCP, UDP has the lowest of those, as by
+    /// Traefik: people leave `/udp` out.
+    pub(super) fn lowest_port(&self, protocol: Protocol) -> Option<u16> {
+        let lowest = |protocol| {
+            let ports = self.ports.iter().filter(|port| port.is_for(protocol));
+            ports.map(|port| port.number).min()
+        };
+        lowest(protocol).or_else(|| lowest(Protocol::Tcp))
     }
 
     /// Where the host publishes a port, if at a particular address.
-    pub(super) fn binding(&self, port: u16) -> Option<(IpAddr, u16)> {
-        let port = self.ports.iter().find(|known| known.is_tcp && known.number == port)?;
+    pub(super) fn binding(&self, port: u16, protocol: Protocol) -> Option<(IpAddr, u16)> {
+        let port = self.ports.iter().find(|known| known.is_for(protocol) && known.number == port)?;
         let (address, port) = port.bindings.first()?;
         let address: IpAddr = address.parse().ok()?;
         (!address.is_unspecified()).then_some((address, *port))

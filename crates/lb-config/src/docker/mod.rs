@@ -7,9 +7,10 @@
 mod configuration;
 mod constraints;
 mod container;
+mod layer4;
 mod merge;
 mod rule_template;
-mod tcp;
+
 pub(crate) mod tree;
 
 use std::collections::BTreeMap;

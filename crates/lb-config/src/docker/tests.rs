@@ -2,6 +2,8 @@ use super::*;
 use crate::docker::{Addresses, Port};
 use crate::static_config::Orchestrator;
 
+use crate::udp::UdpService;
+
 /// A running container at `10.0.0.N`, `N` being the last figure of its name, that exposes port 80.
 fn container(name: &str, labels: &[(&str, &str)]) -> Container {
     let number = name.chars().last().and_then(|c| c.to_digit(10)).unwrap_or(1);
@@ -452,4 +454,67 @@ fn either_label_leaves_balancing_to_the_swarm() {
         |name: &str, value: &str| is_balanced_by_swarm(&[(name.to_owned(), value.to_owned())].into());
     assert!(is_balanced("traefik.swarm.lbswarm", "true") && is_balanced("traefik.docker.LBSwarm", "1"));
     assert!(!is_balanced("traefik.swarm.lbswarm", "false") && !is_balanced("traefik.enable", "true"));
+
+/// `router -> service; service: servers` of `udp`.
+fn show_udp(loaded: &Loaded) -> String {
+    let routers = loaded.config.udp.routers.iter();
+    let routers = routers.map(|(name, router)| format!("{name} -> {}", router.service));
+    let services = loaded.config.udp.services.iter().map(|(name, service)| {
+        let UdpService::LoadBalancer { servers } = service else { panic!("{name}") };
+        let servers: Vec<_> = servers.iter().map(|server| server.address.clone()).collect();
+        format!("{name}: [{}]", servers.join(", "))
+    });
+    routers.chain(services).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn udp_labels_make_routers_and_servers() {
+    let labels = [
+        ("traefik.udp.routers.dns.entrypoints", "dns"),
+        ("traefik.udp.routers.dns.service", "dns"),
+        ("traefik.UDP.Services.dns.LoadBalancer.Server.Port", "5353"),
+    ];
+    let loaded = load(&[container("dns1", &labels), container("dns2", &labels)]);
+    assert!(told(&loaded).is_empty(), "{:?}", told(&loaded));
+    assert_eq!(show(&loaded), "", "UDP alone makes no HTTP");
+    assert_eq!(show_udp(&loaded), "dns@docker -> dns@docker; dns@docker: [10.0.0.1:5353, 10.0.0.2:5353]");
+    assert_eq!(loaded.config.udp.routers["dns@docker"].entry_points, ["dns"]);
+    let stopped = Container { is_running: false, ..container("dns2", &labels) };
+    let loaded = load(&[container("dns1", &labels), stopped]);
+    assert_eq!(show_udp(&loaded), "dns@docker -> dns@docker; dns@docker: [10.0.0.1:5353]");
+}
+
+/// The port is the lowest for UDP, or that for TCP where nobody has said `/udp`.
+#[test]
+fn udp_labels_leave_out_what_is_clear_and_say_what_is_not() {
+    let labels =
+        [("traefik.udp.routers.dns.entrypoints", "dns"), ("traefik.tcp.routers.t.rule", "HostSNI(`*`)")];
+    let mut exposing = container("dns1", &labels);
+    assert_eq!(show_udp(&load(&[exposing.clone()])), "dns@docker -> dns1@docker; dns1@docker: [10.0.0.1:80]");
+    exposing.ports.push(Port { number: 5353, is_tcp: false, bindings: vec![("192.0.2.7".to_owned(), 53)] });
+    let loaded = load(&[exposing.clone()]);
+    assert_eq!(show_udp(&loaded), "dns@docker -> dns1@docker; dns1@docker: [10.0.0.1:5353]");
+    assert_eq!(show_tcp(&loaded), "t@docker: HostSNI(`*`) -> dns1@docker; dns1@docker: [10.0.0.1:80]");
+    let bound = with(&[exposing], |settings| settings.use_bind_port_ip = true);
+    assert_eq!(show_udp(&bound), "dns@docker -> dns1@docker; dns1@docker: [192.0.2.7:53]");
+    for (labels, expected) in [
+        (&[("traefik.udp.services.s.loadbalancer.server.port", "0")][..], "`0` is not a port"),
+        (&[("traefik.udp.services.s.weighted.services[0].name", "x")], "`weighted` cannot be set by labels"),
+        (
+            &[("traefik.udp.services.s.loadbalancer.servers[0].address", "a:1")],
+            "a container is its own only server",
+        ),
+        (&[("traefik.udp.routers.r.rule", "x")], "there is no key `rule` here"),
+        (
+            &[
+                ("traefik.udp.services.a.loadbalancer.server.port", "1"),
+                ("traefik.udp.services.b.loadbalancer.server.port", "2"),
+                ("traefik.udp.routers.r.entrypoints", "dns"),
+            ],
+            "the router `r` names no service, and the container has several",
+        ),
+    ] {
+        let loaded = load(&[container("dns1", labels)]);
+        assert!(told(&loaded).join("\n").contains(expected), "{expected}: {:?}", told(&loaded));
+    }
 }
