@@ -4,5 +4,6 @@ mod collector;
 mod lines;
 mod logs;
 mod metrics;
+mod middlewares;
 mod traces;
 mod trouble;
