@@ -5,5 +5,6 @@ mod lines;
 mod logs;
 mod metrics;
 mod middlewares;
+mod secure;
 mod traces;
 mod trouble;
