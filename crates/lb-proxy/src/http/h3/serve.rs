@@ -61,6 +61,7 @@ enum Event {
     Deaf,
     Quiet,
     Leave,
+    Over,
     Time,
 }
 
@@ -93,6 +94,9 @@ pub(crate) async fn serve(
     loop {
         let event = poll_fn(|cx| {
             watch.register(cx.waker());
+            if worker.is_over() {
+                return Poll::Ready(Event::Over);
+            }
             if phase == Phase::Open && (worn || worker.is_draining()) {
                 return Poll::Ready(Event::Leave);
             }
@@ -159,7 +163,7 @@ pub(crate) async fn serve(
                 words.goaway(next_stream);
                 deadline.set(Instant::now(), Some(keep_alive));
             }
-            (Event::Time, Phase::Leaving | Phase::Closing(_)) => break,
+            (Event::Time, Phase::Leaving | Phase::Closing(_)) | (Event::Over, _) => break,
         }
     }
     link.quic.close(Code::NoError.into(), b"");
