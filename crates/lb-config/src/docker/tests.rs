@@ -1,7 +1,6 @@
 use super::*;
 use crate::docker::{Addresses, Port};
 use crate::static_config::Orchestrator;
-
 use crate::udp::UdpService;
 
 /// A running container at `10.0.0.N`, `N` being the last figure of its name, that exposes port 80.
