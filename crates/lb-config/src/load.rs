@@ -33,8 +33,8 @@ pub struct Context {
     pub static_file: String,
     /// Those that are switched on: their objects may be named.
     pub providers: BTreeSet<String>,
-    /// Names of the certificate resolvers; `None` accepts every name.
-    pub cert_resolvers: Option<BTreeSet<String>>,
+    /// Names of the certificate resolvers, and whether they can order wildcards; `None` accepts every name.
+    pub cert_resolvers: Option<BTreeMap<String, bool>>,
     /// Services of the provider `internal`, without `@internal`.
     pub internal_services: BTreeSet<String>,
     /// Of the routers that name none.
@@ -87,7 +87,13 @@ impl From<&StaticConfig> for Context {
                 .collect(),
             static_file: config.file.clone(),
             providers: config.providers.names().map(str::to_owned).collect(),
-            cert_resolvers: Some(config.certificates_resolvers.keys().cloned().collect()),
+            cert_resolvers: Some(
+                config
+                    .certificates_resolvers
+                    .iter()
+                    .map(|(name, resolver)| (name.clone(), resolver.challenge.proves_wildcards()))
+                    .collect(),
+            ),
             internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
             rule_syntax: config.core.default_rule_syntax.unwrap_or_default(),
         }

@@ -1,5 +1,6 @@
 //! The static configuration: from a tree to the checked [`StaticConfig`].
 
+mod dns_challenge;
 mod docker;
 mod entry_points;
 mod observe;
