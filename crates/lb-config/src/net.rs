@@ -98,6 +98,14 @@ pub(crate) struct ServerUrl {
     pub(crate) ignored: bool,
 }
 
+/// The URL without what stands before its host, and that: a user, perhaps with a password.
+pub(crate) fn split_user(url: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (user, _) = rest[..end].rsplit_once('@')?;
+    Some((format!("{scheme}://{}", &rest[user.len() + 1..]), user))
+}
+
 pub(crate) fn server_url(url: &str) -> Result<ServerUrl, Refusal> {
     let hint = || Some("write `http://192.0.2.7:3000`, `https://...` or `h2c://...`".to_owned());
     let Some((scheme, rest)) = url.split_once("://") else {
