@@ -46,7 +46,7 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["http", "routers"] => router::list(&model(), query),
         ["http", "routers", id] => found("router", id, |id| router::one(&model(), id)),
         ["http", "services"] => service::list(&model(), query),
-        ["http", "services", id, "servers", server, "state"] => {
+        ["http" | "tcp", "services", id, "servers", server, "state"] => {
             operator::state(&decode_segment(id), &decode_segment(server), view)
         }
         ["http", "services", id] => found("service", id, |id| service::one(&model(), id)),

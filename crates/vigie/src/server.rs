@@ -159,13 +159,15 @@ fn overruled(now: &Value) -> String {
 }
 
 async fn list(api: &ApiClient) -> anyhow::Result<ExitCode> {
-    let services = api.ask("GET", "/api/http/services?per_page=1000000", None).await?;
-    let Some(services) = services.as_array() else { return Err(api.stranger("answers 200").into()) };
-    for service in services {
-        for server in service["serverDetails"].as_array().into_iter().flatten() {
-            let mut server = server.clone();
-            server["service"] = service["name"].clone();
-            say(&line(&server));
+    for kind in ["http", "tcp"] {
+        let services = api.ask("GET", &format!("/api/{kind}/services?per_page=1000000"), None).await?;
+        let Some(services) = services.as_array() else { return Err(api.stranger("answers 200").into()) };
+        for service in services {
+            for server in service["serverDetails"].as_array().into_iter().flatten() {
+                let mut server = server.clone();
+                server["service"] = service["name"].clone();
+                say(&line(&server));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

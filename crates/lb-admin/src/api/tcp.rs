@@ -12,6 +12,7 @@ use super::object::Object;
 use super::router::{default_entry_points, syntax, tls};
 use super::{Model, duration, list, provider};
 use crate::Response;
+use crate::operator;
 use crate::query::Query;
 
 struct Named<'m, T> {
@@ -155,7 +156,14 @@ fn service_body(model: &Model<'_>, named: &Named<'_, Service>) -> Object {
 
 fn service_full(model: &Model<'_>, named: &Named<'_, Service>) -> Value {
     let kind = named.config.map(|config| service_kind(config).to_ascii_lowercase());
-    named.full(service_body(model, named), &kind.unwrap_or_default()).build()
+    let details = model.view.tcp.get(named.name).map(|live| {
+        let servers = live.servers();
+        let servers =
+            servers.map(|(server, weight)| operator::server(model.view, named.name, server, weight).build());
+        servers.collect::<Vec<_>>()
+    });
+    let object = named.full(service_body(model, named), &kind.unwrap_or_default());
+    object.some("serverDetails", details).build()
 }
 
 fn load_balancer(config: &LoadBalancer) -> Value {
