@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use lb_observe::metrics::Metrics;
-use lb_proxy::ocsp::{OcspError, Stapling, served};
+use lb_proxy::ocsp::{Certificate, OcspError, Stapling, served};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,6 +28,8 @@ const MOST: usize = 64 * 1024;
 const AT_ONCE: usize = 8;
 
 struct Job {
+    /// Kept, so that its id is nobody else's while the job exists.
+    _certificate: Certificate,
     /// `None`: nothing to ask.
     stapling: Option<Stapling>,
     due: Instant,
@@ -53,7 +55,13 @@ pub(crate) async fn run(overrides: BTreeMap<String, String>, metrics: Metrics) {
                     }
                     found => found.and_then(Result::ok),
                 };
-                Job { stapling, due: Instant::now(), failures: 0, is_stapled: false }
+                Job {
+                    _certificate: certificate.clone(),
+                    stapling,
+                    due: Instant::now(),
+                    failures: 0,
+                    is_stapled: false,
+                }
             });
         }
         ask_due(&mut jobs, &overrides, &metrics).await;
