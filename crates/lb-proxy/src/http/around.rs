@@ -14,7 +14,7 @@ use super::grpc_web;
 use super::handle::{Passed, Reply, ask, send, unwind};
 use super::layers::rest;
 use super::local::Local;
-use super::pages;
+use super::pages::{self, Before};
 use super::replay::Replay;
 use super::traced;
 use crate::exchange::Exchange;
@@ -50,14 +50,18 @@ async fn stage<'r>(
     at: usize,
 ) -> Passed<'r> {
     let chain = &route.middlewares;
-    if let Some((reached, body)) = ask(p.x, &chain[..at], from).await {
+    if let Some((reached, body)) = ask(p.worker, p.x, route, from..at).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
+    }
+    // A `retry` has a span for each try.
+    if !matches!(chain[at], Middleware::Retry(_)) {
+        traced::enter(p.worker, p.x, route, at);
     }
     let passed = match &chain[at] {
         Middleware::Retry(retry) => retried(p, route, (at, retry)).await,
         Middleware::Buffering(options) => Box::pin(buffered(p, route, (at, options))).await,
         Middleware::Errors(errors) => {
-            let before = (p.x.head.clone(), p.x.detect_type);
+            let before = Before::of(p.x);
             let passed = behind(p, route, at + 1).await;
             pages::replace(p, errors, &before, passed).await
         }

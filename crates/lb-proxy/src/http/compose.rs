@@ -12,6 +12,7 @@ use super::handle::{Passed, Reply, answered};
 use super::local::Local;
 use super::mirror::Copy;
 use super::replay::Replay;
+use super::traced;
 use crate::composite::{self, Composite, Failover, Keeps, Kind, Node, Way};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
@@ -183,6 +184,7 @@ impl<'w> Walk<'w> {
         let once = p.framing.has_body() && kept.is_none();
         let saved = (p.x.head.clone(), p.x.append_forwarded_for, p.x.detect_type);
         let held = (p.x.permits.len(), p.x.breakers.len());
+        let outer = traced::outer(p.x);
         let cookies = p.x.composed.as_ref().map_or(0, |composed| composed.cookies.len());
         let passed = self.through(p, &failover.main).await;
         let status = p.x.response.status();
@@ -201,6 +203,7 @@ impl<'w> Walk<'w> {
         p.x.settle(held, worker.now());
         (p.x.head, p.x.append_forwarded_for, p.x.detect_type) = saved;
         p.x.drop_answer();
+        traced::leave(p.x, outer);
         p.x.tries = 0;
         p.outcome.endpoint = None;
         p.down.rewind();

@@ -9,6 +9,7 @@ use super::compose;
 use super::handle::{Passed, Query, Reply, ask, complete_path, pass};
 use super::local::Local;
 use super::replay::Replay;
+use super::traced;
 use crate::passage::Passage;
 use crate::snapshot::{Children, Route, Target};
 
@@ -34,13 +35,12 @@ pub(super) async fn rest<'r>(
     route: &'r Route,
     from: usize,
 ) -> Passed<'r> {
-    let chain = &route.middlewares;
     match &route.target {
         Target::Children(children) => return descend(p, route, from, children).await,
         Target::Service(_) | Target::Internal(_) => return pass(p, route, from).await,
         Target::Composite(_) | Target::Within(_) => {}
     }
-    if let Some((reached, body)) = ask(p.x, chain, from).await {
+    if let Some((reached, body)) = ask(p.worker, p.x, route, from..route.middlewares.len()).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
     complete_path(p.x);
@@ -60,7 +60,7 @@ async fn descend<'r>(
         above.truncate(depth);
     }
     let chain = &route.middlewares;
-    if let Some((reached, body)) = ask(p.x, chain, from).await {
+    if let Some((reached, body)) = ask(p.worker, p.x, route, from..chain.len()).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
     complete_path(p.x);
@@ -73,6 +73,7 @@ async fn descend<'r>(
     };
     p.x.composed.get_or_insert_default().above.push(Above::of(route));
     p.outcome.route = Some(child);
+    traced::descend(p.worker, p.x, child);
     let passed = Box::pin(behind(p, child, 0)).await;
     Passed { reached, ..passed }
 }

@@ -16,6 +16,7 @@ use super::h1::H1;
 use super::handle::Reply;
 use super::record::{self, Outcome};
 use super::replay::Replay;
+use super::traced::{self, Traced};
 use crate::composite::{Composite, Mirroring};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
@@ -39,6 +40,7 @@ pub(crate) struct Copy {
     composite: Arc<Composite>,
     /// By their place.
     mirrors: Vec<usize>,
+    trace: Option<Box<Traced>>,
 }
 
 impl Copy {
@@ -69,7 +71,8 @@ impl Copy {
         head.remove("expect");
         let mirrors = mirroring.selected(number).collect();
         let (composite, append_forwarded_for) = (Arc::clone(composite), p.x.append_forwarded_for);
-        Some(Self { head, framing, body, append_forwarded_for, composite, mirrors })
+        let trace = traced::beside(p.x.trace.as_deref());
+        Some(Self { head, framing, body, append_forwarded_for, composite, mirrors, trace })
     }
 
     /// Sends the copies, one after the other, in a task of its own.
@@ -92,12 +95,14 @@ impl Copy {
         tokio::task::spawn_local(async move {
             for mirror in &self.mirrors {
                 let mut x = worker.exchange(&connection.peer);
+                x.trace = traced::beside(self.trace.as_deref());
                 let sent = self.send_one(&worker, &connection, &mut x, *mirror);
                 if tokio::time::timeout(PATIENCE, sent).await.is_err() {
                     tracing::debug!("a mirror takes too long");
                 }
                 // Those on the way to the mirror alone.
                 x.settle((0, 0), worker.now());
+                traced::end_copy(&worker, &mut x);
                 // A mirror may have mirrors of its own.
                 super::compose::end(&worker, &connection, &mut x, false);
                 worker.give_exchange(x);

@@ -10,17 +10,32 @@ use super::compose::Walk;
 use super::downstream::Downstream;
 use super::handle::{Passed, Reply, answered};
 use super::replay::Replay;
+use super::traced;
 use crate::composite::Node;
+use crate::exchange::Exchange;
 use crate::forward;
 use crate::middleware::Errors;
 use crate::passage::Passage;
 
-/// `passed` as the client gets it; `before` are the request and [`detect_type`](crate::exchange::Exchange) as they were before
-/// anything behind the middleware saw the request.
+/// A request before anything behind the middleware saw it.
+pub(super) struct Before {
+    asked: Head,
+    detect_type: bool,
+    /// Spans that are open.
+    outer: usize,
+}
+
+impl Before {
+    pub(super) fn of(x: &Exchange) -> Self {
+        Self { asked: x.head.clone(), detect_type: x.detect_type, outer: traced::outer(x) }
+    }
+}
+
+/// `passed` as the client gets it.
 pub(super) async fn replace<'r, D: Downstream>(
     p: &mut Passage<'_, 'r, D>,
     errors: &'r Errors,
-    (asked, detect_type): &(Head, bool),
+    before: &Before,
     passed: Passed<'r>,
 ) -> Passed<'r> {
     let original = p.x.response.status();
@@ -31,8 +46,9 @@ pub(super) async fn replace<'r, D: Downstream>(
         answer.discard(p.worker);
     }
     p.x.drop_answer();
-    p.x.detect_type = *detect_type;
-    let page = errors.request(asked, p.x.peer.secure, status, original);
+    p.x.detect_type = before.detect_type;
+    traced::leave(p.x, before.outer);
+    let page = errors.request(&before.asked, p.x.peer.secure, status, original);
     let reply = Box::pin(show(p, errors, page, status)).await;
     Passed { reply, reached, failure }
 }
