@@ -479,11 +479,19 @@ fn coiled(config: &Config) -> Vec<Object> {
             let members: Vec<Name<'_>> = middlewares.iter().map(|m| (Kind::Middleware, m.as_str())).collect();
             Some(((Kind::Middleware, name.as_str()), members))
         }
+        Middleware::Errors(errors) => {
+            Some(((Kind::Middleware, name.as_str()), vec![(Kind::Service, errors.service.as_str())]))
+        }
         _ => None,
     });
+    let through = |name: &str| config.middlewares_of(name).iter().map(|m| (Kind::Middleware, m.as_str()));
+    let services = config
+        .services
+        .keys()
+        .map(|name| ((Kind::Service, name.as_str()), through(name).collect::<Vec<Name<'_>>>()));
     let composites = config.composites.iter().map(|(name, composite)| {
         let children = composite.children().map(|child| (Kind::Service, child.name.as_str()));
-        ((Kind::Service, name.as_str()), children.collect::<Vec<Name<'_>>>())
+        ((Kind::Service, name.as_str()), children.chain(through(name)).collect::<Vec<Name<'_>>>())
     });
     let udp = config.udp.services.iter().map(|(name, service)| {
         let children = service.children().iter().map(|child| (Kind::UdpService, child.service.as_str()));
@@ -494,7 +502,8 @@ fn coiled(config: &Config) -> Vec<Object> {
         let children = service.children().iter().map(|child| (Kind::TcpService, child.name.as_str()));
         ((Kind::TcpService, name.as_str()), children.collect::<Vec<Name<'_>>>())
     });
-    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).chain(tcp).chain(udp).collect();
+    let all: HashMap<Name<'_>, Vec<Name<'_>>> =
+        chains.chain(services).chain(composites).chain(tcp).chain(udp).collect();
     let mut users: HashMap<Name<'_>, Vec<Name<'_>>> = HashMap::new();
     let mut open: BTreeMap<Name<'_>, usize> = BTreeMap::new();
     for (name, members) in &all {
