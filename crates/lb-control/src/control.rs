@@ -84,6 +84,8 @@ pub struct Control {
     complain: Box<dyn Fn(&str) + Send + Sync>,
     /// Each provider's part in force, as it was read.
     parts: BTreeMap<String, Arc<Loaded>>,
+    /// What was told of [`rivals`].
+    rivals: Vec<String>,
     sources: Vec<Source>,
     state: StateWatch,
     operators: Operators,
@@ -131,6 +133,7 @@ impl Control {
             publish: Arc::new(publish),
             complain: Box::new(|_| {}),
             parts: BTreeMap::new(),
+            rivals: Vec::new(),
             sources: Vec::new(),
             operators: Operators::new(state.clone()),
             state,
@@ -287,7 +290,12 @@ impl Control {
             self.relieve(&provider);
         }
         let problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
-        self.parts = parts;
+        let rivals = rivals(&parts);
+        for words in rivals.iter().filter(|words| !self.rivals.contains(words)) {
+            error!("{words}");
+            (self.complain)(words);
+        }
+        (self.parts, self.rivals) = (parts, rivals);
         quarantine::tell_problems(&provider, &known.problems, &problems, [&settled.stale, &settled.disabled]);
         let warnings = problems.iter().filter(|problem| !problem.is_error()).count();
         known.problems = problems;
@@ -364,6 +372,26 @@ impl Backlog {
             Err(problems) => self.refused = Some(problems),
         }
     }
+}
+
+/// What is global, and defined by several providers: that of the first by name counts.
+fn rivals(parts: &BTreeMap<String, Arc<Loaded>>) -> Vec<String> {
+    let told = |what: &str, defines: fn(&Config) -> bool| {
+        let names = parts.iter().filter(|(_, part)| defines(&part.config)).map(|(name, _)| name.as_str());
+        let names: Vec<&str> = names.collect();
+        let words = |first| {
+            let all = names.join(", ");
+            format!(
+                "{what} defined by several providers ({all}): that of {first} is used\n  hint: define it once"
+            )
+        };
+        names.first().filter(|_| names.len() > 1).map(words)
+    };
+    let options = told("the TLS options `default` are", |config| config.tls.options.contains_key("default"));
+    let certificate = told("the default certificate is", |config| {
+        config.tls.default_certificate.is_some() || config.tls.default_generated.is_some()
+    });
+    options.into_iter().chain(certificate).collect()
 }
 
 /// Whether building it again would come to the same.

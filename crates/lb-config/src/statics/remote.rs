@@ -163,8 +163,9 @@ fn redis(field: &Field<'_>, block: Option<&Block<'_>>) -> Vec<RemoteProvider> {
             let name = block.require("masterName", "write the name that the sentinels know the server by");
             let master_name = name.and_then(|field| field.string());
             let login = login(&block);
-            block.unsupported(&["latencyStrategy", "randomStrategy", "replicaStrategy"]);
-            block.unsupported(&["useDisconnectedReplicas"]);
+            let why = "keys are read from the server that the sentinels name, never from a replica that may lag behind";
+            block.without_effect(&["latencyStrategy", "randomStrategy", "replicaStrategy"], why);
+            block.without_effect(&["useDisconnectedReplicas"], why);
             block.finish();
             Some(Sentinel { master_name: master_name?, login })
         });
@@ -342,7 +343,7 @@ mod tests {
         assert_eq!(http.headers.0.last().unwrap().1, "Basic bWU6d29yZA==");
         assert_eq!(http.max_body_bytes, 100);
         let redis = "{redis: {endpoints: ['s1', 's2:7'], rootKey: /a/b, username: u, password: hush, db: 3, \
-                     tls: {insecureSkipVerify: true}, sentinel: {masterName: m, password: hush}}}";
+                     tls: {insecureSkipVerify: true}, sentinel: {masterName: m, password: hush, replicaStrategy: true}}}";
         let provider = read(redis).unwrap().remove(0);
         assert!(provider.tls.is_some() && !format!("{provider:?}").contains("hush"));
         let RemoteSource::Redis(kv) = provider.source else { panic!() };
