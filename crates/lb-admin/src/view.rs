@@ -103,7 +103,7 @@ impl LoadError {
     pub fn words(&self) -> &'static str {
         match self.provider.as_str() {
             // Containers are never refused as a whole.
-            "docker" => "the daemon cannot be asked, what it said last is in force",
+            "docker" | "swarm" => "the daemon cannot be asked, what it said last is in force",
             "file" => "the newest configuration was refused",
             _ => "it cannot be asked, or what it says is refused; what it said last is in force",
         }

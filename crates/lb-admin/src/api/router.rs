@@ -105,10 +105,7 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 entry_points,
                 service: &router.service,
                 rule: router.rule_text.as_str().into(),
-                rule_syntax: match &*router.rule_syntax {
-                    "" => default_syntax(fixed),
-                    written => written,
-                },
+                rule_syntax: syntax(fixed, &router.rule_syntax),
                 parents: router.parents.iter().flat_map(|parent| names(model, parent)).collect(),
                 priority: router.priority,
                 tls: before.tls,
@@ -152,9 +149,10 @@ fn names<'v>(model: &Model<'v>, router: &'v str) -> Vec<Cow<'v, str>> {
     names
 }
 
-/// The syntax of rules that name none, where the static file names one.
-fn default_syntax(fixed: &StaticConfig) -> &'static str {
+/// The syntax of a rule: what its router names, or else the static file.
+pub(super) fn syntax<'w>(fixed: &StaticConfig, written: &'w str) -> &'w str {
     match fixed.core.default_rule_syntax {
+        _ if !written.is_empty() => written,
         Some(Syntax::V2) => "v2",
         Some(Syntax::V3) => "v3",
         None => "",

@@ -9,7 +9,7 @@ use lb_core::health::Status;
 use serde_json::{Map, Value};
 
 use super::object::Object;
-use super::router::{default_entry_points, tls};
+use super::router::{default_entry_points, syntax, tls};
 use super::{Model, duration, list, provider};
 use crate::Response;
 use crate::query::Query;
@@ -87,6 +87,7 @@ fn router_body(model: &Model<'_>, named: &Named<'_, Router>) -> Object {
         .list("middlewares", &router.middlewares)
         .set("service", short(&router.service, named.name))
         .set("rule", router.rule_text.as_str())
+        .text("ruleSyntax", syntax(&model.view.static_config, &router.rule_syntax))
         .number("priority", router.priority)
         .some(
             "tls",

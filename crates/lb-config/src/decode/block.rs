@@ -49,6 +49,7 @@ impl<'a> Block<'a> {
     /// The field of this name; `None` when absent or null, which mean the same everywhere.
     pub(crate) fn take(&self, key: &'static str) -> Option<Field<'a>> {
         self.known.borrow_mut().push(key);
+        self.report.hear_key(self.at, key);
         self.take_unlisted(key)
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Draft, layers};
 use crate::decode::Field;
-use crate::docker::DOCKER;
+use crate::docker::LABELLED;
 use crate::document::Position;
 use crate::dynamic::Config;
 use crate::load::FILE;
@@ -198,7 +198,7 @@ fn nothing_called<'d>(
         let hint = if provider == INTERNAL {
             let names = draft.context.internal_services.iter().map(String::as_str);
             suggest::hint(bare, "internal services", names)
-        } else if provider == DOCKER || provider == FILE || REMOTE.contains(&provider) {
+        } else if LABELLED.contains(&provider) || provider == FILE || REMOTE.contains(&provider) {
             format!("the provider {} is not switched on: add `providers.{provider}`", quoted(provider))
         } else if PROVIDERS.contains(&provider) {
             format!("the provider {} is not supported yet; define it in a file", quoted(provider))
@@ -478,7 +478,7 @@ http:
     i: {rule: 'Path(`/`)', service: apy@internal, middlewares: dashboard_redirect@internal}
     j: {rule: 'Path(`/`)', service: api@internal, middlewares: c@file}
   services:
-    s: {loadBalancer: {servers: [], serversTransport: t@swarm}}
+    s: {loadBalancer: {servers: [], serversTransport: t@nomad}}
   middlewares:
     c: {chain: {middlewares: [u@docker]}}
 ";
@@ -501,8 +501,8 @@ a.yml:3:94: http.routers.r.tls.options: no TLS options are called `x@docker`
   hint: {docker}
 a.yml:4:37: http.routers.i.service: no service is called `apy@internal`
   hint: did you mean `api`? known internal services: acme-http, api, dashboard, noop, ping, prometheus, rest
-a.yml:7:55: http.services.s.loadBalancer.serversTransport: no servers transport is called `t@swarm`
-  hint: the provider `swarm` is not supported yet; define it in a file
+a.yml:7:55: http.services.s.loadBalancer.serversTransport: no servers transport is called `t@nomad`
+  hint: the provider `nomad` is not supported yet; define it in a file
 a.yml:9:31: http.middlewares.c.chain.middlewares[0]: no middleware is called `u@docker`
   hint: {docker}"
             )

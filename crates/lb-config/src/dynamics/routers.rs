@@ -75,7 +75,7 @@ impl<'a> Draft<'a> {
     }
 
     /// `ruleSyntax` as written, and what it means.
-    fn syntax(&self, block: &Block<'a>) -> (String, Syntax) {
+    pub(super) fn syntax(&self, block: &Block<'a>) -> (String, Syntax) {
         let Some(text) = block.take("ruleSyntax").and_then(|field| field.text()) else {
             return (String::new(), self.context.rule_syntax);
         };

@@ -66,16 +66,20 @@ async fn stage<'r, D: Downstream>(
     at: usize,
 ) -> Passed<'r> {
     let chain = &route.middlewares;
-    if let Some((reached, body)) = ask(p.x, &chain[..at], from).await {
+    if let Some((reached, body)) = ask(p.worker, p.x, route, from..at).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
+    }
+    // A `retry` has a span for each try.
+    if !matches!(chain[at], Middleware::Retry(_)) {
+        traced::enter(p.worker, p.x, route, at);
     }
     let passed = match &chain[at] {
         Middleware::Retry(retry) => retried(p, route, (at, retry)).await,
         Middleware::Buffering(options) => Box::pin(buffered(p, route, (at, options))).await,
         Middleware::Errors(errors) => {
-            let asked = p.x.head.clone();
+            let (asked, outer) = (p.x.head.clone(), traced::outer(p.x));
             let passed = behind(p, route, at + 1).await;
-            pages::replace(p, errors, &asked, passed).await
+            pages::replace(p, errors, (&asked, outer), passed).await
         }
         Middleware::GrpcWeb(web) => Box::pin(grpc_web::stage(p, route, (at, web))).await,
         Middleware::ForwardAuth(auth) => match Box::pin(authorized(p, auth)).await {

@@ -9,6 +9,7 @@ use super::downstream::Downstream;
 use super::handle::{Passed, Query, Reply, ask, complete_path, pass};
 use super::local::Local;
 use super::replay::Replay;
+use super::traced;
 use crate::passage::Passage;
 use crate::snapshot::{Children, Route, Target};
 
@@ -53,7 +54,7 @@ async fn descend<'r, D: Downstream>(
         above.truncate(depth);
     }
     let chain = &route.middlewares;
-    if let Some((reached, body)) = ask(p.x, chain, from).await {
+    if let Some((reached, body)) = ask(p.worker, p.x, route, from..chain.len()).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
     complete_path(p.x);
@@ -66,6 +67,7 @@ async fn descend<'r, D: Downstream>(
     };
     p.x.composed.get_or_insert_default().above.push(Above::of(route));
     p.outcome.route = Some(child);
+    traced::descend(p.worker, p.x, child);
     let passed = Box::pin(behind(p, child, 0)).await;
     Passed { reached, ..passed }
 }

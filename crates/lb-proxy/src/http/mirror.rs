@@ -15,6 +15,7 @@ use super::downstream::{Downstream, Unkept};
 use super::h1::H1;
 use super::handle::Reply;
 use super::record::{self, Outcome};
+use super::traced::{self, Traced};
 use crate::composite::{Composite, Mirroring};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
@@ -38,6 +39,7 @@ pub(crate) struct Copy {
     composite: Arc<Composite>,
     /// By their place.
     mirrors: Vec<usize>,
+    trace: Option<Box<Traced>>,
 }
 
 impl Copy {
@@ -68,7 +70,8 @@ impl Copy {
         head.remove("expect");
         let mirrors = mirroring.selected(number).collect();
         let (composite, append_forwarded_for) = (Arc::clone(composite), p.x.append_forwarded_for);
-        Some(Self { head, framing, body, append_forwarded_for, composite, mirrors })
+        let trace = traced::beside(p.x.trace.as_deref());
+        Some(Self { head, framing, body, append_forwarded_for, composite, mirrors, trace })
     }
 
     /// Sends the copies, one after the other, in a task of its own.
@@ -91,10 +94,12 @@ impl Copy {
         tokio::task::spawn_local(async move {
             for mirror in &self.mirrors {
                 let mut x = worker.exchange(&connection.peer);
+                x.trace = traced::beside(self.trace.as_deref());
                 let sent = self.send_one(&worker, &connection, &mut x, *mirror);
                 if tokio::time::timeout(PATIENCE, sent).await.is_err() {
                     tracing::debug!("a mirror takes too long");
                 }
+                traced::end_copy(&worker, &mut x);
                 // A mirror may have mirrors of its own.
                 super::compose::end(&worker, &connection, &mut x, false);
                 worker.give_exchange(x);

@@ -9,16 +9,18 @@ use super::asking::Asking;
 use super::compose::Walk;
 use super::downstream::Downstream;
 use super::handle::{Passed, Reply, answered};
+use super::traced;
 use crate::composite::Node;
 use crate::forward;
 use crate::middleware::Errors;
 use crate::passage::Passage;
 
-/// `passed` as the client gets it; `asked` is the request as it was before anything behind the middleware saw it.
+/// `passed` as the client gets it; `asked` is the request as it was before anything behind the middleware saw it, within
+/// `outer` spans.
 pub(super) async fn replace<'r, D: Downstream>(
     p: &mut Passage<'_, 'r, D>,
     errors: &'r Errors,
-    asked: &Head,
+    (asked, outer): (&Head, usize),
     passed: Passed<'r>,
 ) -> Passed<'r> {
     let original = p.x.response.status();
@@ -29,6 +31,7 @@ pub(super) async fn replace<'r, D: Downstream>(
         answer.discard(p.worker);
     }
     p.x.response.clear();
+    traced::leave(p.x, outer);
     let page = errors.request(asked, p.x.peer.secure, status, original);
     let reply = Box::pin(show(p, errors, page, status)).await;
     Passed { reply, reached, failure }

@@ -437,7 +437,9 @@ impl<'a> Builder<'a> {
             router.observability.or(entry.and_then(|entry| entry.observability).unwrap_or_default());
         let tracing = self.fixed.config.tracing.as_ref().filter(|tracing| users || tracing.add_internals);
         let tracing = tracing.and_then(|_| observed.traces());
-        let is_detailed = tracing == Some(dynamic::TraceVerbosity::Detailed);
+        // A router behind others is shown where the first one is.
+        let shows_itself = tracing == Some(dynamic::TraceVerbosity::Detailed)
+            || (tracing.is_some() && !router.parents.is_empty());
         Some(Arc::new(Route {
             name: shown.as_str().into(),
             label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
@@ -454,7 +456,13 @@ impl<'a> Builder<'a> {
             access_log: observed.access_logs.unwrap_or(true) && (users || self.logs_internals()),
             metrics: observed.metrics.unwrap_or(true) && (users || self.counts_internals()),
             tracing,
-            shown: is_detailed.then(|| Box::new((router.rule_text.clone(), router.service.clone()))),
+            shown: shows_itself.then(|| {
+                let service = match &target {
+                    Target::Children(_) => format!("{shown}-muxer"),
+                    _ => router.service.clone(),
+                };
+                Box::new((router.rule_text.clone(), service))
+            }),
             target,
             tls_options: None,
             names,

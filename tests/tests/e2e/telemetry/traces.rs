@@ -8,12 +8,12 @@ use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
 
-fn tracing(collector: &Collector, more: &str) -> String {
+pub(super) fn tracing(collector: &Collector, more: &str) -> String {
     format!("{STATIC}\ntracing: {{{more}{}}}\n", collector.otlp(""))
 }
 
 /// `GET <server span> ReverseProxy`: names, kinds and parents at a glance.
-fn shape(spans: &[super::collector::Seen]) -> Vec<String> {
+pub(super) fn shape(spans: &[super::collector::Seen]) -> Vec<String> {
     let of =
         |id: &[u8]| spans.iter().find(|seen| seen.span.span_id == id).map(|seen| seen.span.name.as_str());
     let line = |seen: &super::collector::Seen| {

@@ -1,7 +1,8 @@
 use super::*;
 use crate::tcp::{HealthCheck, KeepAlive, LoadBalancer, ProxyVersion, Server, ServersTransport, Service};
 use crate::testing::{disabled, load, problems};
-use crate::{Loaded, parse_static};
+use crate::{Context, Loaded, parse_dynamic, parse_static};
+use lb_core::route::Syntax;
 use std::time::Duration;
 
 const SERVICE: &str = "services: {s: {loadBalancer: {servers: [{address: 'a:1'}]}}}";
@@ -29,6 +30,25 @@ fn routers_have_traefiks_defaults() {
     assert_eq!((passing.priority, passing.tls.unwrap().passthrough), (7, true));
     let ended = router("{rule: 'HostSNI(`a.test`)', service: s, tls: {}}").tls.unwrap();
     assert_eq!((ended.passthrough, &*ended.terminated.options), (false, "default"));
+}
+
+#[test]
+fn rules_are_in_the_syntax_that_is_named() {
+    let v2 = Context { rule_syntax: Syntax::V2, ..Context::default() };
+    for (context, syntax, reads_v2) in [
+        (&Context::default(), "", false),
+        (&Context::default(), "ruleSyntax: v2", true),
+        (&v2, "", true),
+        (&v2, "ruleSyntax: v3", false),
+    ] {
+        let router = format!("{{rule: 'HostSNI(`a`, `b`)', service: s, tls: {{}}, {syntax}}}");
+        let text = format!("tcp: {{{SERVICE}, routers: {{r: {router}}}}}");
+        let loaded = parse_dynamic("a.yml", &text, "file", context).unwrap();
+        let router = loaded.config.tcp.routers.get("r@file");
+        assert_eq!(router.is_some(), reads_v2, "{syntax}: {:?}", loaded.problems);
+        let written = syntax.strip_prefix("ruleSyntax: ").unwrap_or_default();
+        assert!(router.is_none_or(|router| router.rule_syntax == written));
+    }
 }
 
 #[test]
