@@ -103,7 +103,9 @@ impl Receiver {
     /// Whether a connection is open, on whatever worker, or about to be, that has not used up its entry point's
     /// `graceTimeOut`.
     pub(crate) fn waits_after(&self, elapsed: Duration) -> bool {
-        let awaited = || self.asked.get().is_some_and(|asked| asked.elapsed() < PROOF);
+        let asked = || self.asked.get().is_some_and(|asked| asked.elapsed() < PROOF);
+        // Where nobody follows it may as well end: the client finds nothing here either way.
+        let awaited = || self.socket.is_followed() && asked();
         (self.shared.open.load(Ordering::Acquire) > 0 || awaited())
             && elapsed < self.shared.entry.config.grace_timeout
     }
@@ -182,7 +184,11 @@ pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<
             () = &mut stopped => break,
             incoming = endpoint.accept() => incoming,
         };
-        let Some(incoming) = incoming else { return };
+        let Some(incoming) = incoming else {
+            let name = &receiver.shared.entry.config.name;
+            tracing::error!(entryPointName = %name, "the socket for HTTP/3 has failed: there is none until a restart");
+            return;
+        };
         welcome(&worker, &receiver, incoming);
     }
     socket.leave();
