@@ -10,7 +10,6 @@ mod container;
 mod layer4;
 mod merge;
 mod rule_template;
-
 pub(crate) mod tree;
 
 use std::collections::BTreeMap;

@@ -453,6 +453,7 @@ fn either_label_leaves_balancing_to_the_swarm() {
         |name: &str, value: &str| is_balanced_by_swarm(&[(name.to_owned(), value.to_owned())].into());
     assert!(is_balanced("traefik.swarm.lbswarm", "true") && is_balanced("traefik.docker.LBSwarm", "1"));
     assert!(!is_balanced("traefik.swarm.lbswarm", "false") && !is_balanced("traefik.enable", "true"));
+}
 
 /// `router -> service; service: servers` of `udp`.
 fn show_udp(loaded: &Loaded) -> String {
