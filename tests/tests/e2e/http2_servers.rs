@@ -197,3 +197,23 @@ async fn no_server_gets_a_body_without_its_beginning() {
     assert!(answer.status == 502 || answer.text() == "a body", "{answer:?}");
     server.abort();
 }
+
+/// A machine that has gone without a word keeps its connection open: no further request waits there.
+#[tokio::test]
+async fn a_silent_connection_takes_one_request_with_it_and_no_more() {
+    let silent = std::sync::OnceLock::new();
+    let server = H2Origin::start("server", move |request| {
+        let is_silent = *silent.get_or_init(|| request.connection) == request.connection;
+        let delay =
+            if is_silent && request.path() == "/wait" { Duration::from_secs(600) } else { Duration::ZERO };
+        Answer { delay, ..Answer::echo() }
+    })
+    .await;
+    let transport = "  serversTransports:\n    quick: {forwardingTimeouts: {responseHeaderTimeout: 300ms}}\n";
+    let app = app("serversTransport: quick", &[server.url()]);
+    let vigie = Vigie::start(&format!("{app}{transport}")).await;
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    for (path, status) in [("/", 200), ("/wait", 504), ("/wait", 200), ("/", 200)] {
+        assert_eq!(client.get(HOST, path).await.unwrap().status, status, "{path}");
+    }
+}
