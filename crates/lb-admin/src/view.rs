@@ -15,6 +15,8 @@ pub struct View {
     pub static_config: Arc<StaticConfig>,
     /// All providers merged.
     pub config: Arc<Config>,
+    /// Routers that were left out, as far as they can be read.
+    pub left_out: Arc<Config>,
     /// Live services by qualified name.
     pub services: Arc<HashMap<String, Arc<Service>>>,
     /// Those of `tcp`.
@@ -103,7 +105,7 @@ impl LoadError {
     pub fn words(&self) -> &'static str {
         match self.provider.as_str() {
             // Containers are never refused as a whole.
-            "docker" => "the daemon cannot be asked, what it said last is in force",
+            "docker" | "swarm" => "the daemon cannot be asked, what it said last is in force",
             "file" => "the newest configuration was refused",
             _ => "it cannot be asked, or what it says is refused; what it said last is in force",
         }

@@ -46,5 +46,5 @@ pub use load::{
 };
 pub use problem::{Kind, Problem, Problems, Scope, Severity};
 pub use quarantine::{DEFAULT_CERTIFICATE, Object, Reasons, Settled, settle};
-pub use sources::{Settings, StaticSource};
+pub use sources::{Settings, StaticSource, explain_options};
 pub use static_config::StaticConfig;

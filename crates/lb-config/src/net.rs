@@ -79,7 +79,9 @@ pub(crate) fn host_port(text: &str) -> Result<(String, u16), Refusal> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(v6) => Some(v6).filter(|v6| v6.parse::<Ipv6Addr>().is_ok()),
-        None => Some(host).filter(|host| !host.is_empty() && host.len() <= 253 && host.chars().all(fits)),
+        // As to Go, which dials this machine.
+        None if host.is_empty() => Some("localhost"),
+        None => Some(host).filter(|host| host.len() <= 253 && host.chars().all(fits)),
     };
     match host {
         Some(host) => Ok((host.to_owned(), port)),

@@ -19,6 +19,8 @@ use crate::telemetry::{MetricExports, OtlpLogs, Tracing};
 pub struct StaticConfig {
     /// Where it was read, as the operator named it.
     pub file: String,
+    /// As it is written, with a mask over what is not known to be harmless: for the support dump.
+    pub written: serde_json::Value,
     /// Sorted by name; includes the internal entry point `traefik` when a feature needs it.
     pub entry_points: Vec<EntryPoint>,
     /// The same for those of UDP, in which nothing counts that is of TCP or HTTP.
@@ -226,6 +228,7 @@ pub struct Providers {
     pub precedence: Vec<String>,
     pub file: Option<FileProvider>,
     pub docker: Option<DockerProvider>,
+    pub swarm: Option<DockerProvider>,
     pub remote: Vec<RemoteProvider>,
     pub rest: Option<RestProvider>,
 }
@@ -233,15 +236,20 @@ pub struct Providers {
 impl Providers {
     /// Names of those that are switched on.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let docker = self.docker.as_ref().map(|_| "docker");
+        let daemons = self.daemons().map(|daemon| daemon.containers.orchestrator.provider());
         let remote = self.remote.iter().map(|remote| remote.name.as_str());
         self.file
             .as_ref()
             .map(|_| "file")
             .into_iter()
-            .chain(docker)
+            .chain(daemons)
             .chain(remote)
             .chain(self.rest.map(|_| "rest"))
+    }
+
+    /// Those that ask a Docker daemon.
+    pub fn daemons(&self) -> impl Iterator<Item = &DockerProvider> {
+        self.docker.iter().chain(&self.swarm)
     }
 }
 
@@ -257,6 +265,8 @@ pub struct DockerProvider {
     /// For one answer of the daemon.
     pub timeout: Duration,
     pub watch: bool,
+    /// Time between two looks that no event asked for.
+    pub refresh: Duration,
     pub containers: ContainerSettings,
 }
 
@@ -279,9 +289,30 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Whose containers they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Orchestrator {
+    /// One machine's daemon.
+    #[default]
+    Docker,
+    /// A swarm: services, of which tasks are the containers.
+    Swarm,
+}
+
+impl Orchestrator {
+    /// The provider, what its objects are called after.
+    pub fn provider(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Swarm => "swarm",
+        }
+    }
+}
+
 /// Which containers are used, and how they are reached.
 #[derive(Clone, Debug)]
 pub struct ContainerSettings {
+    pub orchestrator: Orchestrator,
     pub exposed_by_default: bool,
     pub constraints: Option<Constraints>,
     /// Containers that are not healthy keep their routers and services, without a server.
@@ -296,6 +327,7 @@ impl Default for ContainerSettings {
     /// Traefik's.
     fn default() -> Self {
         Self {
+            orchestrator: Orchestrator::Docker,
             exposed_by_default: true,
             constraints: None,
             allow_empty_services: false,

@@ -24,6 +24,8 @@ pub struct Tcp {
 pub struct Router {
     pub rule: Arc<Rule>,
     pub rule_text: String,
+    /// `ruleSyntax` as written; empty: the default.
+    pub rule_syntax: String,
     /// Empty: the default entry points.
     pub entry_points: Vec<String>,
     /// Qualified names, in order.

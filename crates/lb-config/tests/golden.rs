@@ -90,7 +90,7 @@ fn a_static_file_is_checked_as_thoroughly() {
       respondingTimeouts:
         readTimeout: 10d
 providers:
-  swarm: {}
+  nomad: {}
   file: {}
 spiffe: {}
 ping:
@@ -114,7 +114,7 @@ vigie.yml:12:14: entryPoints.dns.address: `sctp` is not a protocol
 vigie.yml:14:14: entryPoints.again.address: the entry point `web` has the same address
 vigie.yml:17:22: entryPoints.again.transport.respondingTimeouts.readTimeout: `10d` has a unit that does not exist
   hint: write seconds as a whole number, or a unit: `300ms`, `10s`, `1m30s`
-vigie.yml:19:3: providers.swarm: `swarm` is not supported yet
+vigie.yml:19:3: providers.nomad: `nomad` is not supported yet
 vigie.yml:20:9: providers.file: cannot be a standalone element: `{}` is empty
   hint: remove the key, or write at least one option
 vigie.yml:21:1: spiffe: `spiffe` is not supported yet

@@ -173,7 +173,7 @@ impl<S: Subscriber> Layer<S> for Lines {
                         out.extend_from_slice(b"\x1b[0m");
                     }
                     out.push(b' ');
-                    crate::text::push_line(out, fields.message.as_bytes());
+                    crate::text::push_line(out, &fields.message);
                     out.extend_from_slice(&fields.out);
                     out.push(b'\n');
                 }
@@ -236,8 +236,8 @@ impl Fields {
             }
             Format::Common => {
                 crate::text::push_display(&mut self.out, format_args!(" {name}="));
-                let bare =
-                    !value.is_empty() && value.bytes().all(|b| b > b' ' && !matches!(b, b'"' | b'\\' | 0x7f));
+                let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\\');
+                let bare = !value.is_empty() && value.chars().all(is_plain);
                 if bare {
                     self.out.extend_from_slice(value.as_bytes())
                 } else {
@@ -330,11 +330,15 @@ mod tests {
     #[test]
     fn common_lines_are_one_line_each() {
         let text = logged(Level::INFO, Format::Common, || {
-            tracing::error!(serviceName = "api@file", error = "two words\nand lines", "first\nsecond");
+            tracing::error!(
+                serviceName = "api@file",
+                error = "two words\nand lines",
+                "first\nsecond\u{9b}2J"
+            );
         });
         let (time, rest) = text.split_once(' ').unwrap();
         assert!(time.ends_with('Z'), "{time}");
-        assert_eq!(rest, "ERR first\\nsecond serviceName=api@file error=\"two words\\nand lines\"\n");
+        assert_eq!(rest, "ERR first\\nsecond\\x9b2J serviceName=api@file error=\"two words\\nand lines\"\n");
     }
 
     #[test]

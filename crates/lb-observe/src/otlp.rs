@@ -44,6 +44,36 @@ pub fn request(resource: &[u8], scope: &str, items: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What a receiver says it has refused of what it took.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub count: u64,
+    /// Cut short: it goes into a line of the log.
+    pub reason: String,
+}
+
+/// What the answer to a request says, which has one shape for all signals: answer { partial { count, reason } }. `None`
+/// where all was taken, or where nothing of it can be understood.
+pub fn rejected(answer: &[u8]) -> Option<Rejected> {
+    const LONGEST: usize = 200;
+    let partial = wire::fields(answer).find_map(|(field, value)| match value {
+        wire::Field::Bytes(bytes) if field == 1 => Some(bytes),
+        _ => None,
+    })?;
+    let mut rejected = Rejected { count: 0, reason: String::new() };
+    for (field, value) in wire::fields(partial) {
+        match (field, value) {
+            // A signed number in the specification.
+            (1, wire::Field::Number(count)) => rejected.count = count.cast_signed().max(0).cast_unsigned(),
+            (2, wire::Field::Bytes(text)) => {
+                rejected.reason = String::from_utf8_lossy(text).chars().take(LONGEST).collect();
+            }
+            _ => {}
+        }
+    }
+    (rejected.count > 0 || !rejected.reason.is_empty()).then_some(rejected)
+}
+
 /// One line of a log: an object in JSON.
 #[derive(Debug)]
 pub struct Line<'a> {

@@ -178,7 +178,8 @@ impl Shared {
     }
 
     /// Returns when all is written, or when the end of the process leaves no time for another attempt.
-    fn write_out(&self, output: &mut Output, mut chunk: &[u8]) {
+    fn write_out(&self, output: &mut Output, whole: &[u8]) {
+        let mut chunk = whole;
         loop {
             match output.write(&mut chunk) {
                 Ok(()) => return output.recovered(),
@@ -198,9 +199,17 @@ impl Shared {
             }
             if self.reopen.swap(false, Ordering::AcqRel) {
                 output.close();
+                chunk = from_line(whole, chunk);
             }
         }
     }
+}
+
+/// `rest`, which is the end of `whole`, from the beginning of its first line on: a new file begins with a line.
+fn from_line<'a>(whole: &'a [u8], rest: &[u8]) -> &'a [u8] {
+    let written = &whole[..whole.len() - rest.len()];
+    let begin = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    &whole[begin..]
 }
 
 /// The file, opened when needed.
@@ -296,6 +305,14 @@ mod tests {
     use super::*;
 
     static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    #[test]
+    fn a_new_file_begins_with_a_line() {
+        let whole = b"first\nsecond\nthird\n";
+        for (written, expected) in [(0, 0), (3, 0), (6, 6), (9, 6), (13, 13), (19, 19)] {
+            assert_eq!(from_line(whole, &whole[written..]), &whole[expected..], "{written}");
+        }
+    }
 
     #[test]
     fn trouble_is_said_once_a_minute() {

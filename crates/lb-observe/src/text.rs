@@ -47,13 +47,13 @@ pub(crate) fn push_plain(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// A message on one line.
-pub(crate) fn push_line(out: &mut Vec<u8>, text: &[u8]) {
-    for &byte in text {
-        match byte {
-            b'\n' => out.extend_from_slice(b"\\n"),
-            0..0x20 | 0x7f => push_display(out, format_args!("\\x{byte:02x}")),
-            _ => out.push(byte),
+/// A message on one line, without what moves a terminal's cursor.
+pub(crate) fn push_line(out: &mut Vec<u8>, text: &str) {
+    for character in text.chars() {
+        match character {
+            '\n' => out.extend_from_slice(b"\\n"),
+            _ if character.is_control() => push_display(out, format_args!("\\x{:02x}", u32::from(character))),
+            _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }
@@ -89,7 +89,7 @@ impl Json<'_> {
                 self.0.push(b',');
             }
             for chunk in part.utf8_chunks() {
-                self.escaped(chunk.valid().as_bytes());
+                self.escaped(chunk.valid());
                 if !chunk.invalid().is_empty() {
                     self.0.extend_from_slice("\u{fffd}".as_bytes());
                 }
@@ -98,20 +98,24 @@ impl Json<'_> {
         self.0.push(b'"');
     }
 
-    fn escaped(&mut self, mut text: &[u8]) {
-        while let Some(at) = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
-            self.0.extend_from_slice(&text[..at]);
-            match text[at] {
-                b'"' => self.0.extend_from_slice(b"\\\""),
-                b'\\' => self.0.extend_from_slice(b"\\\\"),
-                b'\n' => self.0.extend_from_slice(b"\\n"),
-                b'\r' => self.0.extend_from_slice(b"\\r"),
-                b'\t' => self.0.extend_from_slice(b"\\t"),
-                byte => push_display(self.0, format_args!("\\u{byte:04x}")),
+    /// Beyond what RFC 8259 section 7 asks for, other control characters: lines are looked at on terminals.
+    fn escaped(&mut self, mut text: &str) {
+        let special = |c: char| matches!(c, '"' | '\\') || c.is_control();
+        while let Some((plain, rest)) = text.find(special).map(|at| text.split_at(at)) {
+            self.0.extend_from_slice(plain.as_bytes());
+            let mut characters = rest.chars();
+            match characters.next() {
+                Some('"') => self.0.extend_from_slice(b"\\\""),
+                Some('\\') => self.0.extend_from_slice(b"\\\\"),
+                Some('\n') => self.0.extend_from_slice(b"\\n"),
+                Some('\r') => self.0.extend_from_slice(b"\\r"),
+                Some('\t') => self.0.extend_from_slice(b"\\t"),
+                Some(other) => push_display(self.0, format_args!("\\u{:04x}", u32::from(other))),
+                None => {}
             }
-            text = &text[at + 1..];
+            text = characters.as_str();
         }
-        self.0.extend_from_slice(text);
+        self.0.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -131,10 +135,13 @@ mod tests {
             (b"quote \" slash \\ tab \t nul \0 end", "quote \" slash \\ tab \t nul \0 end"),
             ("h\u{e9}".as_bytes(), "h\u{e9}"),
             (b"bad \xff\xfe.", "bad \u{fffd}\u{fffd}."),
+            ("csi \u{9b}2J del \u{7f}".as_bytes(), "csi \u{9b}2J del \u{7f}"),
             (b"", ""),
         ] {
             let mut out = Vec::new();
             Json(&mut out).string(text);
+            let written = std::str::from_utf8(&out).unwrap();
+            assert!(!written.chars().any(char::is_control), "{written:?}");
             assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), read);
         }
     }

@@ -28,7 +28,7 @@ pub struct Settings {
     pub captured_response_headers: Vec<String>,
     /// Parameters whose values are no secret.
     pub safe_query_params: Vec<String>,
-    /// How callers and servers say which trace a request belongs to; the first one understood counts.
+    /// How callers and servers say which trace a request belongs to; the last one understood counts.
     pub formats: Vec<Format>,
 }
 
@@ -55,7 +55,7 @@ impl Tracer {
         field: impl Fn(&str) -> Option<&'a str>,
         mut random: impl FnMut() -> u64,
     ) -> Trace {
-        let received = self.settings.formats.iter().find_map(|format| format.read(&field));
+        let received = self.settings.formats.iter().rev().find_map(|format| format.read(&field));
         let id = match &received {
             Some(received) => received.context.trace,
             None => TraceId::random(&mut random),

@@ -1,4 +1,4 @@
-//! The Docker provider: containers that start join, containers that stop leave.
+//! The providers `docker` and `swarm`: containers that start join, containers that stop leave.
 //!
 //! Every event that may change anything is followed by a look at all containers, so nothing depends on an event's
 //! content or on none being missed; a look every half minute finds what no event announced. While the daemon cannot be
@@ -7,13 +7,14 @@
 
 mod client;
 mod survey;
+mod swarm;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_config::docker::{Container, load_containers};
-use lb_config::static_config::{self, DockerEndpoint};
+use lb_config::static_config::{self, DockerEndpoint, Orchestrator};
 use lb_config::{Config, Context, Loaded, Problem, Problems, Scope, Severity};
 use rustls::ClientConfig;
 use tokio::sync::{Notify, mpsc};
@@ -34,8 +35,8 @@ const LONGEST_BURST: Duration = Duration::from_millis(50);
 /// A container that still runs so long after it was told to stop has taken the signal for something else; chosen,
 /// three times the patience of `docker stop`.
 const ENDING: Duration = Duration::from_secs(30);
-/// Time between two looks that no event asked for; chosen.
-const RESYNC: Duration = Duration::from_secs(30);
+/// As long as tasks of a swarm are about to run: that they do, on other nodes, is no event. Chosen.
+const SETTLING: Duration = Duration::from_millis(500);
 /// Pauses between attempts to reach the daemon: the first one, doubled up to the longest; chosen.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -88,9 +89,9 @@ impl DockerProvider {
             reread: Arc::clone(&reread),
         };
         let deadline = Instant::now() + PATIENCE;
-        let looked = timeout_at(deadline, survey(&follower.client, &follower.settings.containers)).await;
+        let looked = timeout_at(deadline, follower.look()).await;
         let first = match looked.unwrap_or(Err(ClientError::Timeout(PATIENCE))) {
-            Ok(containers) => Ok(follower.read(containers)),
+            Ok((containers, _)) => Ok(follower.read(containers)),
             Err(error) => Err(follower.lost(&error)),
         };
         follower.client.timeout = follower.settings.timeout;
@@ -173,11 +174,11 @@ impl Follower {
     async fn keep_up(&mut self, answered: &mut bool) -> Result<(), ClientError> {
         // Before the first look, so that nothing happens unnoticed between the two.
         let mut events = match self.settings.watch {
-            true => Some(self.client.events().await?),
+            true => Some(self.client.events(self.settings.containers.orchestrator).await?),
             false => None,
         };
         loop {
-            let mut containers = survey(&self.client, &self.settings.containers).await?;
+            let (mut containers, is_settling) = self.look().await?;
             *answered = true;
             let now = Instant::now();
             self.ending.retain(|_, until| now < *until);
@@ -212,9 +213,18 @@ impl Follower {
                         }
                     }
                 }
-                () = sleep(RESYNC) => {}
+                () = sleep(if is_settling { SETTLING.min(self.settings.refresh) } else { self.settings.refresh }) => {}
                 () = self.reread.notified() => info!("asking the Docker daemon again, as told"),
             }
+        }
+    }
+
+    /// All containers there are, and whether more are about to run.
+    async fn look(&self) -> Result<(Vec<Container>, bool), ClientError> {
+        let (client, containers) = (&self.client, &self.settings.containers);
+        match containers.orchestrator {
+            Orchestrator::Docker => Ok((survey(client, containers).await?, false)),
+            Orchestrator::Swarm => swarm::survey(client, containers).await,
         }
     }
 
@@ -318,6 +328,7 @@ fn matters(event: &Event) -> bool {
                 || action.starts_with("health_status")
         }
         "network" => ["connect", "disconnect"].contains(&action.as_str()),
+        "service" | "node" => true,
         _ => false,
     }
 }

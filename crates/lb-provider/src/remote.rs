@@ -75,6 +75,7 @@ impl Remote {
             source,
             known: None,
             is_lost: false,
+            refused: None,
             was_away: false,
             deliver,
             reread: Arc::clone(&reread),
@@ -145,6 +146,16 @@ impl Source {
             Self::Redis(redis) => redis.change().await,
             Self::Consul(consul) => consul.change().await,
             Self::Etcd(etcd) => etcd.change().await,
+        }
+    }
+
+    /// The endpoint that was asked refuses, stalls or speaks nonsense: perhaps another one is well.
+    fn try_another(&mut self) {
+        match self {
+            Self::Http(_) => {}
+            Self::Redis(redis) => redis.endpoints.next(),
+            Self::Consul(consul) => consul.endpoints.next(),
+            Self::Etcd(etcd) => etcd.endpoints.next(),
         }
     }
 
@@ -219,6 +230,8 @@ struct Follower {
     known: Option<Arc<Content>>,
     /// It was told that the source cannot be asked.
     is_lost: bool,
+    /// It was told that what it holds is refused, and why.
+    refused: Option<Problems>,
     /// The source could not be asked some time since it was last seen with something in it.
     was_away: bool,
     deliver: mpsc::Sender<Reading>,
@@ -236,6 +249,7 @@ impl Follower {
             let mut answered = false;
             let Err(error) = self.keep_up(&mut answered, is_told_to).await else { return };
             self.was_away = true;
+            self.source.try_another();
             if answered {
                 // Perhaps nothing but a connection has gone: the next attempt will tell.
                 debug!(provider = self.reader.name, %error, "the source is asked again");
@@ -311,13 +325,16 @@ impl Follower {
         self.known = Some(Arc::clone(&content));
         let reader = Arc::clone(&self.reader);
         // Much of it takes a while to read, and others have their deadlines on this thread.
-        match tokio::task::spawn_blocking(move || reader.read(&content)).await {
-            Ok(reading) => self.tell(reading).await,
-            Err(failure) => {
+        let reading =
+            tokio::task::spawn_blocking(move || reader.read(&content)).await.unwrap_or_else(|failure| {
                 let hint = "this is a bug in Vigie: please report it with the configuration";
-                self.tell(Err(self.reader.problem(format!("reading it failed: {failure}"), Some(hint)))).await
-            }
-        }
+                Err(self.reader.problem(format!("reading it failed: {failure}"), Some(hint)))
+            });
+        let refused = reading.as_ref().err().cloned();
+        let is_news = is_told_to || is_back || refused.is_none() || refused != self.refused;
+        self.refused = refused;
+        // An error page that is another one each time is one refusal.
+        if is_news { self.tell(reading).await } else { Ok(()) }
     }
 
     async fn tell(&mut self, reading: Reading) -> Result<(), Over> {

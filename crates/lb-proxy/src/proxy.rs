@@ -508,7 +508,7 @@ impl Seed {
         if worker.connections() > 0 {
             tracing::warn!(connections = worker.connections(), "graceTimeOut is over, closing what is left");
         }
-        quic::end(&receivers).await;
+        quic::end(&worker, &receivers).await;
     }
 }
 

@@ -88,6 +88,8 @@ pub(crate) struct Worker {
     random: RefCell<fastrand::Rng>,
     watchers: RefCell<Slab<Watcher>>,
     draining: Cell<bool>,
+    /// `graceTimeOut` is over.
+    over: Cell<bool>,
     /// How many idle connections are to close.
     shed: Cell<usize>,
     /// Open connections by the grace that their entry points give them: a handful of rows.
@@ -142,6 +144,7 @@ impl Worker {
             random: RefCell::new(fastrand::Rng::new()),
             watchers: RefCell::default(),
             draining: Cell::new(false),
+            over: Cell::new(false),
             shed: Cell::new(0),
             connections: RefCell::default(),
             clock: Cell::new(now),
@@ -274,6 +277,17 @@ impl Worker {
     /// Whether memory is short, so that new requests are refused.
     pub(crate) fn is_shedding(&self) -> bool {
         self.shedding.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections are to close at once that have to say so: of QUIC no system tells the client.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// The end of this thread, whatever is under way.
+    pub(crate) fn end(&self) {
+        self.over.set(true);
+        self.drain();
     }
 
     /// Tells every connection to finish what it does and close.

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
-use lb_config::Settings;
+use lb_config::{Settings, explain_options};
 
 use crate::options::{self, Options};
 use crate::rollout::Rollout;
@@ -97,8 +97,17 @@ impl Command {
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut arguments: Vec<OsString> = arguments.collect();
     let flags = Settings::take_flags(&mut arguments);
-    let matches =
-        Cli::command().try_get_matches_from(normalised(arguments.into_iter())).map_err(with_flag_of_file)?;
+    let arguments = normalised(arguments.into_iter());
+    let matches = Cli::command().try_get_matches_from(&arguments).map_err(|error| match error.kind() {
+        // What is asked for of a command does not show this.
+        ErrorKind::DisplayHelp => {
+            let explained =
+                format!("{FLAGS}\n\nOptions of the static configuration:\n\n{}", explain_options());
+            let command = Cli::command().after_help(explained.trim_end().to_owned());
+            command.try_get_matches_from(&arguments).err().unwrap_or(error)
+        }
+        _ => with_flag_of_file(error),
+    })?;
     Ok(Cli { flags, ..Cli::from_arg_matches(&matches)? })
 }
 
@@ -179,6 +188,20 @@ mod tests {
         let cli = parse(["check".into(), "--configFile".into(), "b.yml".into()].into_iter());
         assert_eq!(cli.unwrap().config_file, Some("b.yml".into()));
         assert!(parse(["-V".into()].into_iter()).unwrap().version);
+    }
+
+    #[test]
+    fn help_explains_every_option() {
+        let told = |line: &str| parse(line.split(' ').map(OsString::from)).unwrap_err().to_string();
+        for line in ["--help", "-h", "help", "--ping --help"] {
+            let help = told(line);
+            assert!(
+                help.contains("\n    --entrypoints.<name>.address  (Default: \"\")\n        Where to"),
+                "{line}"
+            );
+            assert!(help.contains("\n    --tracing.samplerate  (Default: \"1\")\n"), "{line}");
+        }
+        assert!(!told("check --help").contains("samplerate") && !told("help check").contains("samplerate"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lb_config::telemetry::Tracing;
 use lb_observe::metrics::Metrics;
-use lb_observe::otlp::{self, Queue};
+use lb_observe::otlp::{self, Queue, Rejected};
 use lb_observe::trace::{self, Format};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub(crate) use lines::{BOUNDS, lines};
 pub(crate) use logs::Log;
 pub(crate) use pusher::metrics;
-use receiver::Receiver;
+use receiver::{Failed, Receiver};
 
 /// The name of the instrumentation.
 const SCOPE: &str = "vigie";
@@ -39,6 +39,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// Between two tries: at first, and at most. Chosen.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+/// Between two messages about the same trouble. Chosen.
+const SILENCE: Duration = Duration::from_secs(60);
 /// For everything that waits when the process stops. Chosen.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -133,29 +135,48 @@ fn formats(words: Option<&str>) -> Vec<Format> {
 /// Whether a receiver takes what it is sent, and what was said of it.
 struct Trouble {
     signal: &'static str,
-    /// The last thing that was tried went wrong.
-    failing: bool,
+    /// That it does not was the last that was said.
+    said: bool,
+    /// When that was said.
+    at: Option<Instant>,
 }
 
 impl Trouble {
     fn new(signal: &'static str) -> Self {
-        Self { signal, failing: false }
+        Self { signal, said: false, at: None }
     }
 
-    /// Said once for each time of trouble.
+    /// Said once for each time of trouble, and not more often than once in [`SILENCE`].
     fn note(&mut self, endpoint: &str, failed: Option<&str>) {
         let signal = self.signal;
         match failed {
-            Some(reason) if !self.failing => tracing::warn!(
-                signal,
-                endpoint,
-                reason,
-                "telemetry cannot be delivered; requests are not affected"
-            ),
-            None if self.failing => tracing::info!(signal, endpoint, "telemetry is delivered again"),
+            Some(reason) if !self.said && self.at.is_none_or(|at| at.elapsed() >= SILENCE) => {
+                tracing::warn!(
+                    signal,
+                    endpoint,
+                    reason,
+                    "telemetry cannot be delivered; requests are not affected"
+                );
+                (self.said, self.at) = (true, Some(Instant::now()));
+            }
+            None if self.said => {
+                tracing::info!(signal, endpoint, "telemetry is delivered again");
+                self.said = false;
+            }
             _ => {}
         }
-        self.failing = failed.is_some();
+    }
+
+    /// What came of sending something; how many items the receiver refused of what it took.
+    fn noted(&mut self, endpoint: &str, sent: Result<Option<Rejected>, Failed>) -> Result<u64, Failed> {
+        match &sent {
+            Ok(None) => self.note(endpoint, None),
+            Ok(Some(Rejected { count, reason })) => {
+                self.note(endpoint, Some(&format!("refused {count} of what it took: {reason}")));
+            }
+            Err(failed) => self.note(endpoint, Some(&failed.reason)),
+        }
+        Ok(sent?.map_or(0, |rejected| rejected.count))
     }
 }
 
@@ -177,11 +198,13 @@ impl Sender {
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
                 () = many.notified() => {}
-                _ = self.stopped.changed() => {}
+                _ = self.stopped.wait_for(|stopped| *stopped) => {}
             }
             let is_last = *self.stopped.borrow();
             for (items, count) in self.queue.take(self.most) {
+                let size = items.len();
                 self.deliver(&(self.encode)(items), count).await;
+                self.queue.settle(size);
             }
             if is_last {
                 return;
@@ -194,16 +217,24 @@ impl Sender {
         let began = Instant::now();
         let mut pause = PAUSES[0];
         loop {
-            let failed = self.receiver.send_within(TIMEOUT, request.clone()).await.err();
-            self.trouble.note(self.receiver.endpoint(), failed.as_ref().map(|failed| &*failed.reason));
-            let Some(failed) = failed else { return self.queue.arrived(count) };
+            let sent = self.receiver.send_within(TIMEOUT, request.clone()).await;
+            let failed = match self.trouble.noted(self.receiver.endpoint(), sent) {
+                Ok(rejected) => {
+                    let rejected = rejected.min(count);
+                    self.queue.lost(rejected);
+                    return self.queue.arrived(count - rejected);
+                }
+                Err(failed) => failed,
+            };
             let late = began.elapsed() + pause >= GIVE_UP || *self.stopped.borrow();
             if late || !failed.may_repeat {
                 return self.queue.lost(count);
             }
+            // It may say itself when it wants to be asked again; others may have to wait for that, too.
+            let wanted = failed.after.map_or(pause, |after| after.clamp(pause, GIVE_UP));
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = self.stopped.changed() => {}
+                () = tokio::time::sleep(wanted) => {}
+                _ = self.stopped.wait_for(|stopped| *stopped) => {}
             }
             pause = (pause * 2).min(PAUSES[1]);
         }

@@ -160,22 +160,21 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         }
         None => None,
     };
-    let docker = match &config.providers.docker {
-        Some(docker) => {
-            let tls = docker.tls.as_ref().map(lb_proxy::client_tls).transpose();
-            let tls = tls.map_err(|reason| anyhow::anyhow!("providers.docker.tls: {reason}"))?;
-            let context = Context::from(&*config);
-            let started = control_runtime.block_on(DockerProvider::start(docker.clone(), tls, context));
-            if let Err(problems) = &started.first
-                && predecessor.is_some()
-            {
-                anyhow::bail!("the containers cannot be read\n{problems}");
-            }
-            control.attach("docker", Some(started.first), started.readings);
-            Some(started.provider)
+    let mut docker = Vec::new();
+    for daemon in config.providers.daemons() {
+        let name = daemon.containers.orchestrator.provider();
+        let tls = daemon.tls.as_ref().map(lb_proxy::client_tls).transpose();
+        let tls = tls.map_err(|reason| anyhow::anyhow!("providers.{name}.tls: {reason}"))?;
+        let context = Context::from(&*config);
+        let started = control_runtime.block_on(DockerProvider::start(daemon.clone(), tls, context));
+        if let Err(problems) = &started.first
+            && predecessor.is_some()
+        {
+            anyhow::bail!("the containers cannot be read\n{problems}");
         }
-        None => None,
-    };
+        control.attach(name, Some(started.first), started.readings);
+        docker.push(started.provider);
+    }
     let remotes = Remotes::start(&config, control_runtime.handle(), &mut control, predecessor.is_some())?;
     let rest = providers::rest(&config, &mut control, predecessor.as_mut().and_then(Predecessor::rest))?;
     if let Some(rest) = &rest {
@@ -312,7 +311,7 @@ async fn wait(
     mut upgrades: Upgrades<'_>,
     config: &StaticConfig,
     logs: &Logs<'_>,
-    (file, docker, remotes): (&Option<FileProvider>, &Option<DockerProvider>, &Remotes),
+    (file, docker, remotes): (&Option<FileProvider>, &[DockerProvider], &Remotes),
 ) {
     let Signals { terminate, interrupt, commands: Commands { reopen, reread, upgrade } } = &mut signals;
     loop {
@@ -329,9 +328,7 @@ async fn wait(
                 if let Some(file) = file {
                     file.reread();
                 }
-                if let Some(docker) = docker {
-                    docker.reread();
-                }
+                docker.iter().for_each(DockerProvider::reread);
                 remotes.reread();
             }
             _ = upgrade.recv() => upgrades.begin(None),

@@ -455,6 +455,31 @@ async fn the_end_lets_requests_finish() {
     assert!(vigie.ended(Duration::from_secs(5)).await.success());
 }
 
+/// What `graceTimeOut` was too short for is closed by every worker, not left to clients that wait in vain.
+#[tokio::test]
+async fn the_end_is_told_to_all() {
+    let server = Origin::start("api").await;
+    server.on("/hang", Script::hang());
+    let grace = "transport: {lifeCycle: {graceTimeOut: 700ms}}, http3: {}";
+    let statics = statics("{}", "").replace("http3: {}", grace);
+    let (mut vigie, config, _) = vigie(&statics, &app("", &[server.url()])).await;
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        let client = client(&vigie, &config).await;
+        let request = http::Request::get(format!("https://{HOST}/hang")).body(()).unwrap();
+        let mut stream = client.open(request).await.unwrap();
+        stream.finish().await.unwrap();
+        asked.push((client, stream));
+    }
+    assert!(eventually(PATIENCE, async || server.open_connections() == 8).await);
+    vigie.signal(Signal::TERM);
+    for (client, _stream) in &asked {
+        let closed = tokio::time::timeout(PATIENCE, client.quic().closed()).await.expect("it is told");
+        assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
+    }
+    assert!(vigie.ended(PATIENCE).await.success());
+}
+
 /// An idle connection is told to go, and closed.
 #[tokio::test]
 async fn idle_connections_end() {
@@ -465,5 +490,36 @@ async fn idle_connections_end() {
     let (vigie, config, _) = vigie(&statics, &app("", &[server.url()])).await;
     let client = client(&vigie, &config).await;
     assert_eq!(client.get(HOST, "/slow").await.unwrap().status, 200, "one that is waited for is not idle");
-    tokio::time::timeout(PATIENCE, client.quic().closed()).await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE, client.quic().closed()).await.unwrap();
+    assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
+}
+
+/// `keepAliveMaxRequests` and `keepAliveMaxTime`: what is asked is answered, then the client is sent elsewhere.
+#[tokio::test]
+async fn connections_end_that_have_served_enough() {
+    let server = Origin::start("api").await;
+    for (worn, requests) in [("keepAliveMaxRequests: 3", 3), ("keepAliveMaxTime: 50ms", usize::MAX)] {
+        let statics = statics("{}", "").replace("http3: {}", &format!("transport: {{{worn}}}, http3: {{}}"));
+        let (vigie, config, authority) = vigie(&statics, &app("", &[server.url()])).await;
+        let client = client(&vigie, &config).await;
+        let config = authority.client_config(&["h2"]);
+        let http2 = H2Client::connect_tls(vigie.websecure(), config, HOST).await.unwrap();
+        let (mut http3_served, mut http2_served) = (0, 0);
+        let ended = eventually(PATIENCE, async || {
+            if http3_served < requests && client.get(HOST, "/").await.is_ok_and(|answer| answer.status == 200)
+            {
+                http3_served += 1;
+            }
+            if http2_served < requests && http2.get(HOST, "/").await.is_ok_and(|answer| answer.status == 200)
+            {
+                http2_served += 1;
+            }
+            client.quic().close_reason().is_some() && http2.is_closed()
+        });
+        assert!(ended.await, "{worn}: {http3_served}, {http2_served}");
+        let all = requests == usize::MAX || (http3_served, http2_served) == (3, 3);
+        assert!(all && http3_served > 0 && http2_served > 0, "{worn}: {http3_served}, {http2_served}");
+        let closed = client.quic().close_reason().unwrap();
+        assert!(closed.to_string().contains("256") || format!("{closed:?}").contains("256"), "{closed:?}");
+    }
 }

@@ -208,7 +208,7 @@ async fn every_query_runs_on_what_vigie_and_the_exporters_say() {
         let groups = data["groups"].as_array().expect("groups");
         let rules: Vec<_> =
             groups.iter().flat_map(|group| group["rules"].as_array().expect("rules")).collect();
-        assert_eq!(rules.len(), 31);
+        assert_eq!(rules.len(), 32);
         let state = |name: &str| rules.iter().find(|rule| rule["name"] == name).expect(name)["state"].clone();
         for rule in &rules {
             assert_ne!(rule["health"], "err", "{rule}");

@@ -4,5 +4,7 @@ mod collector;
 mod lines;
 mod logs;
 mod metrics;
+mod middlewares;
+mod secure;
 mod traces;
 mod trouble;

@@ -15,6 +15,9 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
     if fixed.providers.docker.is_some() {
         providers.push("Docker");
     }
+    if fixed.providers.swarm.is_some() {
+        providers.push("Swarm");
+    }
     if fixed.providers.rest.is_some() {
         providers.push("Rest");
     }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::{Field, Report};
+use crate::document::Position;
 
 /// As what a value is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +13,17 @@ pub(crate) enum Shape {
     /// A single value of any other kind.
     Word,
     List,
-    /// Keys that are known or names.
+    /// Keys that are known.
     Map,
+    /// Keys that are names.
+    Names,
 }
 
 /// Ears for a document of which one value is [marked](Asked::MARK).
 #[derive(Default)]
 pub(crate) struct Asked {
     roots: RefCell<Vec<&'static str>>,
+    keys: RefCell<Vec<&'static str>>,
     shape: Cell<Option<Shape>>,
 }
 
@@ -32,6 +36,11 @@ impl Asked {
         self.roots.into_inner()
     }
 
+    /// The keys in the marked block, without those that do nothing here.
+    pub(crate) fn keys(self) -> Vec<&'static str> {
+        self.keys.into_inner()
+    }
+
     /// Of the marked value; `None` when nobody has looked at it.
     pub(crate) fn shape(&self) -> Option<Shape> {
         self.shape.get()
@@ -42,6 +51,14 @@ impl Report<'_> {
     pub(super) fn hear_root(&self, key: &'static str) {
         if let Some(asked) = self.asked {
             asked.roots.borrow_mut().push(key);
+        }
+    }
+
+    pub(super) fn hear_key(&self, block: Position, key: &'static str) {
+        if let Some(asked) = self.asked
+            && block.line == Asked::MARK
+        {
+            asked.keys.borrow_mut().push(key);
         }
     }
 }

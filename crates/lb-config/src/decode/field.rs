@@ -109,8 +109,13 @@ impl<'a> Field<'a> {
             Value::Map(entries) => Enabled::With(self.open(entries)),
             // As empty as `{}`, and the only way in which a label can be.
             Value::Scalar(scalar) if scalar.text.is_empty() => Enabled::Plain,
+            Value::Scalar(scalar) if scalar.text.eq_ignore_ascii_case("true") => Enabled::Plain,
             Value::Scalar(scalar) => match super::values::boolean(&scalar.text) {
-                Some(true) => Enabled::Plain,
+                Some(true) => {
+                    let message = format!("{} switches nothing on, as in Traefik", quoted(&scalar.text));
+                    self.warn(message, Some("write `true`, or remove it".to_owned()));
+                    Enabled::Off
+                }
                 Some(false) => Enabled::Off,
                 None => {
                     self.shape(
@@ -138,7 +143,7 @@ impl<'a> Field<'a> {
     }
 
     fn entries(&self, hint: &str) -> Vec<(&'a Entry, Field<'a>)> {
-        self.heard(Shape::Map);
+        self.heard(Shape::Names);
         let entries = match &self.node.value {
             Value::Map(entries) if entries.is_empty() => {
                 self.standalone();

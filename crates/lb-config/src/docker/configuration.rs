@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::container::Container;
+use super::container::{Container, Protocol};
 use super::tree::Branch;
 use crate::document::Position;
 use crate::problem::quoted;
@@ -14,8 +14,14 @@ const NOT_IN_LABELS: [&str; 1] = ["serversTransports"];
 const NOT_IN_SERVICES: [&str; 4] = ["weighted", "mirroring", "failover", "highestRandomWeight"];
 
 /// Labels that Traefik knows besides those of the dynamic configuration.
-const OWN_LABELS: [&str; 4] =
-    ["traefik.enable", "traefik.docker.network", "traefik.docker.lbswarm", "traefik.docker.allownonrunning"];
+const OWN_LABELS: [&str; 6] = [
+    "traefik.enable",
+    "traefik.docker.network",
+    "traefik.docker.lbswarm",
+    "traefik.docker.allownonrunning",
+    "traefik.swarm.network",
+    "traefik.swarm.lbswarm",
+];
 
 /// Something about a label, or about the container as a whole (at line 0).
 pub(super) struct Remark {
@@ -75,6 +81,7 @@ impl Reader<'_> {
         if !enabled || !allowed() {
             return None;
         }
+        self.one_kind().ok()?;
         let stopped_too = self.switch("traefik.docker.allownonrunning", false).ok()?;
         let is_well = container.is_healthy != Some(false);
         let is_kept = container.is_running && (is_well || settings.allow_empty_services);
@@ -89,7 +96,10 @@ impl Reader<'_> {
         let here = self.here();
         let serves = container.is_running && is_well;
         if tcp {
-            self.tcp(root.child("tcp", here), serves).ok()?;
+            self.layer4(root.child("tcp", here), Protocol::Tcp, serves).ok()?;
+        }
+        if udp {
+            self.layer4(root.child("udp", here), Protocol::Udp, serves).ok()?;
         }
         if (tcp || udp) && !http {
             return Some(root);
@@ -109,6 +119,26 @@ impl Reader<'_> {
         }
         self.routers(http, &name);
         Some(root)
+    }
+
+    /// In a swarm what is said of the container itself begins with `traefik.swarm`, or all of it as it did before that.
+    fn one_kind(&mut self) -> Result<(), ()> {
+        let label = |kind: &str| {
+            let names = ["network", "lbswarm"].map(|name| format!("traefik.{kind}.{name}"));
+            names.iter().find_map(|name| Some(self.container.label(name)?.0.to_owned()))
+        };
+        let (Some(_), Some(old), Some(new)) = (&self.container.service, label("docker"), label("swarm"))
+        else {
+            return Ok(());
+        };
+        let message = format!("{} is there as well", quoted(&new));
+        self.remark(
+            self.label_at(&old),
+            true,
+            message,
+            Some("keep the labels that begin with `traefik.swarm`"),
+        );
+        Err(())
     }
 
     /// What the labels say, before anything is added.
@@ -140,9 +170,41 @@ impl Reader<'_> {
 
     /// Turns the `server` of a service into its list of servers, with this container as the only one.
     fn server(&mut self, service: &mut Branch, serves: bool) -> Result<(), ()> {
+        let hint = "write `loadbalancer.server.port`, `.scheme`, `.weight` or `.url`";
+        self.only_server(service, &NOT_IN_SERVICES, hint, serves, |reader, server| {
+            let (scheme, port) = (server.remove("scheme"), server.remove("port"));
+            let set = |branch: &Option<Branch>| {
+                branch.as_ref().is_some_and(|branch| branch.value.as_deref().is_some_and(|v| !v.is_empty()))
+            };
+            if set(&server.find("url").cloned()) {
+                if set(&scheme) || set(&port) {
+                    let message = "`url` leaves nothing to `port` and `scheme`".to_owned();
+                    let hint = "keep the `url`, or `port` and `scheme`";
+                    reader.remark(server.at, true, message, Some(hint));
+                    return Err(());
+                }
+            } else {
+                server.remove("url");
+                let (at, url) = reader.url(scheme, port)?;
+                server.children.push(("url".into(), Branch::scalar(at, &url)));
+            }
+            Ok(())
+        })
+    }
+
+    /// The list of servers of a service: what `complete` makes of its `server`, or nobody while the container does
+    /// not serve. `composites` are kinds of services that are not for labels; `hint` says what is.
+    pub(super) fn only_server(
+        &mut self,
+        service: &mut Branch,
+        composites: &[&str],
+        hint: &str,
+        serves: bool,
+        complete: impl FnOnce(&mut Self, &mut Branch) -> Result<(), ()>,
+    ) -> Result<(), ()> {
         let here = self.here();
         let mut is_composite = false;
-        for key in NOT_IN_SERVICES {
+        for key in composites {
             if let Some(branch) = service.remove(key) {
                 self.remark(branch.at, true, not_by_labels(key), Some(IN_A_FILE));
                 is_composite = true;
@@ -154,27 +216,12 @@ impl Reader<'_> {
         let balancer = service.child("loadBalancer", here);
         if let Some(servers) = balancer.remove("servers") {
             let message = "a container is its own only server".to_owned();
-            let hint = "write `loadbalancer.server.port`, `.scheme`, `.weight` or `.url`";
             self.remark(servers.at, true, message, Some(hint));
             return Err(());
         }
         let mut server = balancer.remove("server").unwrap_or(Branch::new(here));
         if serves {
-            let (scheme, port) = (server.remove("scheme"), server.remove("port"));
-            let set = |branch: &Option<Branch>| {
-                branch.as_ref().is_some_and(|branch| branch.value.as_deref().is_some_and(|v| !v.is_empty()))
-            };
-            if set(&server.find("url").cloned()) {
-                if set(&scheme) || set(&port) {
-                    let message = "`url` leaves nothing to `port` and `scheme`".to_owned();
-                    self.remark(server.at, true, message, Some("keep the `url`, or `port` and `scheme`"));
-                    return Err(());
-                }
-            } else {
-                server.remove("url");
-                let (at, url) = self.url(scheme, port)?;
-                server.children.push(("url".into(), Branch::scalar(at, &url)));
-            }
+            complete(self, &mut server)?;
         }
         let servers = if serves { vec![server] } else { Vec::new() };
         balancer.children.push(("servers".into(), Branch::list(here, servers)));
@@ -185,7 +232,8 @@ impl Reader<'_> {
     fn url(&mut self, scheme: Option<Branch>, port: Option<Branch>) -> Result<(Position, String), ()> {
         let at = port.as_ref().or(scheme.as_ref()).map_or(self.here(), |branch| branch.at);
         let scheme = scheme.as_ref().and_then(text).unwrap_or_else(|| "http".to_owned());
-        let address = self.address(at, port, "traefik.http.services.NAME.loadbalancer.server.port")?;
+        let label = "traefik.http.services.NAME.loadbalancer.server.port";
+        let address = self.address(at, port, Protocol::Tcp, label)?;
         Ok((at, format!("{scheme}://{address}")))
     }
 
@@ -194,6 +242,7 @@ impl Reader<'_> {
         &mut self,
         at: Position,
         port: Option<Branch>,
+        protocol: Protocol,
         label: &str,
     ) -> Result<SocketAddr, ()> {
         let (container, settings) = (self.container, self.settings);
@@ -206,7 +255,7 @@ impl Reader<'_> {
                     return Err(());
                 }
             },
-            None => match container.lowest_port() {
+            None => match container.lowest_port(protocol) {
                 Some(number) => number,
                 None => {
                     let message = "port is missing: the container exposes none".to_owned();
@@ -218,14 +267,17 @@ impl Reader<'_> {
                 }
             },
         };
-        let bound = settings.use_bind_port_ip.then(|| container.binding(number)).flatten();
+        let bound = settings.use_bind_port_ip.then(|| container.binding(number, protocol)).flatten();
         let (address, number) = match (bound, container.address(settings)) {
             (Some(bound), _) => bound,
             (None, Some((address, remark))) => {
                 if let Some(remark) = remark {
-                    let hint = "name one with the label `traefik.docker.network` or `providers.docker.network`; \
-                                Compose puts the project before its name";
-                    self.remark(self.here(), false, remark, Some(hint));
+                    let provider = settings.orchestrator.provider();
+                    let hint = format!(
+                        "name one with the label `traefik.{provider}.network` or `providers.{provider}.network`; \
+                         Compose and stacks put their name before its own"
+                    );
+                    self.remark(self.here(), false, remark, Some(&hint));
                 }
                 (address, number)
             }
@@ -241,11 +293,7 @@ impl Reader<'_> {
     /// Gives routers what they leave out, and the container a router if it has none.
     fn routers(&mut self, http: &mut Branch, name: &str) {
         let here = self.here();
-        let services: Vec<_> = http.find("services").into_iter().flat_map(|all| &all.children).collect();
-        let only = match services.as_slice() {
-            [(only, _)] => Some(only.clone()),
-            _ => None,
-        };
+        let only = http.only_service();
         if http.count("routers") == 0 {
             if only.is_none() {
                 let message = "there is no router, and several services to lead to".to_owned();
@@ -255,9 +303,6 @@ impl Reader<'_> {
         }
         let Some(routers) = http.find_mut("routers") else { return };
         routers.children.retain_mut(|(router, branch)| {
-            let lacks = |branch: &Branch, key| {
-                branch.find(key).is_none_or(|field| field.value.as_deref().is_some_and(str::is_empty))
-            };
             if lacks(branch, "rule") {
                 let rule = self.settings.default_rule.render(self.container);
                 if rule.is_empty() {
@@ -269,24 +314,32 @@ impl Reader<'_> {
                 branch.remove("rule");
                 branch.children.push(("rule".into(), Branch::scalar(here, &rule)));
             }
-            if lacks(branch, "service") {
-                let Some(only) = &only else {
-                    let message = format!(
-                        "the router {} names no service, and the container has several",
-                        quoted(router)
-                    );
-                    self.remark(branch.at, true, message, Some("add its label `.service`"));
-                    return false;
-                };
-                branch.remove("service");
-                branch.children.push(("service".into(), Branch::scalar(here, only)));
-            }
-            true
+            self.lead(router, branch, only.as_deref())
         });
         if routers.children.is_empty() {
             http.remove("routers");
         }
     }
+
+    /// Gives a router without a service the only one that there is; false: there is no such.
+    pub(super) fn lead(&mut self, router: &str, branch: &mut Branch, only: Option<&str>) -> bool {
+        if !lacks(branch, "service") {
+            return true;
+        }
+        let Some(only) = only else {
+            let message =
+                format!("the router {} names no service, and the container has several", quoted(router));
+            self.remark(branch.at, true, message, Some("add its label `.service`"));
+            return false;
+        };
+        branch.remove("service");
+        branch.children.push(("service".into(), Branch::scalar(self.here(), only)));
+        true
+    }
+}
+
+fn lacks(branch: &Branch, key: &str) -> bool {
+    branch.find(key).is_none_or(|field| field.value.as_deref().is_some_and(str::is_empty))
 }
 
 /// What a label says, unless that is nothing.

@@ -1,4 +1,4 @@
-//! What the Docker provider knows of one container.
+//! What is known of one container.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +11,8 @@ pub struct Container {
     pub id: String,
     /// Without the leading `/`.
     pub name: String,
+    /// The swarm's service that it is a task of; then these are the service's labels.
+    pub service: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub is_running: bool,
     /// `None`: it has no health check.
@@ -54,6 +56,19 @@ pub struct Port {
     pub bindings: Vec<(String, u16)>,
 }
 
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Port {
+    fn is_for(&self, protocol: Protocol) -> bool {
+        self.is_tcp == (protocol == Protocol::Tcp)
+    }
+}
+
 /// The labels of Docker Compose that name a container better than its own name does.
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
@@ -61,9 +76,20 @@ const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 impl Container {
     /// The name that is used where labels give none (reference 4.3, "Names").
     pub(super) fn base_name(&self) -> String {
+        if let Some(service) = &self.service {
+            return normalize(service);
+        }
         match (self.labels.get(COMPOSE_SERVICE), self.labels.get(COMPOSE_PROJECT)) {
             (Some(service), Some(project)) => normalize(&format!("{service}_{project}")),
             _ => normalize(&self.name),
+        }
+    }
+
+    /// What problems name in place of a file.
+    pub(super) fn title(&self) -> String {
+        match &self.service {
+            Some(service) => format!("service {service}"),
+            None => format!("container {}", self.name),
         }
     }
 
@@ -75,7 +101,8 @@ impl Container {
 
     /// The network that the label names, or the provider.
     fn network<'a>(&'a self, settings: &'a ContainerSettings) -> Option<&'a str> {
-        let label = self.label("traefik.docker.network").map(|(_, network)| network);
+        let swarm = self.service.as_ref().and_then(|_| self.label("traefik.swarm.network"));
+        let label = swarm.or_else(|| self.label("traefik.docker.network")).map(|(_, network)| network);
         label.filter(|network| !network.is_empty()).or(settings.network.as_deref())
     }
 
@@ -112,14 +139,19 @@ impl Container {
         Some((address, remark))
     }
 
-    /// The lowest port of TCP that it exposes.
-    pub(super) fn lowest_port(&self) -> Option<u16> {
-        self.ports.iter().filter(|port| port.is_tcp).map(|port| port.number).min()
+    /// The lowest port of the protocol that it exposes. Where all are for TCP, UDP has the lowest of those, as by
+    /// Traefik: people leave `/udp` out.
+    pub(super) fn lowest_port(&self, protocol: Protocol) -> Option<u16> {
+        let lowest = |protocol| {
+            let ports = self.ports.iter().filter(|port| port.is_for(protocol));
+            ports.map(|port| port.number).min()
+        };
+        lowest(protocol).or_else(|| lowest(Protocol::Tcp))
     }
 
     /// Where the host publishes a port, if at a particular address.
-    pub(super) fn binding(&self, port: u16) -> Option<(IpAddr, u16)> {
-        let port = self.ports.iter().find(|known| known.is_tcp && known.number == port)?;
+    pub(super) fn binding(&self, port: u16, protocol: Protocol) -> Option<(IpAddr, u16)> {
+        let port = self.ports.iter().find(|known| known.is_for(protocol) && known.number == port)?;
         let (address, port) = port.bindings.first()?;
         let address: IpAddr = address.parse().ok()?;
         (!address.is_unspecified()).then_some((address, *port))

@@ -7,6 +7,7 @@ use crate::dynamic::{Config, Service};
 use crate::dynamics::Draft;
 use crate::problem::{Kind, quoted};
 use crate::tcp;
+use crate::udp::UdpService;
 
 /// Puts what each container defines into `merged`, in their order.
 pub(super) fn merge<'a>(merged: &mut Draft<'a>, parts: Vec<Draft<'a>>, last: &Config) {
@@ -49,6 +50,25 @@ pub(super) fn merge<'a>(merged: &mut Draft<'a>, parts: Vec<Draft<'a>>, last: &Co
         &|a, b| a == b,
         &|_, _| (),
     );
+    merging.kind(
+        merged,
+        Kind::UdpRouter,
+        last,
+        |c| &c.udp.routers,
+        |c| &mut c.udp.routers,
+        &|a, b| a == b,
+        &|_, _| (),
+    );
+    // Labels say nothing of a service but its server.
+    merging.kind(
+        merged,
+        Kind::UdpService,
+        last,
+        |c| &c.udp.services,
+        |c| &mut c.udp.services,
+        &|_, _| true,
+        &join_udp,
+    );
     merging.rest(merged);
 }
 
@@ -83,6 +103,19 @@ fn join(into: &mut Service, from: &Service) {
     for server in &from.servers {
         if !into.servers.iter().any(|known| known.url == server.url) {
             into.servers.push(server.clone());
+        }
+    }
+}
+
+fn join_udp(into: &mut UdpService, from: &UdpService) {
+    let (UdpService::LoadBalancer { servers: into }, UdpService::LoadBalancer { servers: from }) =
+        (into, from)
+    else {
+        return;
+    };
+    for server in from {
+        if !into.contains(server) {
+            into.push(server.clone());
         }
     }
 }

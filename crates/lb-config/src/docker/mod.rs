@@ -1,4 +1,4 @@
-//! The provider `docker`: from containers and their labels to a checked configuration (reference 4).
+//! The providers `docker` and `swarm`: from containers and their labels to a checked configuration (reference 4).
 //!
 //! Each container becomes the document that a file with the same meaning would hold, so what is known of files holds
 //! for labels: the same keys, checks and hints. Problems name the container in place of the file, and the label in
@@ -7,9 +7,9 @@
 mod configuration;
 mod constraints;
 mod container;
+mod layer4;
 mod merge;
 mod rule_template;
-mod tcp;
 pub(crate) mod tree;
 
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ use crate::problem::{Kind, Problem, Scope, Severity, escaped, printable};
 use crate::static_config::ContainerSettings;
 use configuration::{Reader, Remark};
 
-/// What the objects of this provider are called after.
-pub(crate) const DOCKER: &str = "docker";
+/// The providers whose objects are made by labels.
+pub(crate) const LABELLED: [&str; 2] = ["docker", "swarm"];
 
 /// Whether a closer look at a container is worth it.
 pub fn is_candidate(
@@ -37,14 +37,24 @@ pub fn is_candidate(
     is_running: bool,
     settings: &ContainerSettings,
 ) -> bool {
-    let label = |name: &str| {
-        let value = labels.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-        value.map(|value| crate::decode::boolean(value))
-    };
+    let label = |name| switch(labels, name);
     // A value that is neither yes nor no is to be told.
     let enabled = label("traefik.enable").map_or(settings.exposed_by_default, |value| value != Some(false));
     enabled
         && (is_running || label("traefik.docker.allownonrunning").is_some_and(|value| value != Some(false)))
+}
+
+/// Whether a service of a swarm is reached at its virtual address, behind which the swarm balances.
+pub fn is_balanced_by_swarm(labels: &BTreeMap<String, String>) -> bool {
+    ["traefik.swarm.lbswarm", "traefik.docker.lbswarm"]
+        .iter()
+        .any(|name| switch(labels, name) == Some(Some(true)))
+}
+
+/// What a label says; within, `None` when that is neither yes nor no.
+fn switch(labels: &BTreeMap<String, String>, name: &str) -> Option<Option<bool>> {
+    let (_, value) = labels.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+    Some(crate::decode::boolean(value))
 }
 
 /// The configuration that `containers` make.
@@ -65,7 +75,7 @@ pub fn load_containers(
     let mut remarks: Vec<Remark> = Vec::new();
     let mut roots: Vec<Node> = Vec::new();
     for container in containers {
-        let file = files.add(&format!("container {}", container.name));
+        let file = files.add(&container.title());
         // Lines count from 1.
         let first_line = u32::try_from(labels.len() + 1).unwrap_or(u32::MAX);
         labels.extend(container.labels.keys().map(String::as_str));
@@ -78,7 +88,7 @@ pub fn load_containers(
         report,
         files: &files,
         context,
-        provider: DOCKER,
+        provider: settings.orchestrator.provider(),
         config: Config::default(),
         defined: BTreeMap::new(),
         references: Vec::new(),
@@ -91,7 +101,7 @@ pub fn load_containers(
     let together = Report::of_labels(&files);
     let mut merged = draft(&together);
     merge::merge(&mut merged, drafts.collect(), last);
-    let waiting = crate::dynamics::check_references(&mut merged);
+    let removed = crate::dynamics::check_references(&mut merged);
     let (config, defined) = (merged.config, merged.defined);
     let mut problems: Vec<Problem> = remarks.into_iter().map(|remark| problem(&files, remark)).collect();
     let found = together.into_findings();
@@ -107,9 +117,11 @@ pub fn load_containers(
     for problem in &mut problems {
         name_label(problem, &labels);
     }
+    // The tasks of a service have one set of labels.
+    problems.dedup();
     read.sort();
     read.dedup();
-    Loaded::of_labels(config, problems, found.broken, waiting, (files, defined), read)
+    Loaded::of_labels(config, problems, found.broken, removed, (files, defined), read)
 }
 
 /// Puts the label where a file has its line and key.

@@ -1,5 +1,7 @@
 use super::*;
 use crate::docker::{Addresses, Port};
+use crate::static_config::Orchestrator;
+use crate::udp::UdpService;
 
 /// A running container at `10.0.0.N`, `N` being the last figure of its name, that exposes port 80.
 fn container(name: &str, labels: &[(&str, &str)]) -> Container {
@@ -395,6 +397,124 @@ fn tcp_labels_leave_out_what_is_clear_and_say_what_is_not() {
         ),
     ] {
         let loaded = load(&[container("db1", labels)]);
+        assert!(told(&loaded).join("\n").contains(expected), "{expected}: {:?}", told(&loaded));
+    }
+}
+
+/// A task of the service `shop_web`.
+fn task(slot: usize, labels: &[(&str, &str)]) -> Container {
+    let container = container(&format!("shop_web.{slot}"), labels);
+    Container { service: Some("shop_web".to_owned()), ports: Vec::new(), ..container }
+}
+
+#[test]
+fn the_tasks_of_a_service_are_its_servers() {
+    let swarm = |labels: &[(&str, &str)]| {
+        let tasks: Vec<_> = (1..4).map(|slot| task(slot, labels)).collect();
+        with(&tasks, |settings| settings.orchestrator = Orchestrator::Swarm)
+    };
+    let port = ("traefik.http.services.web.loadbalancer.server.port", "80");
+    let loaded = swarm(&[port]);
+    assert_eq!(
+        show(&loaded),
+        "shop-web@swarm: Host(`shop-web`) -> web@swarm; \
+         web@swarm: [http://10.0.0.1:80, http://10.0.0.2:80, http://10.0.0.3:80]"
+    );
+    assert!(told(&loaded).is_empty());
+    // Nothing is exposed, and it is told once.
+    let [missing] = told(&swarm(&[])).try_into().expect("one problem");
+    assert!(missing.contains("service shop_web: warning: port is missing"), "{missing}");
+    let both = swarm(&[port, ("traefik.docker.network", "net"), ("traefik.swarm.network", "net")]);
+    let expected = "service shop_web: traefik.docker.network: `traefik.swarm.network` is there as well\n  \
+                    hint: keep the labels that begin with `traefik.swarm`";
+    assert_eq!((show(&both).as_str(), told(&both)), ("", vec![expected.to_owned()]));
+}
+
+#[test]
+fn the_network_of_a_task_is_named_by_either_label() {
+    let mut task = task(1, &[]);
+    let address = Addresses { v4: "10.0.9.9".parse().ok(), v6: None };
+    task.networks.insert("apart".to_owned(), address);
+    let address =
+        |container: &Container| container.address(&ContainerSettings::default()).unwrap().0.to_string();
+    for label in ["traefik.swarm.network", "traefik.docker.network"] {
+        task.labels = [(label.to_owned(), "net".to_owned())].into();
+        assert_eq!(address(&task), "10.0.0.1", "{label}");
+    }
+    // A container is in no swarm.
+    let alone = Container { service: None, ..task.clone() };
+    let labels = [("traefik.swarm.network".to_owned(), "net".to_owned())].into();
+    assert_eq!(address(&Container { labels, ..alone }), "10.0.9.9");
+}
+
+#[test]
+fn either_label_leaves_balancing_to_the_swarm() {
+    let is_balanced =
+        |name: &str, value: &str| is_balanced_by_swarm(&[(name.to_owned(), value.to_owned())].into());
+    assert!(is_balanced("traefik.swarm.lbswarm", "true") && is_balanced("traefik.docker.LBSwarm", "1"));
+    assert!(!is_balanced("traefik.swarm.lbswarm", "false") && !is_balanced("traefik.enable", "true"));
+}
+
+/// `router -> service; service: servers` of `udp`.
+fn show_udp(loaded: &Loaded) -> String {
+    let routers = loaded.config.udp.routers.iter();
+    let routers = routers.map(|(name, router)| format!("{name} -> {}", router.service));
+    let services = loaded.config.udp.services.iter().map(|(name, service)| {
+        let UdpService::LoadBalancer { servers } = service else { panic!("{name}") };
+        let servers: Vec<_> = servers.iter().map(|server| server.address.clone()).collect();
+        format!("{name}: [{}]", servers.join(", "))
+    });
+    routers.chain(services).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn udp_labels_make_routers_and_servers() {
+    let labels = [
+        ("traefik.udp.routers.dns.entrypoints", "dns"),
+        ("traefik.udp.routers.dns.service", "dns"),
+        ("traefik.UDP.Services.dns.LoadBalancer.Server.Port", "5353"),
+    ];
+    let loaded = load(&[container("dns1", &labels), container("dns2", &labels)]);
+    assert!(told(&loaded).is_empty(), "{:?}", told(&loaded));
+    assert_eq!(show(&loaded), "", "UDP alone makes no HTTP");
+    assert_eq!(show_udp(&loaded), "dns@docker -> dns@docker; dns@docker: [10.0.0.1:5353, 10.0.0.2:5353]");
+    assert_eq!(loaded.config.udp.routers["dns@docker"].entry_points, ["dns"]);
+    let stopped = Container { is_running: false, ..container("dns2", &labels) };
+    let loaded = load(&[container("dns1", &labels), stopped]);
+    assert_eq!(show_udp(&loaded), "dns@docker -> dns@docker; dns@docker: [10.0.0.1:5353]");
+}
+
+/// The port is the lowest for UDP, or that for TCP where nobody has said `/udp`.
+#[test]
+fn udp_labels_leave_out_what_is_clear_and_say_what_is_not() {
+    let labels =
+        [("traefik.udp.routers.dns.entrypoints", "dns"), ("traefik.tcp.routers.t.rule", "HostSNI(`*`)")];
+    let mut exposing = container("dns1", &labels);
+    assert_eq!(show_udp(&load(&[exposing.clone()])), "dns@docker -> dns1@docker; dns1@docker: [10.0.0.1:80]");
+    exposing.ports.push(Port { number: 5353, is_tcp: false, bindings: vec![("192.0.2.7".to_owned(), 53)] });
+    let loaded = load(&[exposing.clone()]);
+    assert_eq!(show_udp(&loaded), "dns@docker -> dns1@docker; dns1@docker: [10.0.0.1:5353]");
+    assert_eq!(show_tcp(&loaded), "t@docker: HostSNI(`*`) -> dns1@docker; dns1@docker: [10.0.0.1:80]");
+    let bound = with(&[exposing], |settings| settings.use_bind_port_ip = true);
+    assert_eq!(show_udp(&bound), "dns@docker -> dns1@docker; dns1@docker: [192.0.2.7:53]");
+    for (labels, expected) in [
+        (&[("traefik.udp.services.s.loadbalancer.server.port", "0")][..], "`0` is not a port"),
+        (&[("traefik.udp.services.s.weighted.services[0].name", "x")], "`weighted` cannot be set by labels"),
+        (
+            &[("traefik.udp.services.s.loadbalancer.servers[0].address", "a:1")],
+            "a container is its own only server",
+        ),
+        (&[("traefik.udp.routers.r.rule", "x")], "there is no key `rule` here"),
+        (
+            &[
+                ("traefik.udp.services.a.loadbalancer.server.port", "1"),
+                ("traefik.udp.services.b.loadbalancer.server.port", "2"),
+                ("traefik.udp.routers.r.entrypoints", "dns"),
+            ],
+            "the router `r` names no service, and the container has several",
+        ),
+    ] {
+        let loaded = load(&[container("dns1", labels)]);
         assert!(told(&loaded).join("\n").contains(expected), "{expected}: {:?}", told(&loaded));
     }
 }

@@ -34,6 +34,14 @@ impl Branch {
         Self { value: Some(value.into()), ..Self::new(at) }
     }
 
+    /// The service of a section with one alone: what routers mean that name none.
+    pub(super) fn only_service(&self) -> Option<String> {
+        match &self.find("services")?.children[..] {
+            [(only, _)] => Some(only.to_string()),
+            _ => None,
+        }
+    }
+
     pub(super) fn list(at: Position, items: Vec<Self>) -> Self {
         Self { items: (0..).zip(items).collect(), ..Self::new(at) }
     }

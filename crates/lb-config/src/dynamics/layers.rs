@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Draft;
 use super::references::Reference;
-use crate::docker::DOCKER;
+use crate::docker::LABELLED;
 use crate::problem::{Kind, quoted};
 
 /// Routers that a circle's message shows; chosen.
@@ -39,7 +39,8 @@ impl<'d> Link<'d> {
 /// A router has either a service or children.
 fn ends(draft: &Draft<'_>, children: &HashMap<&str, Vec<&Link<'_>>>) {
     // Routers of other providers may be children too: then whoever builds the merge knows whether there are any.
-    let alone = draft.context.providers.iter().all(|name| name == draft.provider || name == DOCKER);
+    let is_alone = |name: &String| name == draft.provider || LABELLED.contains(&name.as_str());
+    let alone = draft.context.providers.iter().all(is_alone);
     for (name, router) in &draft.config.routers {
         let (bare, at) = place(draft, name);
         let key = format!("http.routers.{bare}");

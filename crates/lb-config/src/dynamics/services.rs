@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn services_of_any_kind_have_middlewares_unless_they_are_part_of_another() {
+    fn services_of_any_kind_have_middlewares() {
         let with = |more: &str| {
             format!(
                 "http: {{middlewares: {{m: {{addPrefix: {{prefix: /}}}}, e: {{errors: {{service: s, status: ['500']}}}}}}, \
@@ -325,17 +325,13 @@ mod tests {
                  w: {{weighted: {{services: [{{name: a}}]}}, middlewares: m}}{more}}}}}"
             )
         };
-        let text = with("").replace("e: {errors: {service: s,", "e: {errors: {service: a,");
-        let loaded = load(&text);
+        let loaded = load(&with(", v: {weighted: {services: [{name: a}, {name: w}, {name: s}]}}"));
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
         assert_eq!(loaded.config.middlewares_of("s@file"), ["m@file", "m@file"]);
         assert_eq!(loaded.config.middlewares_of("w@file"), ["m@file"]);
         assert_eq!(
-            problems(&with(", v: {weighted: {services: [{name: a}, {name: w}]}}")),
-            [
-                "http.middlewares.e.errors.service: the `middlewares` of the service `s` are not supported yet where it is part of something else",
-                "http.services.v.weighted.services[1].name: the `middlewares` of the service `w` are not supported yet where it is part of something else",
-            ]
+            problems(&with(", v: {weighted: {services: [{name: s}]}}").replace("[m, m@file]", "[e]")),
+            ["http.middlewares.e.errors.service: the service contains itself: `s@file > e@file > s@file`"]
         );
     }
 

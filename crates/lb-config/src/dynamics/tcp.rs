@@ -5,6 +5,7 @@ mod transports;
 
 use std::sync::Arc;
 
+use lb_core::route::Syntax;
 use lb_core::route::tcp::Rule;
 
 use super::Draft;
@@ -12,7 +13,7 @@ use super::routers::{MAX_PRIORITY, TlsFields, router_tls_of};
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic;
 use crate::net::networks;
-use crate::problem::{Kind, quoted};
+use crate::problem::Kind;
 use crate::tcp::{Middleware, Router, RouterTls};
 
 pub(crate) use transports::default_transport;
@@ -40,7 +41,8 @@ impl<'a> Draft<'a> {
     fn tcp_router(&mut self, name: &str, field: &Field<'a>) -> Option<Router> {
         let block = field.object()?;
         let rule_field = block.require("rule", "write a rule such as ``HostSNI(`*`)``");
-        let rule = rule_field.as_ref().and_then(read_rule);
+        let (rule_syntax, syntax) = self.syntax(&block);
+        let rule = rule_field.as_ref().and_then(|field| read_rule(field, syntax));
         let service = block
             .require("service", "name the service that answers")
             .and_then(|field| self.reference(Kind::TcpRouter, name, Kind::TcpService, &field));
@@ -52,7 +54,6 @@ impl<'a> Draft<'a> {
             .unwrap_or_default();
         let priority = block.take("priority").and_then(|field| field.integer(i64::MIN..=MAX_PRIORITY));
         let tls = block.take("tls").and_then(|field| self.tcp_tls(name, &field));
-        rule_syntax(&block);
         block.finish();
         let (rule_text, rule) = rule?;
         if let (Some(field), None, true) = (&rule_field, &tls, rule.names_host()) {
@@ -70,7 +71,7 @@ impl<'a> Draft<'a> {
         }
         let priority = priority.filter(|priority| *priority != 0).unwrap_or_else(|| rule.default_priority());
         let (rule, service) = (Arc::new(rule), service?);
-        Some(Router { rule, rule_text, entry_points, middlewares, service, priority, tls })
+        Some(Router { rule, rule_text, rule_syntax, entry_points, middlewares, service, priority, tls })
     }
 
     fn tcp_tls(&mut self, router: &str, field: &Field<'a>) -> Option<RouterTls> {
@@ -94,22 +95,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The older syntax is there for HTTP alone.
-fn rule_syntax(block: &Block<'_>) {
-    let Some(syntax) = block.take("ruleSyntax").and_then(|field| field.text()) else { return };
-    match syntax.value {
-        "v3" | "" => {}
-        "v2" => {
-            let hint = "write HostSNI(`a`) || HostSNI(`b`) for several names".to_owned();
-            syntax.error("TCP rules have no syntax v2", Some(hint));
-        }
-        other => syntax.warn(format!("{} is read as `v3`", quoted(other)), Some("remove it".to_owned())),
-    }
-}
-
-fn read_rule(field: &Field<'_>) -> Option<(String, Rule)> {
+fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
     let text = field.text()?;
-    match Rule::parse(text.value) {
+    match Rule::parse_as(text.value, syntax) {
         Ok(rule) => Some((text.value.to_owned(), rule)),
         Err(error) => {
             let reason = format!("error while parsing rule {}: {error}", text.value);

@@ -55,7 +55,7 @@ fn without_equals(
     coming: &mut Peekable<impl Iterator<Item = OsString>>,
 ) -> Result<String, &'static str> {
     let shape = schema::shape(path);
-    let is_switch = matches!(shape, Some(Shape::Switch | Shape::Map));
+    let is_switch = matches!(shape, Some(Shape::Switch | Shape::Map | Shape::Names));
     let is_value = |word: &str| match word.strip_prefix('-') {
         _ if is_switch => boolean(word).is_some(),
         // Traefik takes the next flag for the value.

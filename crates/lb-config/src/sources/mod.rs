@@ -5,8 +5,11 @@
 //! in place of a file, and never what it is set to, which may be a secret.
 
 mod flags;
+mod help;
 mod schema;
 mod variables;
+
+pub use help::explain_options;
 
 use std::collections::BTreeMap;
 use std::fmt;

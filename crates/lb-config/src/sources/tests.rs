@@ -28,9 +28,9 @@ fn read(source: &StaticSource) -> StaticConfig {
 }
 
 /// Without what only tells where something is written.
-fn unplaced(mut config: StaticConfig) -> StaticConfig {
+pub(super) fn unplaced(mut config: StaticConfig) -> StaticConfig {
     config.entry_points.iter_mut().for_each(|entry| entry.http.middleware_places.clear());
-    StaticConfig { file: String::new(), ..config }
+    StaticConfig { file: String::new(), written: serde_json::Value::Null, ..config }
 }
 
 fn of_file(text: &str) -> StaticConfig {
@@ -78,6 +78,11 @@ fn flags_say_what_a_file_says() {
         ("--ping.manualrouting true --ping", "ping: {manualRouting: true}"),
         ("--ping= --api=false", "ping: {}"),
         ("--ping=false --ping.manualrouting --api", "api: {}"),
+        ("--ping=TrUe --ping.manualrouting --api=tRUE", "ping: {manualRouting: true}\napi: {}"),
+        // A block is switched on by nothing but `true`.
+        ("--ping=1 --ping.manualrouting --accesslog=t --api=T", ""),
+        ("--providers.http=false --providers.http.endpoint=http://127.0.0.1:1 --ping", "ping: {}"),
+        ("--tcpserverstransport.tls=true", "tcpServersTransport: {tls: {}}"),
         (
             "--accesslog --accesslog.fields.headers.names.User-Agent=redact",
             "accessLog: {fields: {headers: {names: {User-Agent: redact}}}}",
@@ -121,6 +126,7 @@ fn variables_say_what_a_file_says() {
             &[web, ("traefik_ping", "true"), ("TRAEFIK_", "x"), ("TRAEFIK_HTTP_PORT", "1")],
             "entryPoints: {web: {address: ':80'}}",
         ),
+        (&[("TRAEFIK_ENTRYPOINTS_É_ADDRESS", ":80")], "entryPoints: {é: {address: ':80'}}"),
         (&[("TRAEFIK_ENTRYPOINTS_0_ADDRESS", ":80")], "entryPoints: {'0': {address: ':80'}}"),
         (
             &[
@@ -268,7 +274,7 @@ fn the_reader_tells_what_an_option_is() {
         ("API.Insecure", Some(Shape::Switch)),
         ("providers.docker.tls.insecureskipverify", Some(Shape::Switch)),
         ("certificatesresolvers.x.acme.tlschallenge", Some(Shape::Switch)),
-        ("entrypoints", Some(Shape::Map)),
+        ("entrypoints", Some(Shape::Names)),
         ("entrypoints.web", Some(Shape::Map)),
         ("entrypoints.web.http.tls.domains", Some(Shape::List)),
         ("entrypoints.web.http.tls.domains[3].main", Some(Shape::Word)),

@@ -33,7 +33,7 @@ impl Settings {
 /// As a flag writes it. A number is a place where a list is read, and a name elsewhere.
 fn path(name: &str) -> String {
     let mut path = String::new();
-    for (index, part) in name.to_ascii_lowercase().split('_').enumerate() {
+    for (index, part) in name.to_lowercase().split('_').enumerate() {
         let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if is_number && schema::shape(&path) == Some(Shape::List) {
             path.push_str(&format!("[{part}]"));

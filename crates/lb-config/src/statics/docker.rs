@@ -1,4 +1,4 @@
-//! `providers.docker`.
+//! `providers.docker` and `providers.swarm`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::transport;
 use crate::decode::{Block, Enabled, Field};
 use crate::docker::{Constraints, DEFAULT_RULE, RuleTemplate};
 use crate::problem::quoted;
-use crate::static_config::{ContainerSettings, Credentials, DockerEndpoint, DockerProvider};
+use crate::static_config::{ContainerSettings, Credentials, DockerEndpoint, DockerProvider, Orchestrator};
 
 /// Defaults of reference 1.4.
 const ENDPOINT: &str = "unix:///var/run/docker.sock";
@@ -16,7 +16,13 @@ const ENDPOINT: &str = "unix:///var/run/docker.sock";
 /// with a daemon that hangs nobody would learn of it; chosen.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) fn read(field: &Field<'_>) -> Option<DockerProvider> {
+/// Time between two looks at containers that no event asked for; chosen.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// `providers.swarm.refreshSeconds` (reference 1.4). What happens on other nodes is no event here.
+const REFRESH: Duration = Duration::from_secs(15);
+
+pub(super) fn read(field: &Field<'_>, orchestrator: Orchestrator) -> Option<DockerProvider> {
     let mut docker = DockerProvider {
         endpoint: DockerEndpoint::Unix(PathBuf::from("/var/run/docker.sock")),
         endpoint_text: ENDPOINT.to_owned(),
@@ -24,7 +30,8 @@ pub(super) fn read(field: &Field<'_>) -> Option<DockerProvider> {
         tls: None,
         timeout: TIMEOUT,
         watch: true,
-        containers: ContainerSettings::default(),
+        refresh: if orchestrator == Orchestrator::Swarm { REFRESH } else { RESYNC },
+        containers: ContainerSettings { orchestrator, ..ContainerSettings::default() },
     };
     let block = match field.enabled() {
         Enabled::Off => return None,
@@ -64,9 +71,14 @@ pub(super) fn read(field: &Field<'_>) -> Option<DockerProvider> {
     if let Some(watch) = block.take("watch").and_then(|field| field.boolean()) {
         docker.watch = watch;
     }
+    if orchestrator == Orchestrator::Swarm
+        && let Some(refresh) = block.take("refreshSeconds").and_then(|field| field.duration_or(REFRESH))
+    {
+        docker.refresh = refresh;
+    }
     containers(&block, &mut docker.containers);
     if let Some(field) = block.take_unlisted("swarmMode") {
-        let hint = "`providers.swarm`, which took its place, is not supported yet".to_owned();
+        let hint = "`providers.swarm` took its place".to_owned();
         field.error_at_key("Traefik v3 has no `swarmMode` any more".to_owned(), Some(hint));
     }
     block.finish();
@@ -201,6 +213,23 @@ mod tests {
         assert_eq!(endpoint("tcp://docker.test"), tcp("docker.test", 2375, false));
         assert_eq!(endpoint("https://docker.test/"), tcp("docker.test", 2376, true));
         assert_eq!(endpoint("http://[::1]"), tcp("::1", 2375, false));
+    }
+
+    #[test]
+    fn a_swarm_is_asked_again_and_again() {
+        let swarm = |text: &str| {
+            let (config, warnings) =
+                parse_static("vigie.yml", &format!("providers: {{swarm: {text}}}")).unwrap();
+            let swarm = config.providers.swarm.unwrap();
+            assert_eq!(swarm.containers.orchestrator, Orchestrator::Swarm);
+            assert!(config.providers.docker.is_none());
+            (swarm.refresh.as_secs(), warnings.len())
+        };
+        assert_eq!(swarm("{}"), (15, 0));
+        assert_eq!(swarm("{refreshSeconds: 3, network: front}"), (3, 0));
+        assert_eq!(swarm("{refreshSeconds: -1s}"), (15, 1));
+        let both = parse_static("vigie.yml", "providers: {docker: {}, swarm: {}}").unwrap().0.providers;
+        assert_eq!(both.names().collect::<Vec<_>>(), ["docker", "swarm"]);
     }
 
     #[test]

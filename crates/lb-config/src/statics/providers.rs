@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::decode::Field;
 use crate::problem::quoted;
-use crate::static_config::{FileProvider, FileSource, Providers};
+use crate::static_config::{FileProvider, FileSource, Orchestrator, Providers};
 use crate::suggest;
 
 /// Default of reference 1.4.
@@ -31,7 +31,7 @@ pub(crate) const PROVIDERS: [&str; 17] = [
     "rest",
 ];
 
-const UNSUPPORTED: [&str; 11] = [
+const UNSUPPORTED: [&str; 10] = [
     "consulCatalog",
     "ecs",
     "knative",
@@ -41,7 +41,6 @@ const UNSUPPORTED: [&str; 11] = [
     "kubernetesIngressNGINX",
     "nomad",
     "plugin",
-    "swarm",
     "zooKeeper",
 ];
 
@@ -52,6 +51,7 @@ pub(super) fn read<'a>(field: Option<&Field<'a>>) -> (Providers, Option<Field<'a
         precedence: PROVIDERS.iter().map(|name| (*name).to_owned()).collect(),
         file: None,
         docker: None,
+        swarm: None,
         remote: Vec::new(),
         rest: None,
     };
@@ -63,7 +63,9 @@ pub(super) fn read<'a>(field: Option<&Field<'a>>) -> (Providers, Option<Field<'a
         providers.precedence = precedence(&field);
     }
     providers.file = block.take("file").and_then(|field| file(&field));
-    providers.docker = block.take("docker").and_then(|field| super::docker::read(&field));
+    providers.docker =
+        block.take("docker").and_then(|field| super::docker::read(&field, Orchestrator::Docker));
+    providers.swarm = block.take("swarm").and_then(|field| super::docker::read(&field, Orchestrator::Swarm));
     providers.remote = super::remote::read(&block);
     let (rest, insecure_at) = block.take("rest").as_ref().and_then(super::remote::rest).unzip();
     providers.rest = rest;

@@ -20,6 +20,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 const ROOT: &str = "traefik";
 
+/// What is to be done about a missing one.
+const ENDPOINT: &str = "write `endpoint: https://config.example.com/vigie.yml`";
+
 /// Providers that are read here, as `providers` spells them.
 pub(crate) const REMOTE: [&str; 5] = ["http", "redis", "consul", "etcd", "rest"];
 
@@ -42,7 +45,11 @@ pub(super) fn read(providers: &Block<'_>) -> Vec<RemoteProvider> {
     kv("etcd", &etcd);
     kv("redis", &redis);
     if let Some(field) = providers.take("http") {
-        found.extend(field.block().and_then(|block| http(&field, block)));
+        match field.enabled() {
+            Enabled::Off => {}
+            Enabled::Plain => field.error("`endpoint` is missing".to_owned(), Some(ENDPOINT.to_owned())),
+            Enabled::With(block) => found.extend(http(&field, block)),
+        }
     }
     found
 }
@@ -61,7 +68,7 @@ pub(super) fn rest<'a>(field: &Field<'a>) -> Option<(RestProvider, Option<Field<
 
 fn http(field: &Field<'_>, block: Block<'_>) -> Option<RemoteProvider> {
     let mut tls = tls(&block);
-    let endpoint = block.require("endpoint", "write `endpoint: https://config.example.com/vigie.yml`");
+    let endpoint = block.require("endpoint", ENDPOINT);
     let endpoint = endpoint.and_then(|field| field.text()).and_then(|text| http_endpoint(&text));
     let poll_interval = block.take("pollInterval").map_or(Some(POLL_INTERVAL), |f| f.positive_duration());
     let poll_timeout = block.take("pollTimeout").and_then(|field| field.timeout()).flatten();

@@ -1,5 +1,6 @@
 //! Which TCP router takes a connection: the same language with matchers of its own.
 //!
+//! The language of v2 has the same matchers, which take several values there.
 //! A connection has no more than its client's address and, over TLS, what its ClientHello says.
 
 use std::fmt;
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
-use super::RuleError;
 use super::matcher::{
     Call, HostPattern, Value, ascii_host, network, pattern, without_trailing_dot, wrong_count,
 };
 use super::pattern::Pattern;
+use super::v2;
+use super::{RuleError, Syntax};
 use crate::syntax::{self, Kind, Node, Tokens, closest};
 
 /// What rules may look at.
@@ -41,10 +43,11 @@ struct Test {
     negated: bool,
 }
 
-/// A condition on a connection. Two rules are equal if their texts are.
+/// A condition on a connection. Two rules are equal if their texts are, and their syntax.
 #[derive(Clone)]
 pub struct Rule {
     text: Box<str>,
+    syntax: Syntax,
     condition: Node<Test>,
 }
 
@@ -67,20 +70,16 @@ fn unknown(name: &str, at: usize) -> RuleError {
 const ACME: &str = "acme-tls/1";
 
 impl Matcher {
-    fn read(tokens: &mut Tokens<'_>) -> Result<Self, RuleError> {
-        let call = Call::read(tokens, MATCHERS.into_iter(), unknown)?;
-        if call.values.len() != 1 {
-            return Err(wrong_count(call.name, call.at, 1, 1, &call.values));
-        }
-        call.refuse_empty()?;
-        let Call { name, mut values, .. } = call;
-        // A call has as many values as its matcher takes: one.
-        let value = values.pop().unwrap_or(Value { text: String::new(), at: 0 });
+    /// `name` is one of [`MATCHERS`].
+    fn new(name: &str, value: Value, syntax: Syntax) -> Result<Self, RuleError> {
         Ok(match name {
-            "HostSNI" => Self::HostSni(HostPattern::parse(host(&value)?)),
+            "HostSNI" => Self::HostSni(HostPattern::parse(host(&value, syntax)?)),
             "HostSNIRegexp" => {
                 ascii_host(&value)?;
-                Self::HostSniRegexp(pattern(&value)?)
+                Self::HostSniRegexp(match syntax {
+                    Syntax::V2 => v2::host_template(&value)?,
+                    Syntax::V3 => pattern(&value)?,
+                })
             }
             "ClientIP" => Self::ClientIp(network(&value)?),
             _ if value.text == ACME => {
@@ -101,10 +100,39 @@ impl Matcher {
     }
 }
 
-/// What looks like a host name or an address, or stands for many.
-fn host(value: &Value) -> Result<&str, RuleError> {
+/// Reads `Name(value)`, or in v2 `Name(value, ...)`: any of them will do.
+fn read(tokens: &mut Tokens<'_>, negated: bool, syntax: Syntax) -> Result<Kind<Test>, RuleError> {
+    let start = tokens.at();
+    let call = Call::read(tokens, MATCHERS.into_iter(), unknown)?;
+    if call.values.is_empty() || syntax == Syntax::V3 && call.values.len() > 1 {
+        return Err(wrong_count(call.name, call.at, 1, 1, &call.values));
+    }
+    call.refuse_empty()?;
+    let Call { name, values, .. } = call;
+    let is_one = values.len() == 1;
+    // Whoever is named beside everybody.
+    let everybody = name == "HostSNI" && values.first().is_some_and(|first| first.text == "*");
+    let mut nodes: Vec<Node<Test>> = Vec::with_capacity(values.len());
+    for value in values {
+        let matcher = Matcher::new(name, value, syntax)?;
+        nodes.push(Node { kind: Kind::Leaf(Test { matcher, negated }), span: tokens.since(start) });
+    }
+    nodes.truncate(if everybody { 1 } else { usize::MAX });
+    Ok(match nodes.pop() {
+        Some(only) if is_one => only.kind,
+        last => {
+            let nodes = nodes.into_iter().chain(last).collect();
+            // Under a negation "and" and "or" change places.
+            if negated { Kind::All(nodes) } else { Kind::Any(nodes) }
+        }
+    })
+}
+
+/// What looks like a host name or an address, or stands for many; in v2 a star stands for all of them or for nothing.
+fn host(value: &Value, syntax: Syntax) -> Result<&str, RuleError> {
     let text = ascii_host(value)?;
-    let name = text.strip_prefix("*.").unwrap_or(text);
+    let wildcard = text.strip_prefix("*.").filter(|_| syntax == Syntax::V3);
+    let name = wildcard.unwrap_or(text);
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
     if text != "*" && (name.is_empty() || !name.chars().all(fits)) {
         return Err(RuleError::new(value.at, format!("`{text}` is neither a host name nor an address")));
@@ -113,13 +141,20 @@ fn host(value: &Value) -> Result<&str, RuleError> {
 }
 
 impl Rule {
+    /// In the syntax v3.
+    ///
+    /// # Errors
+    /// As [`parse_as`](Self::parse_as).
+    pub fn parse(text: &str) -> Result<Self, RuleError> {
+        Self::parse_as(text, Syntax::V3)
+    }
+
     /// # Errors
     /// The first thing wrong with the text, with its byte offset and, if one is known, a way out.
-    pub fn parse(text: &str) -> Result<Self, RuleError> {
-        let condition = syntax::parse("rule", text, &mut |tokens, negated| {
-            Ok(Kind::Leaf(Test { matcher: Matcher::read(tokens)?, negated }))
-        })?;
-        Ok(Self { text: text.into(), condition })
+    pub fn parse_as(text: &str, syntax: Syntax) -> Result<Self, RuleError> {
+        let mut leaf = |tokens: &mut Tokens<'_>, negated| read(tokens, negated, syntax);
+        let condition = syntax::parse("rule", text, &mut leaf)?;
+        Ok(Self { text: text.into(), syntax, condition })
     }
 
     pub fn as_str(&self) -> &str {
@@ -184,7 +219,7 @@ fn hosts(node: &Node<Test>) -> Option<Vec<&str>> {
 
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.syntax == other.syntax
     }
 }
 
@@ -360,5 +395,55 @@ mod tests {
             }
         }
         assert_eq!(table.find(&hello("c", &[])).map(|route| route.value), Some(1));
+    }
+
+    /// Every row was seen on Traefik 3.7.
+    #[test]
+    fn in_v2_any_of_several_values_will_do() {
+        let parse =
+            |text: &str| Rule::parse_as(text, Syntax::V2).unwrap_or_else(|error| panic!("{text}: {error}"));
+        for (text, yes, no) in [
+            ("HostSNI(`A.test`, `b.test.`)", &["a.test", "b.test", "b.test."][..], &["c.test", ""][..]),
+            ("HostSNI(`*`)", &["", "a"], &[]),
+            ("HostSNI(`*`, `a`)", &["", "b"], &[]),
+            (
+                "HostSNIRegexp(`{sub}.a.test`, `q.test`)",
+                &["x.a.test", "q.test"],
+                &["a.test", "y.x.a.test", "q-test"],
+            ),
+            ("HostSNIRegexp(`{x:[a-c]+}`)", &["abc"], &["abd", ""]),
+            ("ClientIP(`10.0.0.0/8`, `192.0.2.7`)", &[""], &[]),
+            ("ALPN(`h2`, `mqtt`)", &[], &["a"]),
+        ] {
+            for (names, expected) in [(yes, true), (no, false)] {
+                for name in names {
+                    assert_eq!(parse(text).matches(&hello(name, &[b"x"])), expected, "{text} on {name}");
+                    let negated = format!("!({text})");
+                    assert_eq!(
+                        parse(&negated).matches(&hello(name, &[b"x"])),
+                        !expected,
+                        "{negated} on {name}"
+                    );
+                }
+            }
+        }
+        assert!(parse("ALPN(`h2`, `mqtt`)").matches(&hello("", &[b"mqtt"])));
+        assert_eq!(parse("HostSNI(`*`)").default_priority(), -1);
+        let both = parse("HostSNI(`*`, `a`)");
+        assert!(!both.is_catch_all() && !both.names_host() && both.default_priority() == 17);
+        assert!(parse("HostSNI(`a`, `b`)").names_host());
+        assert_eq!(parse("HostSNI(`A`, `b`) && !HostSNI(`c`)").hosts(), ["a", "b"]);
+        assert_ne!(parse("HostSNI(`a`)"), Rule::parse("HostSNI(`a`)").unwrap());
+        for (text, expected) in [
+            ("HostSNI()", "`HostSNI` takes 1 value, not 0"),
+            ("HostSNI(`a`, ``)", "a value of `HostSNI` is empty"),
+            ("HostSNI(`*.a`)", "`*.a` is neither a host name nor an address"),
+            ("HostSNIRegexp(`{a`)", "the braces of `{a` do not pair"),
+            ("ClientIP(`x`)", "`x` is neither an IP address nor a CIDR range"),
+            ("ALPN(`h2`, `acme-tls/1`)", "`acme-tls/1` is for certificate authorities and cannot be routed"),
+            ("Host(`a`)", "unknown matcher `Host`"),
+        ] {
+            assert_eq!(Rule::parse_as(text, Syntax::V2).unwrap_err().to_string(), expected, "{text}");
+        }
     }
 }

@@ -75,8 +75,7 @@ fn one(name: &str, value: Value) -> Result<Together, RuleError> {
     Ok(match name {
         "HostRegexp" => {
             ascii_host(&value)?;
-            let expression = format!("(?i)^{}$", Template::read(&value, "[^.]+")?.expression);
-            vec![Matcher::HostRegexp(expand(&value, &expression)?)]
+            vec![Matcher::HostRegexp(host_template(&value)?)]
         }
         "Path" => path(value, true)?,
         "PathPrefix" => path(value, false)?,
@@ -88,6 +87,12 @@ fn one(name: &str, value: Value) -> Result<Together, RuleError> {
             vec![Matcher::Host(HostPattern::Exact(without_trailing_dot(&host).into()))]
         }
     })
+}
+
+/// A template of a host name: each variable stands for a label.
+pub(super) fn host_template(value: &Value) -> Result<Pattern, RuleError> {
+    let expression = format!("(?i)^{}$", Template::read(value, "[^.]+")?.expression);
+    expand(value, &expression)
 }
 
 /// A path, or a template of one: what stands before its first variable finds it in the index.

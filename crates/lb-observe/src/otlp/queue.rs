@@ -1,6 +1,6 @@
 //! Spans and records that wait to be sent: many threads put them in, one takes them out, nobody waits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ const WAKE_BYTES: usize = 256 << 10;
 pub struct Queue {
     pending: Box<[Mutex<Pending>]>,
     limit: usize,
+    /// Bytes that were taken and are not [settled](Self::settle).
+    taken: AtomicUsize,
     dropped: AtomicU64,
     sent: AtomicU64,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -37,6 +39,7 @@ impl Queue {
         Self {
             pending: (0..threads).map(|_| Mutex::default()).collect(),
             limit: (LIMIT_BYTES / threads).max(LEAST_BYTES),
+            taken: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             wake: Box::new(wake),
@@ -47,7 +50,8 @@ impl Queue {
     pub(crate) fn put(&self, thread: usize, items: &[u8], count: u64) {
         let mut pending = self.pending[thread % self.pending.len()].lock();
         let before = pending.bytes.len();
-        if before + items.len() > self.limit {
+        let elsewhere = self.taken.load(Ordering::Relaxed) / self.pending.len();
+        if before + items.len() + elsewhere > self.limit {
             drop(pending);
             return self.lost(count);
         }
@@ -69,14 +73,23 @@ impl Queue {
     }
 
     /// Takes everything out, in pieces of at most `most` bytes, where single items are not larger, with the number of
-    /// items in each.
+    /// items in each. Each piece counts as waiting until it is settled.
     pub fn take(&self, most: usize) -> Vec<(Vec<u8>, u64)> {
         let mut batches = Vec::new();
         for pending in &self.pending {
-            let bytes = std::mem::take(&mut pending.lock().bytes);
+            let bytes = {
+                let mut pending = pending.lock();
+                self.taken.fetch_add(pending.bytes.len(), Ordering::Relaxed);
+                std::mem::take(&mut pending.bytes)
+            };
             split(&bytes, most, &mut batches);
         }
         batches
+    }
+
+    /// So many bytes of what was taken are gone, one way or the other.
+    pub fn settle(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// So many items were given up.
@@ -142,6 +155,7 @@ mod tests {
         let pieces = queue.take(2100).into_iter().map(|(bytes, count)| (bytes.len(), count));
         assert_eq!(pieces.collect::<Vec<_>>(), [(2 * 1003, 2), (1003, 1)]);
         assert!(queue.take(100).is_empty());
+        queue.settle(3 * 1003);
         for _ in 0..9000 {
             queue.put(0, &item(1000), 1);
         }
@@ -150,5 +164,14 @@ mod tests {
         assert_eq!(waiting + dropped, 9000);
         assert!(dropped > 0);
         assert_eq!(woken.load(Ordering::Relaxed), 1);
+        // What somebody tries to send waits still, and is shared by all threads.
+        let fill = || {
+            (0..9000).for_each(|_| queue.put(0, &item(1000), 1));
+            queue.take(1 << 20).iter().map(|(_, count)| count).sum::<u64>()
+        };
+        let more = fill();
+        assert!((waiting + more) * 1003 <= LIMIT_BYTES as u64 && more < waiting, "{waiting} {more}");
+        queue.settle((waiting + more) as usize * 1003);
+        assert_eq!(fill(), waiting);
     }
 }

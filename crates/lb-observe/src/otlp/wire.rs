@@ -95,6 +95,45 @@ fn attribute(out: &mut Vec<u8>, field: u32, key: &str, value: impl FnOnce(&mut V
     });
 }
 
+/// The value of a field that was received.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// 32 or 64 bits.
+    Fixed,
+}
+
+/// The fields of a message up to its end, or to where it is none.
+pub(super) fn fields(mut message: &[u8]) -> impl Iterator<Item = (u64, Field<'_>)> {
+    std::iter::from_fn(move || {
+        let tag = read_varint(&mut message)?;
+        let value = match tag & 7 {
+            0 => Field::Number(read_varint(&mut message)?),
+            1 => message.split_off(..8).map(|_| Field::Fixed)?,
+            2 => {
+                let length = usize::try_from(read_varint(&mut message)?).ok()?;
+                Field::Bytes(message.split_off(..length)?)
+            }
+            5 => message.split_off(..4).map(|_| Field::Fixed)?,
+            _ => return None,
+        };
+        Some((tag >> 3, value))
+    })
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// What is in a field that has a length.
 pub(super) fn content(field: &[u8]) -> &[u8] {
     let length = field.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
@@ -118,6 +157,23 @@ pub(super) fn first_end(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_are_read_as_far_as_they_are_some() {
+        let mut out = Vec::new();
+        uint(&mut out, 1, 150);
+        bytes(&mut out, 2, b"ab");
+        fixed64(&mut out, 3, 1);
+        fixed32(&mut out, 4, 1);
+        let read: Vec<_> = fields(&out).collect();
+        assert_eq!(read[..2], [(1, Field::Number(150)), (2, Field::Bytes(b"ab"))]);
+        assert_eq!(read[2..], [(3, Field::Fixed), (4, Field::Fixed)]);
+        for broken in
+            [&[0x08][..], &[0x12, 5, b'a'], &[0x0b], &[0x80; 12], &[0x12, 0xff, 0xff, 0xff, 0xff, 0x7f]]
+        {
+            assert_eq!(fields(broken).count(), 0, "{broken:?}");
+        }
+    }
 
     /// The example of the specification of Protocol Buffers, and lengths of one byte and of two.
     #[test]

@@ -13,13 +13,23 @@ pub struct SpanId(pub(super) [u8; 8]);
 pub struct Context {
     pub trace: TraceId,
     pub span: SpanId,
-    /// Bit 0: followed; bit 1: the trace's id is random.
+    /// Bit 0: followed; bit 1: the trace's id is random. Beyond these two, what only B3 can say.
     pub flags: u8,
 }
+
+/// Nobody has decided yet.
+pub(super) const DEFERRED: u8 = 4;
+/// Followed whatever samplers say.
+pub(super) const DEBUG: u8 = 8;
 
 impl Context {
     pub fn is_sampled(&self) -> bool {
         self.flags & 1 == 1
+    }
+
+    /// Those that W3C Trace Context knows.
+    pub(super) fn known_flags(&self) -> u8 {
+        self.flags & 3
     }
 }
 

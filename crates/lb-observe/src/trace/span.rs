@@ -21,6 +21,8 @@ pub struct Span {
     name: String,
     start: u64,
     failed: bool,
+    /// Why; empty where nothing is to be said.
+    reason: &'static str,
     /// Encoded.
     attributes: Vec<u8>,
 }
@@ -30,6 +32,8 @@ pub struct Span {
 pub struct Trace {
     root: Context,
     received: Option<Received>,
+    /// `received` is from Vigie itself.
+    is_part: bool,
     /// Each one within that before it.
     open: Vec<Span>,
     ended: Vec<u8>,
@@ -44,7 +48,19 @@ const REMOTE: u32 = 0x200;
 
 impl Trace {
     pub(super) fn new(root: Context, received: Option<Received>) -> Self {
-        Self { root, received, open: Vec::new(), ended: Vec::new(), count: 0 }
+        Self { root, received, is_part: false, open: Vec::new(), ended: Vec::new(), count: 0 }
+    }
+
+    /// For what goes on beside it: its spans are within the last one that is open here.
+    pub fn beside(&self) -> Self {
+        let around = match (self.open.last(), &self.received) {
+            (Some(span), _) => span.id,
+            (None, Some(received)) => received.context.span,
+            (None, None) => self.root.span,
+        };
+        let context = Context { span: around, ..self.root };
+        let received = Received { context, state: self.state().into() };
+        Self { is_part: true, ..Self::new(context, Some(received)) }
     }
 
     /// Of the request's own span.
@@ -74,7 +90,7 @@ impl Trace {
         };
         let attributes = Vec::with_capacity(512);
         let name = name.to_owned();
-        self.open.push_mut(Span { id, parent, kind, name, start, failed: false, attributes })
+        self.open.push_mut(Span { id, parent, kind, name, start, failed: false, reason: "", attributes })
     }
 
     /// The request's own span, as long as it is open.
@@ -92,8 +108,8 @@ impl Trace {
         while self.open.len() > depth {
             let Some(span) = self.open.pop() else { return };
             let is_root = self.open.is_empty();
-            let remote = if is_root && self.received.is_some() { REMOTE } else { 0 };
-            let flags = u32::from(self.root.flags) | KNOWN_REMOTE | remote;
+            let remote = if is_root && self.received.is_some() && !self.is_part { REMOTE } else { 0 };
+            let flags = u32::from(self.root.known_flags()) | KNOWN_REMOTE | remote;
             let (trace, state) = (self.root.trace, self.received.as_ref().map_or("", |r| &r.state));
             wire::message(&mut self.ended, ITEM, |out| {
                 wire::bytes(out, 1, &trace.0);
@@ -110,6 +126,9 @@ impl Trace {
                 wire::fixed64(out, 8, end.max(span.start));
                 out.extend_from_slice(&span.attributes);
                 wire::message(out, 15, |out| {
+                    if !span.reason.is_empty() {
+                        wire::bytes(out, 2, span.reason.as_bytes());
+                    }
                     if span.failed {
                         wire::uint(out, 3, 2);
                     }
@@ -142,5 +161,9 @@ impl Span {
     /// Marks it as one that went wrong.
     pub fn fail(&mut self) {
         self.failed = true;
+    }
+
+    pub fn fail_with(&mut self, reason: &'static str) {
+        (self.failed, self.reason) = (true, reason);
     }
 }

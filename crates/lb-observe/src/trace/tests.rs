@@ -86,8 +86,54 @@ fn b3_is_spoken_as_well() {
             "X-B3-Sampled: 1",
         ]
     );
-    let fields = [("x-b3-traceid", "aa"), ("x-b3-spanid", "00000000000000bb"), ("x-b3-sampled", "0")];
-    assert_eq!(passed_on(1.0, &[Format::B3Multi], &fields)[2], "X-B3-Sampled: 0");
+    // As with Traefik the last format that is understood counts.
+    let both = [("traceparent", &*format!("{PARENT}-01")), ("b3", "00000000000000aa-00000000000000bb-0")];
+    assert!(passed_on(1.0, &[Format::W3c, Format::B3], &both)[1].ends_with("aa-0000000000000012-0"));
+    assert!(passed_on(1.0, &[Format::B3, Format::W3c], &both)[0].starts_with("B3: 0af7651916cd43dd"));
+}
+
+/// What Traefik 3.7.15 makes of it.
+#[test]
+fn b3_is_understood_in_one_field_and_in_many() {
+    let trace = "000000000000000000000000000000aa";
+    let one = |text: &str| vec![("b3", text.to_owned())];
+    let many = |more: &[(&'static str, &str)]| {
+        let ids = [("x-b3-traceid", "00000000000000aa"), ("x-b3-spanid", "00000000000000bb")];
+        ids.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect::<Vec<_>>()
+    };
+    for (fields, expected) in [
+        (one("00000000000000aa-00000000000000bb"), Some("")),
+        (one("00000000000000aa-00000000000000bb-0"), Some("-0")),
+        (one("00000000000000aa-00000000000000bb-1-00000000000000cc"), Some("-1")),
+        (one("00000000000000aa-00000000000000bb-d"), Some("-d")),
+        (one("00000000000000aa-00000000000000bb-true"), None),
+        (one("00000000000000AA-00000000000000bb-1"), None),
+        (one("aa-00000000000000bb-1"), None),
+        (one("0"), None),
+        (many(&[]), Some("")),
+        (many(&[("x-b3-sampled", "true")]), Some("-1")),
+        (many(&[("x-b3-sampled", "0")]), Some("-0")),
+        (many(&[("x-b3-sampled", "d")]), None),
+        (many(&[("x-b3-flags", "1")]), Some("-d")),
+        (many(&[("b3", "nonsense"), ("x-b3-sampled", "1")]), Some("-1")),
+    ] {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let told = &passed_on(1.0, &[Format::B3], &fields)[0];
+        match expected {
+            Some(decision) => {
+                assert_eq!(told, &format!("B3: {trace}-0000000000000012{decision}"), "{fields:?}")
+            }
+            None => assert!(!told.contains(trace), "{fields:?} {told}"),
+        }
+        let told = passed_on(1.0, &[Format::B3Multi], &fields).split_off(2);
+        let expected: &[&str] = match expected {
+            Some("") => &[],
+            Some("-d") => &["X-B3-Flags: 1"],
+            Some("-0") => &["X-B3-Sampled: 0"],
+            _ => &["X-B3-Sampled: 1"],
+        };
+        assert_eq!(told, expected, "{fields:?}");
+    }
 }
 
 #[test]

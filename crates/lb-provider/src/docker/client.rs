@@ -1,6 +1,6 @@
 //! What is asked of the Docker Engine API, over a Unix socket, TCP or TLS.
 //!
-//! Three GETs: the list of containers, one container, and the stream of events. Paths carry no version, so any daemon
+//! All are GETs: the list of containers, one container, the stream of events; in a swarm services, tasks and nodes. Paths carry no version, so any daemon
 //! answers in its own, and the fields that are read have been there for ten years (Podman's socket has them too).
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, HOST, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use lb_config::static_config::{Credentials, DockerEndpoint};
+use lb_config::static_config::{Credentials, DockerEndpoint, Orchestrator};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
@@ -101,10 +101,18 @@ impl Client {
         timeout(self.timeout, what).await.unwrap_or(Err(ClientError::Timeout(self.timeout)))
     }
 
-    /// The stream of what happens to containers and networks.
-    pub(super) async fn events(&self) -> Result<Events, ClientError> {
-        // {"type":["container","network"]}
-        let path = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
+    /// The stream of what happens to containers and networks, and in a swarm to services and nodes.
+    pub(super) async fn events(&self, orchestrator: Orchestrator) -> Result<Events, ClientError> {
+        let path = match orchestrator {
+            // {"type":["container","network"]}
+            Orchestrator::Docker => {
+                "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D"
+            }
+            // {"type":["container","service","node"]}
+            Orchestrator::Swarm => {
+                "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22service%22%2C%22node%22%5D%7D"
+            }
+        };
         let mut connection = self.connect().await?;
         let response = self.within(connection.send(path)).await?;
         Ok(Events { body: response.into_body(), buffer: BytesMut::new(), _connection: connection })
@@ -125,7 +133,7 @@ impl Connection {
         self.get(&format!("/containers/{id}/json")).await
     }
 
-    async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
+    pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
         let client = self.client.clone();
         let body = client.within(async {
             let response = self.send(path).await?;

@@ -76,6 +76,7 @@ fn container(inspected: Inspected, network_mode: NetworkMode) -> Container {
     Container {
         id,
         name: name.trim_start_matches('/').to_owned(),
+        service: None,
         labels: config.labels.unwrap_or_default(),
         is_running: state.status == "running",
         is_healthy: state

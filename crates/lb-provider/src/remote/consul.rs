@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Consul {
     settings: KvSource<ConsulOptions>,
-    endpoints: Endpoints,
+    pub(super) endpoints: Endpoints,
     /// Of the last answer.
     index: u64,
     /// What a question was answered with that waited for a change.

@@ -34,7 +34,7 @@ const LONGEST_EVENT: usize = 512 * 1024 * 1024;
 
 pub(super) struct Etcd {
     settings: KvSource<Option<Credentials>>,
-    endpoints: Endpoints,
+    pub(super) endpoints: Endpoints,
     token: Option<HeaderValue>,
     watch: Option<Watch>,
     next_look: Instant,

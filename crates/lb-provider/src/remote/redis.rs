@@ -29,7 +29,7 @@ const BATCH: usize = 1000;
 
 pub(super) struct Redis {
     settings: KvSource<RedisOptions>,
-    endpoints: Endpoints,
+    pub(super) endpoints: Endpoints,
     link: Option<Link>,
     /// The hint was given.
     told_to_notify: bool,
@@ -124,11 +124,7 @@ impl Redis {
             let listens = changes.psubscribe(pattern).await.is_ok();
             Ok(Link { server, commands, changes, listens, notifies: false, next_look: Instant::now() })
         };
-        let linked = timeout(TIMEOUT, linked).await.unwrap_or(Err(SourceError::Timeout(TIMEOUT)));
-        if linked.is_err() {
-            self.endpoints.next();
-        }
-        linked
+        timeout(TIMEOUT, linked).await.unwrap_or(Err(SourceError::Timeout(TIMEOUT)))
     }
 }
 
@@ -165,11 +161,7 @@ async fn ask_sentinels(endpoints: &mut Endpoints, sentinel: &Sentinel) -> Result
         let (host, port) = server.ok_or_else(|| SourceError::NoServer(sentinel.master_name.clone()))?;
         Ok(Endpoint { host, port })
     };
-    let asked = timeout(TIMEOUT, ask).await.unwrap_or(Err(SourceError::Timeout(TIMEOUT)));
-    if asked.is_err() {
-        endpoints.next();
-    }
-    asked
+    timeout(TIMEOUT, ask).await.unwrap_or(Err(SourceError::Timeout(TIMEOUT)))
 }
 
 /// Whether the server says that it tells of keys that are set and deleted. Where it may not be asked, it does not.

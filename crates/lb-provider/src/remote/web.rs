@@ -31,7 +31,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Several addresses of one source.
 pub(super) struct Endpoints {
     all: Vec<Endpoint>,
-    /// Answered last.
+    /// Asked now.
     at: usize,
     tls: Option<Arc<ClientConfig>>,
 }
@@ -41,7 +41,7 @@ impl Endpoints {
         Self { all, at: 0, tls }
     }
 
-    /// A connection to the first that accepts one, beginning with the one that did so last.
+    /// A connection to the first that accepts one, beginning with the one that is asked now.
     pub(super) async fn connect(&mut self) -> Result<(Box<dyn Stream>, Endpoint), SourceError> {
         let mut error = io::Error::from(io::ErrorKind::NotFound);
         for _ in 0..self.all.len() {
@@ -55,7 +55,7 @@ impl Endpoints {
         Err(SourceError::Connect(error))
     }
 
-    /// The one that answered last is no use any more.
+    /// The one that is asked now is no use.
     pub(super) fn next(&mut self) {
         self.at = (self.at + 1) % self.all.len();
     }
@@ -91,14 +91,8 @@ impl Endpoints {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the sender, or with the source; what it has to say, the request is told.
         tokio::spawn(connection);
-        match sender.send_request(request).await {
-            Ok(response) => Ok(Answer { response, _sender: sender }),
-            Err(error) => {
-                // It accepts connections and then drops them: perhaps another one is well.
-                self.next();
-                Err(error.into())
-            }
-        }
+        let response = sender.send_request(request).await?;
+        Ok(Answer { response, _sender: sender })
     }
 }
 

@@ -15,6 +15,7 @@ use super::h1::{H1, ReadHead};
 use super::handle::{SHED_RETRY_AFTER, handle};
 use super::local::Local;
 use super::pace::{Pace, too_slow};
+use super::streams::is_worn;
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::worker::{Watch, Worker};
@@ -176,8 +177,7 @@ fn serve_one(
             }
         };
         h1.expect_body(framing);
-        let last = config.keep_alive_max_requests.is_some_and(|most| served + 1 >= most)
-            || config.keep_alive_max_time.is_some_and(|most| opened.elapsed() > most);
+        let last = is_worn(config, served + 1, opened);
         let mut client = Client {
             worker,
             close: last || !lb_http1::keep_alive(&x.head),

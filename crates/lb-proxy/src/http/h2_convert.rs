@@ -92,39 +92,53 @@ fn is_padded(value: &[u8]) -> bool {
     matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
-/// A client's request into `head`: `:authority` becomes `host`, several cookies one
-/// (RFC 9113 section 8.2.3). False when it cannot be said in HTTP/1.1.
+/// What stands before the fields of a request.
+pub(crate) struct Line<'a> {
+    pub(crate) version: lb_http1::Version,
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) authority: Option<&'a str>,
+}
+
+/// A client's request into `head`. False when it cannot be said in HTTP/1.1.
 pub(crate) fn request_head<B>(request: &Request<B>, head: &mut Head) -> bool {
-    head.clear();
-    head.set_version(lb_http1::Version::Http2);
-    head.set_method(request.method().as_str());
     let uri = request.uri();
-    match uri.path_and_query() {
-        // `set_target` would encode what is no target; it must be refused instead.
-        Some(target) if lb_http1::is_target(target.as_str()) => head.set_target(target.as_str()),
-        _ => return false,
-    }
-    if request.headers().get_all(http::header::HOST).iter().count() > 1 {
+    let line = Line {
+        version: lb_http1::Version::Http2,
+        method: request.method().as_str(),
+        target: uri.path_and_query().map_or("", |target| target.as_str()),
+        authority: uri.authority().map(|authority| authority.as_str()),
+    };
+    fill(line, request.headers(), head)
+}
+
+/// The same for its parts: `:authority` becomes `host`, several cookies one (RFC 9113 section 8.2.3).
+pub(crate) fn fill(line: Line<'_>, fields: &HeaderMap, head: &mut Head) -> bool {
+    head.clear();
+    head.set_version(line.version);
+    head.set_method(line.method);
+    // `set_target` would encode what is no target; it must be refused instead.
+    if !lb_http1::is_target(line.target) {
         return false;
     }
-    if let Some(authority) = uri.authority() {
+    head.set_target(line.target);
+    if fields.get_all(http::header::HOST).iter().count() > 1 {
+        return false;
+    }
+    if let Some(authority) = line.authority {
         // Host beside :authority must say the same: RFC 9113 section 8.3.1.
-        let disagrees = request
-            .headers()
-            .get_all(http::header::HOST)
-            .iter()
-            .any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
-        if disagrees {
+        let mut hosts = fields.get_all(http::header::HOST).iter();
+        if hosts.any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
             return false;
         }
-        head.append("Host", authority.as_str().as_bytes());
+        head.append("Host", authority.as_bytes());
     }
     let mut cookies: Vec<u8> = Vec::new();
-    for (name, value) in request.headers() {
+    for (name, value) in fields {
         if is_padded(value.as_bytes()) {
             return false;
         }
-        if name == http::header::HOST && uri.authority().is_some() {
+        if name == http::header::HOST && line.authority.is_some() {
             continue;
         }
         if name == http::header::COOKIE {

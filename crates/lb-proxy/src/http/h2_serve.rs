@@ -15,15 +15,14 @@ use tokio::time::Instant;
 use super::body::{Fill, Sink, Source};
 use super::downstream::Downstream;
 use super::h1::H1;
-use super::h1_serve::{LINGER, discard, head_timeout};
+use super::h1_serve::head_timeout;
 use super::h2_convert;
 use super::h2_gather::Gathered;
 use super::h2_meter::{Meter, Metered};
 use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
-use super::local::Local;
 use super::pace::{Pace, too_slow};
-use super::streams::{EARLY, Open, Tally, admit, framing};
+use super::streams::{EARLY, Open, Tally, admit, framing, is_worn, linger, refuse};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::stream::{Prefixed, Stream};
@@ -79,11 +78,13 @@ pub(crate) async fn serve(
     let mut deadline = Deadline::default();
     deadline.set(Instant::now(), config.idle_timeout);
     let tally = Rc::new(Tally::new(["http2_rapid_reset", "http2_stalled"]));
+    let opened = Instant::now();
     let mut closing = false;
     loop {
         let accepted = poll_fn(|cx| {
             watch.register(cx.waker());
-            if !closing && (worker.is_draining() || (tally.open() == 0 && worker.sheds_one())) {
+            let worn = is_worn(config, tally.opened(), opened);
+            if !closing && (worn || worker.is_draining() || (tally.open() == 0 && worker.sheds_one())) {
                 closing = true;
                 // RFC 9113 section 6.8: GOAWAY, then the open streams finish.
                 h2.graceful_shutdown();
@@ -215,12 +216,7 @@ async fn serve_stream(
     };
     let whole = match admitted {
         Ok(framing) => handle(worker, connection, &mut x, &mut client, framing).await,
-        Err((status, reason)) => {
-            worker.metrics.refused(connection.entry.label, reason);
-            tracing::info!(client = %connection.client, status, reason, "request refused");
-            Local::bare(status).write_head(&mut x.response);
-            client.respond(&mut x.response, Framing::Empty).is_ok()
-        }
+        Err(refusal) => refuse(worker, connection, &mut x, &mut client, refusal).await,
     };
     worker.give_exchange(x);
     let gone = client.gone;
@@ -230,17 +226,6 @@ async fn serve_stream(
     // A client that still sends is told to stop, once the answer is out: dropping the stream makes h2
     // say NO_ERROR (RFC 9113 section 8.1), where a reset of our own would overtake the answer.
     gone
-}
-
-/// Lets a client that still sends see the answer and stop by itself. One that reads both in one breath, the answer and
-/// that it is to stop, may take the answer for lost: curl 7.88 does.
-async fn linger(client: &mut Client<'_>) {
-    let end = async {
-        if !discard(&mut client.source).await {
-            poll_fn(|cx| client.poll_gone(cx)).await;
-        }
-    };
-    let _ = tokio::time::timeout(LINGER, end).await;
 }
 
 /// The client of one stream.

@@ -2,6 +2,7 @@
 //! and the same way back.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -148,8 +149,11 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
         return false;
     }
     let Passage { worker, connection, framing: asked, patience, renewed, .. } = *p;
-    let encode = p.x.encode.take().filter(|encode| encode.suits(&p.x.response, framing));
-    let begun = encode.map(|encode| Encoded::begin(p.down, &mut p.x.response, framing, encode.encoding));
+    let encode =
+        p.x.encode
+            .take()
+            .filter(|encode| !matches!(reply, Reply::Gone) && encode.suits(&p.x.response, framing));
+    let begun = encode.map(|encode| Encoded::begin(p.down, &mut p.x.response, framing, encode));
     let mut encoded = match begun {
         Some(Ok(encoded)) => encoded,
         None => return Box::pin(send(p, reply)).await,
@@ -290,7 +294,7 @@ pub(super) async fn pass<'r, D: Downstream>(
     from: usize,
 ) -> Passed<'r> {
     let chain = &route.middlewares;
-    if let Some((reached, body)) = ask(p.x, chain, from).await {
+    if let Some((reached, body)) = ask(p.worker, p.x, route, from..chain.len()).await {
         return Passed { reply: Reply::Local(body), reached, failure: None };
     }
     complete_path(p.x);
@@ -301,10 +305,10 @@ pub(super) async fn pass<'r, D: Downstream>(
             local.write_head(&mut p.x.response);
             return Passed { reply: Reply::Local(local.body), reached: chain.len(), failure: None };
         }
-        // Boxed: others need not make room for it.
-        Target::Composite(composite) => return Box::pin(compose::pass(p, route, composite)).await,
         // Never: `layers` has led the request on.
-        Target::Children(_) => return Passed { reply: Reply::Gone, reached: from, failure: None },
+        Target::Composite(_) | Target::Within(_) | Target::Children(_) => {
+            return Passed { reply: Reply::Gone, reached: from, failure: None };
+        }
         Target::Service(service) => service,
     };
     // Without middlewares nothing has happened since.
@@ -380,23 +384,29 @@ pub(super) fn unavailable(response: &mut Head, retry_after: u64) -> Cow<'static,
     local.body
 }
 
-/// Shows the request to the middlewares in order; the position of the one that ends it and the body of its answer,
+/// Shows the request to the middlewares in `range` in order; the position of the one that ends it and the body of its answer,
 /// whose head is in [`Exchange::response`].
 pub(super) async fn ask(
+    worker: &Worker,
     x: &mut Exchange,
-    chain: &[Middleware],
-    from: usize,
+    route: &Route,
+    range: Range<usize>,
 ) -> Option<(usize, Cow<'static, [u8]>)> {
-    for (at, middleware) in chain.iter().enumerate().skip(from) {
+    for (at, middleware) in route.middlewares[..range.end].iter().enumerate().skip(range.start) {
+        traced::enter(worker, x, route, at);
         let mut step = middleware.on_request(x);
         loop {
             step = match step {
                 Step::Next => break,
                 Step::Respond(local) => {
                     local.write_head(&mut x.response);
+                    traced::refused(x, middleware);
                     return Some((at, local.body));
                 }
-                Step::Answered(body) => return Some((at, body)),
+                Step::Answered(body) => {
+                    traced::refused(x, middleware);
+                    return Some((at, body));
+                }
                 Step::Wait(delay) => {
                     Box::pin(tokio::time::sleep(delay)).await;
                     break;

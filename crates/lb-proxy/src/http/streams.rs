@@ -2,10 +2,20 @@
 //! HTTP/3.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
+use lb_config::static_config::EntryPoint;
 use lb_http1::{Framing, Head};
+use tokio::time::Instant;
+
+use super::downstream::Downstream;
+use super::h1_serve::{LINGER, discard};
+use super::local::Local;
+use crate::entrypoint::Connection;
+use crate::exchange::Exchange;
+use crate::worker::Worker;
 
 /// A head that holds more counts towards [`LARGE_HEADS`]. Chosen; more than is kept for the next request anyway.
 pub(super) const LARGE_HEAD: usize = 32 * 1024;
@@ -46,6 +56,10 @@ impl Tally {
 
     pub(super) fn open(&self) -> usize {
         self.open.get()
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.get()
     }
 
     /// A client does not take its answer.
@@ -112,6 +126,13 @@ impl Drop for LargeHead<'_> {
     }
 }
 
+/// Whether a connection that was opened then, with so many requests, is to take no more: `keepAliveMaxRequests` and
+/// `keepAliveMaxTime`.
+pub(super) fn is_worn(config: &EntryPoint, requests: u64, opened: Instant) -> bool {
+    config.keep_alive_max_requests.is_some_and(|most| requests >= most)
+        || config.keep_alive_max_time.is_some_and(|most| opened.elapsed() > most)
+}
+
 /// How the body is known to end. Who reads it checks that DATA agrees with a content-length (RFC 9113 section 8.1.1,
 /// RFC 9114 section 4.1.2).
 pub(super) fn framing(head: &Head, ends: bool) -> Result<Framing, &'static str> {
@@ -147,6 +168,32 @@ pub(super) fn admit(
     let framing = framing.map_err(|reason| (400, reason))?;
     lb_http1::validate_request(head).map_err(|error| (error.status(), error.label()))?;
     Ok(framing)
+}
+
+/// Answers a request that is not served; returns whether the answer has left.
+pub(super) async fn refuse<D: Downstream>(
+    worker: &Worker,
+    connection: &Connection,
+    x: &mut Exchange,
+    client: &mut D,
+    (status, reason): (u16, &'static str),
+) -> bool {
+    worker.metrics.refused(connection.entry.label, reason);
+    tracing::info!(client = %connection.client, status, reason, "request refused");
+    Local::bare(status).write_head(&mut x.response);
+    let answered = client.respond(&mut x.response, Framing::Empty);
+    answered.is_ok() && poll_fn(|cx| client.poll_flush(cx)).await.is_ok()
+}
+
+/// Lets a client that still sends see the answer and stop by itself. One that reads both in one breath, the answer and
+/// that it is to stop, may take the answer for lost: curl 7.88 does.
+pub(super) async fn linger<D: Downstream>(client: &mut D) {
+    let end = async {
+        if !discard(client).await {
+            poll_fn(|cx| client.poll_gone(cx)).await;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, end).await;
 }
 
 #[cfg(test)]

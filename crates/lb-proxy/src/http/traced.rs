@@ -15,6 +15,7 @@ use super::normalise::split_target;
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward::{Answer, Failed};
+use crate::middleware::Middleware;
 use crate::snapshot::Route;
 use crate::upstream::Endpoint;
 use crate::upstream::up::Up;
@@ -57,23 +58,88 @@ pub(super) fn begin(
         None => connection.entry.config.observability.unwrap_or_default().traces(),
     };
     let Some(verbosity) = verbosity else { return };
-    let mut trace = tracer.begin(|name| x.head.get_str(name), || worker.random());
+    let state = all_of(&x.head, "tracestate");
+    let field = |name: &str| match &state {
+        Some(state) if name == "tracestate" => Some(&**state),
+        _ => x.head.get_str(name),
+    };
+    let mut trace = tracer.begin(field, || worker.random());
     let began = (unix_nanos(SystemTime::now()), x.started);
     let detailed = verbosity == TraceVerbosity::Detailed && trace.is_sampled();
     if trace.is_sampled() {
         let id = trace.context().span;
         let span = trace.open(id, Kind::Server, x.head.method(), began.0);
         describe(span, tracer, connection, x, framing);
-        if let Some((route, shown)) = route.and_then(|route| Some((route, route.shown.as_ref()?))) {
-            let (rule, service) = &**shown;
-            let span = trace.open(SpanId::random(&mut || worker.random()), Kind::Internal, "Router", began.0);
-            span.text("traefik.router.name", &*route.name);
-            span.text("traefik.service.name", service);
-            span.text("http.route", rule);
-        }
     }
     let outer = trace.depth();
-    x.trace = Some(Box::new(Traced { trace, began, detailed, outer, service: None }));
+    let mut traced = Box::new(Traced { trace, began, detailed, outer, service: None });
+    if let Some(route) = route.filter(|_| detailed) {
+        traced.enter_router(worker, route, began.0);
+    }
+    x.trace = Some(traced);
+}
+
+/// For a copy of the request: within the span that is open now.
+pub(super) fn beside(traced: Option<&Traced>) -> Option<Box<Traced>> {
+    let Traced { trace, began, detailed, .. } = traced?;
+    Some(Box::new(Traced {
+        trace: trace.beside(),
+        began: *began,
+        detailed: *detailed,
+        outer: 0,
+        service: None,
+    }))
+}
+
+/// Hands over the spans of a copy.
+pub(super) fn end_copy(worker: &Worker, x: &mut Exchange) {
+    if let (Some(tracer), Some(mut traced)) = (&worker.tracer, x.trace.take()) {
+        let now = traced.at(worker.now());
+        traced.trace.close_to(0, now);
+        tracer.submit(&traced.trace);
+    }
+}
+
+/// A router leads the request on to this one.
+#[inline]
+pub(super) fn descend(worker: &Worker, x: &mut Exchange, route: &Route) {
+    if let Some(traced) = x.trace.as_mut().filter(|traced| traced.detailed) {
+        let now = traced.at(worker.now());
+        traced.enter_router(worker, route, now);
+    }
+}
+
+/// The middleware at this place of the chain sees the request next. Its span lasts as long as what is within it.
+#[inline]
+pub(super) fn enter(worker: &Worker, x: &mut Exchange, route: &Route, at: usize) {
+    if let Some(traced) = x.trace.as_mut().filter(|traced| traced.detailed) {
+        traced.enter_middleware(worker, route, at);
+    }
+}
+
+/// This middleware has answered the request itself.
+#[inline]
+pub(super) fn refused(x: &mut Exchange, middleware: &Middleware) {
+    if let Some(traced) = x.trace.as_mut().filter(|traced| traced.detailed)
+        && let Some(reason) = middleware.refusal()
+        && let Some(span) = traced.trace.last()
+    {
+        span.fail_with(reason);
+    }
+}
+
+/// What follows is within `outer` spans again.
+#[inline]
+pub(super) fn leave(x: &mut Exchange, outer: usize) {
+    if let Some(traced) = &mut x.trace {
+        (traced.outer, traced.service) = (outer, None);
+    }
+}
+
+/// The list that several lines of a field are: RFC 9110 section 5.3.
+fn all_of(head: &Head, name: &str) -> Option<String> {
+    let lines = || head.get_all(name).filter_map(|line| std::str::from_utf8(line).ok());
+    (lines().count() > 1).then(|| lines().collect::<Vec<_>>().join(","))
 }
 
 /// What a client asks for.
@@ -201,6 +267,26 @@ pub(super) fn outer(x: &Exchange) -> usize {
 }
 
 impl Traced {
+    fn enter_router(&mut self, worker: &Worker, route: &Route, start: u64) {
+        let Some(shown) = &route.shown else { return };
+        let (rule, service) = &**shown;
+        let id = SpanId::random(&mut || worker.random());
+        let span = self.trace.open(id, Kind::Internal, "Router", start);
+        span.text("traefik.router.name", &*route.name);
+        span.text("traefik.service.name", service);
+        span.text("http.route", rule);
+        self.outer = self.trace.depth();
+    }
+
+    fn enter_middleware(&mut self, worker: &Worker, route: &Route, at: usize) {
+        let Some(name) = route.middlewares.get(at).and_then(Middleware::span_name) else { return };
+        let start = self.at(worker.now());
+        let id = SpanId::random(&mut || worker.random());
+        let span = self.trace.open(id, Kind::Internal, name, start);
+        span.text("traefik.middleware.name", route.middleware_name(at));
+        self.outer = self.trace.depth();
+    }
+
     /// Within the span of this service from here on.
     fn enter(&mut self, service: &Arc<str>, id: SpanId, start: u64) {
         if self.service.as_ref().is_some_and(|known| known == service) {

@@ -169,6 +169,48 @@ impl Middleware {
         }
     }
 
+    /// What Traefik calls its span; those without one have none there either. A `retry` has one for each try.
+    pub(crate) fn span_name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Headers(_) => "Headers",
+            Self::StripPrefix { .. } => "StripPrefix",
+            Self::StripPrefixRegex(_) => "StripPrefixRegex",
+            Self::AddPrefix { .. } => "AddPrefix",
+            Self::ReplacePath { .. } => "ReplacePath",
+            Self::ReplacePathRegex(_) => "ReplacePathRegex",
+            Self::RedirectRegex(_) => "Redirect",
+            Self::RateLimit(_) => "RateLimiter",
+            Self::InFlight(_) => "InFlightReq",
+            Self::AllowList(_) => "IPAllowLister",
+            Self::BasicAuth(_) => "BasicAuth",
+            Self::DigestAuth(_) => "digestAuth",
+            Self::ForwardAuth(_) => "ForwardAuth",
+            Self::PassTlsClientCert(_) => "PassClientTLSCert",
+            Self::CircuitBreaker(_) => "CircuitBreaker",
+            Self::Errors(_) => "CustomError",
+            Self::Compress(_) => "Compress",
+            Self::Buffering(_) => "Buffer",
+            Self::ContentType { .. }
+            | Self::EncodedCharacters(_)
+            | Self::EncodedPath(_)
+            | Self::GrpcWeb(_)
+            | Self::RedirectScheme(_)
+            | Self::Retry(_) => return None,
+        })
+    }
+
+    /// What its span says where it has turned a request away; `None`: that is no failure.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::BasicAuth(_) => Some("Authentication failed"),
+            Self::DigestAuth(_) => Some("Digest authentication failed"),
+            Self::AllowList(_) => Some("Rejecting IP: it matched none of the trusted IPs"),
+            Self::RateLimit(_) => Some("No bursty traffic allowed"),
+            Self::CircuitBreaker(_) => Some("Blocked by circuit breaker"),
+            _ => None,
+        }
+    }
+
     /// Sees, changes or answers the request.
     pub(crate) fn on_request(&self, x: &mut Exchange) -> Step {
         match self {

@@ -86,6 +86,8 @@ impl Snapshot {
             endpoints: HashSet::new(),
             layers: layers::Layers::new(config),
             service_chains: HashMap::new(),
+            chained: HashMap::new(),
+            chaining: Vec::new(),
         };
         builder.transports();
         let internal = internal::routers(&fixed.config);
@@ -153,6 +155,10 @@ pub(super) struct Builder<'a> {
     endpoints: HashSet<u64>,
     layers: layers::Layers<'a>,
     pub(super) service_chains: HashMap<String, Arc<ServiceChain>>,
+    /// Services behind their middlewares, as parts of others.
+    pub(super) chained: HashMap<String, Node>,
+    /// Those under way, one inside the other.
+    pub(super) chaining: Vec<String>,
 }
 
 /// A router on one entry point.
@@ -390,6 +396,7 @@ impl<'a> Builder<'a> {
             None => match self.node((Kind::Router, name), &router.service)? {
                 Node::Service(service) => Target::Service(service),
                 Node::Composite(composite) => Target::Composite(composite),
+                node @ Node::Chained(_) => Target::Within(node),
             },
         };
         let apart = entry.filter(|entry| elsewhere && self.fixed.config.shapes_routers(entry));
@@ -437,13 +444,16 @@ impl<'a> Builder<'a> {
             router.observability.or(entry.and_then(|entry| entry.observability).unwrap_or_default());
         let tracing = self.fixed.config.tracing.as_ref().filter(|tracing| users || tracing.add_internals);
         let tracing = tracing.and_then(|_| observed.traces());
-        let is_detailed = tracing == Some(dynamic::TraceVerbosity::Detailed);
+        // A router behind others is shown where the first one is.
+        let shows_itself = tracing == Some(dynamic::TraceVerbosity::Detailed)
+            || (tracing.is_some() && !router.parents.is_empty());
         Some(Arc::new(Route {
             name: shown.as_str().into(),
             label: self.fixed.metrics.label(metrics::Kind::Router, &shown),
             service: match &target {
                 Target::Service(service) => service.label,
                 Target::Composite(composite) => composite.label,
+                Target::Within(_) => self.fixed.metrics.label(metrics::Kind::Service, &router.service),
                 Target::Internal(own) => self.fixed.metrics.label(metrics::Kind::Service, own.name()),
                 // As Traefik calls it.
                 Target::Children(_) => {
@@ -454,7 +464,13 @@ impl<'a> Builder<'a> {
             access_log: observed.access_logs.unwrap_or(true) && (users || self.logs_internals()),
             metrics: observed.metrics.unwrap_or(true) && (users || self.counts_internals()),
             tracing,
-            shown: is_detailed.then(|| Box::new((router.rule_text.clone(), router.service.clone()))),
+            shown: shows_itself.then(|| {
+                let service = match &target {
+                    Target::Children(_) => format!("{shown}-muxer"),
+                    _ => router.service.clone(),
+                };
+                Box::new((router.rule_text.clone(), service))
+            }),
             target,
             tls_options: None,
             names,
@@ -470,7 +486,7 @@ impl<'a> Builder<'a> {
     ) -> Option<Middleware> {
         let (mut pages, mut auth_server) = (None, None);
         match &self.config.middlewares[name] {
-            dynamic::Middleware::Errors(errors) => pages = Some(self.node(user, &errors.service)?),
+            dynamic::Middleware::Errors(errors) => pages = Some(self.part(user, &errors.service)?),
             dynamic::Middleware::ForwardAuth(auth) => auth_server = Some(self.auth_server(name, auth)?),
             _ => {}
         }

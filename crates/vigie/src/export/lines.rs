@@ -95,7 +95,11 @@ impl Way {
             Self::Requests(receiver) => {
                 let mut text = lines.join("\n");
                 text.push('\n');
-                receiver.send_within(TIMEOUT, Bytes::from(text)).await.map_err(|failed| failed.reason)
+                receiver
+                    .send_within(TIMEOUT, Bytes::from(text))
+                    .await
+                    .map(drop)
+                    .map_err(|failed| failed.reason)
             }
         }
     }
@@ -122,7 +126,7 @@ impl Pusher {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                _ = stopped.changed() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
             }
             let is_last = *stopped.borrow();
             let lines = self.lines.take(&self.metrics, SystemTime::now());

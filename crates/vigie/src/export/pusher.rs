@@ -56,7 +56,7 @@ impl Pusher {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                _ = stopped.changed() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
             }
             let is_last = *stopped.borrow();
             self.push().await;
@@ -72,8 +72,9 @@ impl Pusher {
         otlp::split(&items, BATCH_BYTES, &mut batches);
         for (items, _) in batches {
             let request = Bytes::from(otlp::request(&self.resource, SCOPE, &items));
-            let failed = self.receiver.send_within(TIMEOUT, request).await.err();
-            self.trouble.note(self.receiver.endpoint(), failed.as_ref().map(|failed| &*failed.reason));
+            let sent = self.receiver.send_within(TIMEOUT, request).await;
+            // The next push has it all.
+            let _ = self.trouble.noted(self.receiver.endpoint(), sent);
         }
     }
 }

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, TE, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, TE, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lb_config::telemetry::{Otlp, OtlpProtocol};
+use lb_observe::otlp::{self, Rejected};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 /// Of an answer, which says little. Chosen.
@@ -21,6 +23,8 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Statuses after which the same may be sent again, as OTLP has them.
 const HTTP_AGAIN: [u16; 4] = [429, 502, 503, 504];
+const PROTOBUF: &str = "application/x-protobuf";
+const NO_STATUS: &str = "answered without a gRPC status";
 const GRPC_AGAIN: [&str; 7] = ["1", "4", "8", "10", "11", "14", "15"];
 
 /// Why something was not received.
@@ -28,7 +32,17 @@ const GRPC_AGAIN: [&str; 7] = ["1", "4", "8", "10", "11", "14", "15"];
 pub(super) struct Failed {
     pub(super) reason: String,
     pub(super) may_repeat: bool,
+    /// How long the receiver wants to be left alone.
+    pub(super) after: Option<Duration>,
 }
+
+impl Failed {
+    fn new(reason: String, may_repeat: bool) -> Self {
+        Self { reason, may_repeat, after: None }
+    }
+}
+
+type Body = Result<Collected<Bytes>, Box<dyn std::error::Error + Send + Sync>>;
 
 pub(super) struct Receiver {
     otlp: Otlp,
@@ -40,10 +54,21 @@ pub(super) struct Receiver {
     link: Option<Link>,
 }
 
-/// An open connection; whatever works on it ends when this is dropped.
-enum Link {
+/// An open connection. Whatever works on it ends when this is dropped, even while the other side takes nothing.
+struct Link {
+    sender: Sender,
+    work: AbortHandle,
+}
+
+enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
 }
 
 impl Receiver {
@@ -63,7 +88,7 @@ impl Receiver {
             path,
             authority: format!("{host}:{}", otlp.port),
             otlp: otlp.clone(),
-            content_type: "application/x-protobuf",
+            content_type: PROTOBUF,
             link: None,
         })
     }
@@ -78,11 +103,15 @@ impl Receiver {
         &self.otlp.endpoint_text
     }
 
-    /// Sends one request of OTLP; one that takes too long ends its connection.
-    pub(super) async fn send_within(&mut self, timeout: Duration, message: Bytes) -> Result<(), Failed> {
+    /// Sends one request of OTLP; one that takes too long ends its connection. What was taken may not be all of it.
+    pub(super) async fn send_within(
+        &mut self,
+        timeout: Duration,
+        message: Bytes,
+    ) -> Result<Option<Rejected>, Failed> {
         tokio::time::timeout(timeout, self.send(message)).await.unwrap_or_else(|_| {
             self.hang_up();
-            Err(Failed { reason: format!("no answer within {timeout:?}"), may_repeat: true })
+            Err(Failed::new(format!("no answer within {timeout:?}"), true))
         })
     }
 
@@ -92,52 +121,61 @@ impl Receiver {
     }
 
     /// Sends one request of OTLP and waits until it was taken.
-    async fn send(&mut self, message: Bytes) -> Result<(), Failed> {
+    async fn send(&mut self, message: Bytes) -> Result<Option<Rejected>, Failed> {
         let is_grpc = self.otlp.protocol == OtlpProtocol::Grpc;
-        let answered = self.exchange(message, is_grpc).await;
-        let (head, trailers) = match answered {
-            Ok(answer) => answer,
-            Err(reason) => {
-                self.hang_up();
-                return Err(Failed { reason, may_repeat: true });
+        let is_used = self.link.is_some();
+        let mut answered = self.exchange(message.clone(), is_grpc).await;
+        if answered.is_err() {
+            self.hang_up();
+            if is_used {
+                // Receivers end connections that have been idle: no trouble yet.
+                answered = self.exchange(message, is_grpc).await;
             }
-        };
+        }
+        let (head, body) = answered.map_err(|reason| {
+            self.hang_up();
+            Failed::new(reason, true)
+        })?;
         let status = head.status();
         if !status.is_success() {
             let may_repeat = HTTP_AGAIN.contains(&status.as_u16());
-            return Err(Failed { reason: format!("answered with status {}", status.as_u16()), may_repeat });
+            let reason = format!("answered with status {}", status.as_u16());
+            let after = head.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            return Err(Failed { reason, may_repeat, after: after.map(Duration::from_secs) });
         }
+        let Ok(body) = body else {
+            // The head has said that it was taken.
+            self.hang_up();
+            return if is_grpc { Err(Failed::new(NO_STATUS.to_owned(), true)) } else { Ok(None) };
+        };
+        let trailers = body.trailers().cloned();
+        let message = body.to_bytes();
         if !is_grpc {
-            return Ok(());
+            let is_otlp = head.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == PROTOBUF);
+            return Ok(is_otlp.then(|| otlp::rejected(&message)).flatten());
         }
         let field = |name: &str| {
-            let found = trailers
-                .as_ref()
-                .and_then(|trailers| trailers.get(name))
-                .or_else(|| head.headers().get(name));
-            found.and_then(|value| value.to_str().ok())
+            let found = trailers.as_ref().and_then(|trailers| trailers.get(name));
+            found.or_else(|| head.headers().get(name)).and_then(|value| value.to_str().ok())
         };
         match field("grpc-status") {
-            Some("0") => Ok(()),
+            // A message is behind a byte that says whether it is compressed, which it is not, and four with its length.
+            Some("0") => Ok(message.get(5..).and_then(otlp::rejected)),
             Some(code) => {
                 let message = field("grpc-message").unwrap_or_default();
                 let may_repeat = GRPC_AGAIN.contains(&code);
-                Err(Failed { reason: format!("answered with gRPC status {code}: {message}"), may_repeat })
+                Err(Failed::new(format!("answered with gRPC status {code}: {message}"), may_repeat))
             }
-            None => Err(Failed { reason: "answered without a gRPC status".to_owned(), may_repeat: true }),
+            None => Err(Failed::new(NO_STATUS.to_owned(), true)),
         }
     }
 
-    async fn exchange(
-        &mut self,
-        message: Bytes,
-        is_grpc: bool,
-    ) -> Result<(Response<()>, Option<HeaderMap>), String> {
+    /// The head of an answer, and its body if it came to its end.
+    async fn exchange(&mut self, message: Bytes, is_grpc: bool) -> Result<(Response<()>, Body), String> {
         let request = self.request(message, is_grpc)?;
         let response = self.link().await?.send(request).await.map_err(|error| chain(&error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|error| error.to_string())?;
-        Ok((Response::from_parts(head, ()), body.trailers().cloned()))
+        Ok((Response::from_parts(head, ()), Limited::new(body, LONGEST_ANSWER).collect().await))
     }
 
     fn request(&self, message: Bytes, is_grpc: bool) -> Result<Request<Full<Bytes>>, String> {
@@ -196,25 +234,25 @@ impl Link {
         if *protocol == OtlpProtocol::Grpc {
             let handshake = http2::handshake(TokioExecutor::new(), stream).await;
             let (sender, connection) = handshake.map_err(|error| chain(&error))?;
-            tokio::spawn(connection);
-            return Ok(Self::Http2(sender));
+            let work = tokio::spawn(connection).abort_handle();
+            return Ok(Self { sender: Sender::Http2(sender), work });
         }
         let (sender, connection) = http1::handshake(stream).await.map_err(|error| chain(&error))?;
-        tokio::spawn(connection);
-        Ok(Self::Http1(sender))
+        let work = tokio::spawn(connection).abort_handle();
+        Ok(Self { sender: Sender::Http1(sender), work })
     }
 
     async fn is_good(&mut self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.ready().await.is_ok(),
-            Self::Http2(sender) => sender.ready().await.is_ok(),
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http2(sender) => sender.ready().await.is_ok(),
         }
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        match self {
-            Self::Http1(sender) => sender.send_request(request).await,
-            Self::Http2(sender) => sender.send_request(request).await,
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.send_request(request).await,
+            Sender::Http2(sender) => sender.send_request(request).await,
         }
     }
 }

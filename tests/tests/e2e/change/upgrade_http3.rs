@@ -1,11 +1,14 @@
 //! Upgrade of Vigie under HTTP/3: connections of the old process go on while the new one reads the port.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lb_testkit::{Authority, Gate, H3Client, Origin, PATIENCE, Script, collect, eventually};
 use rustls::ClientConfig;
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, oneshot};
 
 use super::dynasty::Dynasty;
 use crate::harness::{HOST, STATIC_TLS, app};
@@ -15,6 +18,10 @@ fn megabyte() -> Vec<u8> {
 }
 
 async fn dynasty(server: &Origin) -> (Dynasty, Arc<ClientConfig>) {
+    dynasty_with("", server).await
+}
+
+async fn dynasty_with(entry_point: &str, server: &Origin) -> (Dynasty, Arc<ClientConfig>) {
     let authority = Authority::new("authority");
     let site = authority.issue(&[HOST]);
     // Beside the other files, which the dynasty makes a directory for.
@@ -22,7 +29,8 @@ async fn dynasty(server: &Origin) -> (Dynasty, Arc<ClientConfig>) {
     site.write(keys.path(), "site");
     let dir = keys.path().display().to_string();
     let tls = format!("tls:\n  certificates: [{{certFile: '{dir}/site.crt', keyFile: '{dir}/site.key'}}]\n");
-    let statics = STATIC_TLS.replace("http: {tls: {}}", "http3: {}, http: {tls: {}}");
+    let own = format!("http3: {{}}, {entry_point}http: {{tls: {{}}}}");
+    let statics = STATIC_TLS.replace("http: {tls: {}}", &own);
     let dynasty = Dynasty::found(&statics, &format!("{}{tls}", app("", &[server.url()]))).await;
     // The files are read again by each process.
     std::mem::forget(keys);
@@ -116,6 +124,57 @@ async fn upgrades_under_load_lose_nothing() {
     assert_eq!(vigie.metric("lb_upgrades_total").await, Some(4.0));
     vigie.until_alone().await;
     vigie.stop().await;
+}
+
+/// A client that proves its address (RFC 9000 section 8.1.2) to the process that has asked for it, which another one follows
+/// meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_on_their_way_in_are_let_in() {
+    let server = Origin::start("api").await;
+    let (mut vigie, config) = dynasty_with("limits: {connections: 100}, ", &server).await;
+    let (asked, (open, gate)) = (Arc::new(Notify::new()), oneshot::channel());
+    let path = held_up(vigie.websecure(), Arc::clone(&asked), gate).await;
+    let client = tokio::spawn(async move {
+        let client = H3Client::connect(path, config, HOST).await?;
+        client.get(HOST, "/").await
+    });
+    tokio::time::timeout(PATIENCE, asked.notified()).await.unwrap();
+    vigie.upgrade().await;
+    open.send(()).unwrap();
+    assert_eq!(client.await.unwrap().unwrap().status, 200);
+    vigie.until_alone().await;
+    vigie.stop().await;
+}
+
+/// A path to `server` on which nothing of the client's gets through between the server's first packet and the gate.
+async fn held_up(server: SocketAddr, asked: Arc<Notify>, gate: oneshot::Receiver<()>) -> SocketAddr {
+    let [front, back] =
+        [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+    let address = front.local_addr().unwrap();
+    back.connect(server).await.unwrap();
+    tokio::spawn(async move {
+        let (mut ahead, mut behind) = ([0; 2048], [0; 2048]);
+        let (mut gate, mut client, mut told) = (Some(gate), None, false);
+        loop {
+            tokio::select! {
+                received = front.recv_from(&mut ahead) => {
+                    let (length, from) = received.unwrap();
+                    client = Some(from);
+                    if told && let Some(gate) = gate.take() {
+                        let _ = gate.await;
+                    }
+                    // Nobody may be there any more.
+                    let _ = back.send(&ahead[..length]).await;
+                }
+                Ok(length) = back.recv(&mut behind) => {
+                    let _ = front.send_to(&behind[..length], client.unwrap()).await;
+                    told = true;
+                    asked.notify_one();
+                }
+            }
+        }
+    });
+    address
 }
 
 /// Rejected behind GOAWAY, or begun on a connection that was closed with `H3_NO_ERROR` before.

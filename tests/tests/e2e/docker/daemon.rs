@@ -24,20 +24,34 @@ struct Daemon {
 
 impl Daemon {
     async fn start() -> Self {
+        let daemon = Self::launch(&[]).await;
+        // One of 10.64.0.0/10 that nobody else is likely to have.
+        let id = std::process::id();
+        let subnet = format!("10.{}.{}.0/24", 64 + id / 256 % 64, id % 256);
+        let name = format!("com.docker.network.bridge.name={}", daemon.bridge);
+        daemon.run(&["network", "create", "--subnet", &subnet, "--opt", &name, "net"]);
+        daemon
+    }
+
+    /// The only node of a swarm, in a network of its own, with the network `net` for its tasks.
+    async fn swarm() -> Self {
+        let network = "ip link set lo up && ip link add node type bridge && ip link set node up && \
+                       ip address add 192.0.2.1/24 dev node && exec \"$@\"";
+        let daemon = Self::launch(&["unshare", "--net", "sh", "-c", network, "sh"]).await;
+        daemon.run(&["swarm", "init", "--advertise-addr", "192.0.2.1"]);
+        daemon.run(&["network", "create", "--driver", "overlay", "--attachable", "net"]);
+        daemon
+    }
+
+    /// Started by a command that comes before its own.
+    async fn launch(by: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name).display().to_string();
         std::fs::write(directory.path().join("daemon.json"), "{}").expect("a file");
         // Ended with this test, whatever happens to it.
         let mut command = Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "TERM",
-            "dockerd",
-            "--data-root",
-            &at("data"),
-            "--exec-root",
-            &at("exec"),
-        ]);
+        command.args(["--pdeathsig", "TERM"]).args(by);
+        command.args(["dockerd", "--data-root", &at("data"), "--exec-root", &at("exec")]);
         command.args(["--pidfile", &at("pid"), "--host", &format!("unix://{}", at("docker.sock"))]);
         // It leaves the machine's network alone, but for a bridge that is made below.
         command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
@@ -49,11 +63,6 @@ impl Daemon {
         let up = eventually(LONG, async || daemon.docker(&["version"]).status.success());
         assert!(up.await, "{}", daemon.process.as_ref().expect("it was started").stderr());
         daemon.import();
-        // One of 10.64.0.0/10 that nobody else is likely to have.
-        let id = std::process::id();
-        let subnet = format!("10.{}.{}.0/24", 64 + id / 256 % 64, id % 256);
-        let name = format!("com.docker.network.bridge.name={}", daemon.bridge);
-        daemon.run(&["network", "create", "--subnet", &subnet, "--opt", &name, "net"]);
         daemon
     }
 
@@ -125,6 +134,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let Some(process) = self.process.take() else { return };
+        self.docker(&["swarm", "leave", "--force"]);
         let running = self.docker(&["ps", "--all", "--quiet"]).stdout;
         let running = String::from_utf8_lossy(&running).into_owned();
         let mut remove = vec!["rm", "--force"];
@@ -233,4 +243,106 @@ async fn a_rollout_replaces_containers() {
     assert_eq!(status.code(), Some(0), "{}\n{}", rollout.stderr(), vigie.words());
     until_replicas(&vigie, &["v2"]).await;
     load.stop().await.assert_flawless();
+}
+
+const SWARM: &str = "
+entryPoints:
+  web: {address: '127.0.0.1:8080'}
+  traefik: {address: '127.0.0.1:8081'}
+providers:
+  swarm: {endpoint: 'unix://{socket}', exposedByDefault: false, network: net}
+api: {insecure: true}
+";
+
+/// Tasks of a service join as they run and leave as they are taken away, and `lbswarm` leaves the choice to the swarm.
+#[tokio::test]
+async fn a_real_swarm_is_followed() {
+    if !rustix::process::getuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "the tests run as root, dockerd needs it");
+        return;
+    }
+    let daemon = Daemon::swarm().await;
+    let script =
+        "busybox mkdir /www && busybox hostname > /www/index.html && exec busybox httpd -f -p 8000 -h /www";
+    let create = |name: &str, labels: &[&str]| {
+        let mut arguments = vec!["service", "create", "--detach", "--name", name, "--network", "net"];
+        arguments.extend(["--replicas", "2", "--stop-grace-period", "1s", "--hostname", "{{.Task.Name}}"]);
+        arguments.extend(["--label", "traefik.enable=true"]);
+        arguments.extend(labels.iter().flat_map(|label| ["--label", *label]));
+        arguments.extend(["app", "/bin/busybox", "sh", "-c", script]);
+        daemon.run(&arguments);
+    };
+    create(
+        "app",
+        &[
+            "traefik.http.routers.app.rule=PathPrefix(`/`)",
+            "traefik.http.services.app.loadbalancer.server.port=8000",
+        ],
+    );
+    // Addresses of tasks are reached from within their network.
+    daemon.run(&[
+        "run",
+        "--detach",
+        "--name",
+        "inside",
+        "--network",
+        "net",
+        "app",
+        "/bin/busybox",
+        "sleep",
+        "1000",
+    ]);
+    let inside = daemon.run(&["inspect", "--format", "{{.State.Pid}}", "inside"]);
+    let inside = format!("--net=/proc/{inside}/ns/net");
+    let files = Files::new();
+    let text = SWARM.replace("{socket}", &daemon.socket().display().to_string());
+    let file = files.write("vigie.yml", &text);
+    let mut command = Command::new("nsenter");
+    command.arg(&inside).arg(crate::harness::binary()).arg(format!("--configFile={}", file.display()));
+    let vigie = VigieProcess::spawn(&mut command).unwrap();
+    let ask = |port: &str, path: &str| {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let output =
+            Command::new("nsenter").arg(&inside).args(["curl", "--silent", &url]).output().expect("curl");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    // Which tasks answer, by the names that they have up to their number.
+    let until = async |expected: &[&str]| {
+        let mut seen = std::collections::BTreeSet::new();
+        let held = eventually(LONG, async || {
+            let answers = (0..expected.len() * 2).map(|_| ask("8080", "/"));
+            seen = answers.map(|answer| answer.split('.').take(2).collect::<Vec<_>>().join(".")).collect();
+            seen.iter().map(String::as_str).eq(expected.iter().copied())
+        });
+        assert!(
+            held.await,
+            "{seen:?} are not {expected:?}\n{}\n{}",
+            vigie.stderr(),
+            daemon.run(&["service", "ps", "app"])
+        );
+    };
+    until(&["app.1", "app.2"]).await;
+    daemon.run(&["service", "scale", "--detach", "app=3"]);
+    until(&["app.1", "app.2", "app.3"]).await;
+    daemon.run(&["service", "scale", "--detach", "app=1"]);
+    until(&["app.1"]).await;
+    create(
+        "shared",
+        &[
+            "traefik.http.routers.shared.rule=Path(`/index.html`)",
+            "traefik.http.services.shared.loadbalancer.server.port=8000",
+            "traefik.swarm.lbswarm=true",
+        ],
+    );
+    // Not asked: kernels without IPVS balance nothing there.
+    let addresses = "{{range .Endpoint.VirtualIPs}}{{.Addr}}{{end}}";
+    let address = daemon.run(&["service", "inspect", "--format", addresses, "shared"]);
+    let url = format!("http://{}:8000", address.split('/').next().unwrap());
+    let shown = eventually(LONG, async || {
+        let shown: serde_json::Value =
+            serde_json::from_str(&ask("8081", "/api/http/services/shared@swarm")).unwrap_or_default();
+        shown["loadBalancer"]["servers"] == serde_json::json!([{ "url": url }])
+    });
+    assert!(shown.await, "{url}\n{}", vigie.stderr());
+    vigie.signal(Signal::TERM).unwrap();
 }

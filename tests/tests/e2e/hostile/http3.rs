@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_testkit::{Authority, Files, Origin, PATIENCE, eventually, quic};
+use lb_testkit::{Authority, Files, Origin, PATIENCE, Script, eventually, quic};
 use quinn::{Connection, ConnectionError, Endpoint, ReadToEndError};
 use rustls::ClientConfig;
 
@@ -102,10 +102,13 @@ async fn ask(quic: &Connection, bytes: &[u8]) -> End {
 
 /// Of an answer's head, by the rows of the static table that Vigie writes.
 fn status(answer: &[u8]) -> u16 {
-    match answer {
-        [1, _, 0, 0, 0xd9, ..] => 200,
-        [1, _, 0, 0, 0xff, 4, ..] => 400,
-        [1, _, 0, 0, 0x5f, 9, 3, digits @ ..] => std::str::from_utf8(&digits[..3]).unwrap().parse().unwrap(),
+    assert_eq!(answer[0], 1, "{answer:?}");
+    // Behind the length of the frame and two bytes of QPACK.
+    match &answer[1 + (1 << (answer[1] >> 6)) + 2..] {
+        [0xd8, ..] => 103,
+        [0xd9, ..] => 200,
+        [0xff, 4, ..] => 400,
+        [0x5f, 9, 3, digits @ ..] => std::str::from_utf8(&digits[..3]).unwrap().parse().unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -137,6 +140,19 @@ async fn malformed_requests_are_those_of_http_2() {
         assert_ne!(end, End::Answered(200), "{length}: {body}");
         assert!(!matches!(end, End::Closed(_)), "{length}: {body}");
     }
+    // Trailers that are no trailers, and such as nobody has.
+    for (trailers, what) in
+        [(section(&[(":path", "/")]), "pseudo"), ([&[0, 0][..], &[0xc2; 40_000]].concat(), "large")]
+    {
+        let bytes = [post(&[]), frame(0, b"x"), frame(1, &trailers)].concat();
+        assert_eq!(ask(&quic, &bytes).await, End::Answered(400), "{what}");
+    }
+    // The http crate would drop the one, and take none of the others.
+    let path =
+        |path| section(&[(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", path)]);
+    assert_eq!(ask(&quic, &frame(1, &path("/a#b"))).await, End::Answered(400));
+    assert_eq!(ask(&quic, &frame(1, &path("/a?b=\"<>\""))).await, End::Answered(200));
+    assert_eq!(origin.last().target, "/a?b=\"<>\"");
     assert!(target.refused("http3_malformed").await > 40.0);
     assert_eq!(ask(&quic, &get("/fine")).await, End::Answered(200), "the connection goes on");
     assert_eq!(origin.last().target, "/fine");
@@ -148,11 +164,15 @@ async fn what_breaks_the_protocol_ends_the_connection_with_its_code() {
     let target = Target::start(&origin).await;
     for (bytes, code, what) in [
         (frame(0, b"x"), 0x105, "a body without a head"),
+        ([frame(0, b""), get("/")].concat(), 0x105, "a body without a head or a byte"),
+        ([post(&[]), frame(1, &[0, 0]), frame(0, b"")].concat(), 0x105, "nothing, but behind trailers"),
+        ([vec![0x80, 0xf, 7, 0, 4, 0, b'u', b'=', b'1'], get("/")].concat(), 0x105, "a priority"),
         ([frame(4, b""), get("/")].concat(), 0x105, "settings on a request"),
         ([frame(7, &[0]), get("/")].concat(), 0x105, "goaway on a request"),
         ([frame(6, b"12345678"), get("/")].concat(), 0x105, "a ping of HTTP/2"),
         (get("/")[..10].to_vec(), 0x106, "half a head"),
         (frame(1, &[1, 0, 0xd1]), 0x200, "a dynamic table"),
+        (frame(1, &[0, 0x80, 0xd1]), 0x200, "a base below nothing"),
         (frame(1, &[0, 0, 0xff, 0x80]), 0x200, "half a section"),
         (
             [post(&[]), frame(0, b"x"), frame(1, &[0, 0]), frame(0, b"x")].concat(),
@@ -180,6 +200,8 @@ async fn what_breaks_the_protocol_ends_the_connection_with_its_code() {
         (vec![vec![2, 0x3f, 0x01]], 0x201, "a table"),
         (vec![vec![3, 0x80]], 0x202, "of no table"),
         (vec![[settings(&[]), frame(0x21, &[0; 5000])].concat()], 0x107, "endless words"),
+        (vec![[settings(&[]), frame(0x21, b"").repeat(1100)].concat()], 0x107, "words without end"),
+        (vec![[&[3][..], &[0x40; 1100]].concat()], 0x107, "cancelled without end"),
     ] {
         let (_endpoint, quic) = target.connect().await;
         let mut open = Vec::new();
@@ -200,7 +222,7 @@ async fn what_breaks_the_protocol_ends_the_connection_with_its_code() {
     // What must be ignored is.
     let (_endpoint, quic) = target.connect().await;
     let mut open = Vec::new();
-    let known = [settings(&[0x21, 7, 6, 0x40, 0x64]), frame(0x21, b"grease"), frame(0xd, &[9])].concat();
+    let known = [settings(&[0x21, 7, 6, 0x7f, 0xff]), frame(0x21, b"grease"), frame(0xd, &[9])].concat();
     for bytes in [known, vec![2, 0x20], vec![3, 0x44, 0x7f, 1], vec![0x21, 1, 2, 3], vec![0x40]] {
         let mut stream = quic.open_uni().await.unwrap();
         stream.write_all(&bytes).await.unwrap();
@@ -261,6 +283,54 @@ async fn heads_have_their_limits() {
     assert_eq!(ask(&quic, &get("/")).await, End::Answered(200), "the connection goes on");
     assert_eq!(target.refused("head_timeout").await, 1.0);
     assert_eq!(target.refused("head_too_large").await, 2.0);
+}
+
+/// RFC 9114 section 4.2.2: a client says what it takes, and gets no more.
+#[tokio::test]
+async fn a_client_gets_no_larger_heads_than_it_takes() {
+    let origin = Origin::start("origin").await;
+    let large = "x".repeat(3000);
+    origin.on("/head", Script::answer(200, &[("X-Large", &large)], "body"));
+    origin.on("/interim", Script::answer(200, &[], "body").after_informational(103, &[("Link", &large)]));
+    origin.on("/trailers", Script::trailers(&["body"], &[("X-Large", &large)]));
+    let target = Target::start(&origin).await;
+    for (most, ends) in [
+        // 2000 bytes; 4000 are room for all of it.
+        ([0x47, 0xd0], [End::Reset(0x102), End::Answered(200), End::Reset(0x102)]),
+        ([0x4f, 0xa0], [End::Answered(200), End::Answered(103), End::Answered(200)]),
+    ] {
+        let (_endpoint, quic) = target.connect().await;
+        let mut control = quic.open_uni().await.unwrap();
+        let settings = [&[0][..], &frame(4, &[6, most[0], most[1]])].concat();
+        control.write_all(&settings).await.unwrap();
+        assert_eq!(ask(&quic, &get("/")).await, End::Answered(200));
+        for (path, end) in ["/head", "/interim", "/trailers"].into_iter().zip(ends) {
+            assert_eq!(ask(&quic, &get(path)).await, end, "{path} {most:?}");
+        }
+    }
+}
+
+/// A download that its client lets wait, with all the room there is for data in use: nothing else has any then, and
+/// nothing of what Vigie says by itself needs it.
+#[tokio::test]
+async fn a_download_may_be_paused() {
+    let origin = Origin::start("origin").await;
+    origin.on("/big", Script::text(vec![b'x'; 300_000]));
+    let target = Target::with("transport: {respondingTimeouts: {idleTimeout: 600ms}}, ", &origin).await;
+    let mut transport = quinn::TransportConfig::default();
+    transport.receive_window(50_000_u32.into()).keep_alive_interval(Some(Duration::from_millis(100)));
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(Arc::clone(&target.config)).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let quic = endpoint.connect_with(config, target.vigie.websecure(), HOST).unwrap().await.unwrap();
+    let (mut send, mut receive) = quic.open_bi().await.unwrap();
+    send.write_all(&get("/big")).await.unwrap();
+    send.finish().unwrap();
+    let closed = tokio::time::timeout(Duration::from_millis(2500), quic.closed()).await;
+    assert!(closed.is_err(), "{closed:?}");
+    let answer = tokio::time::timeout(PATIENCE, receive.read_to_end(1 << 20)).await.unwrap().unwrap();
+    assert!(answer.len() > 300_000);
 }
 
 #[tokio::test]

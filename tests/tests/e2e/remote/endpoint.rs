@@ -64,6 +64,20 @@ async fn what_an_endpoint_answers_is_followed_and_rubbish_is_not() {
 }
 
 #[tokio::test]
+async fn the_same_refusal_is_told_once() {
+    let pages = std::sync::atomic::AtomicUsize::new(0);
+    let page = move |_: &lb_testkit::Request| {
+        let page = pages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Script::text(format!("<html>An error, at {page}</html>"))
+    };
+    let endpoint = Origin::with("endpoint", page).await;
+    let vigie = start(&provider(&endpoint.url())).await;
+    vigie.until_said("a configuration is a map").await;
+    assert!(eventually(PATIENCE, async || endpoint.requests() > 5).await);
+    assert_eq!(vigie.metrics().await.value("lb_config_reload_failures_total", &[]), Some(1.0));
+}
+
+#[tokio::test]
 async fn an_endpoint_that_comes_later_is_found() {
     let mut endpoint = Origin::with("endpoint", |_| Script::text(router("a"))).await;
     endpoint.stop().await;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lb_testkit::{Client, Files, PATIENCE, VigieProcess, eventually, reserve_address};
+use lb_testkit::{Client, Files, Origin, PATIENCE, Script, VigieProcess, eventually, reserve_address};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -315,4 +315,17 @@ async fn a_wrong_password_is_told() {
     let vigie = start(&store.provider().replace("hush", "loud")).await;
     vigie.until_said("the store answered with status 403 Forbidden: Permission denied").await;
     assert!(!vigie.words().contains("loud"), "{}", vigie.words());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_is_left_for_the_next_one() {
+    let sick = Origin::with("a member without a leader", |_| Script::status(503)).await;
+    for (kind, name) in [(Kind::Etcd, "etcd"), (Kind::Consul, "consul")] {
+        let store = Store::start(kind).await;
+        set_router(&store, "a").await;
+        let both = format!("endpoints: '{},", sick.address());
+        let vigie = start(&store.provider().replace("endpoints: '", &both)).await;
+        until_routers(&vigie, name, &["a"]).await;
+        until_stale(&vigie, name, false).await;
+    }
 }

@@ -23,11 +23,6 @@ impl Collector {
     }
 
     pub(crate) async fn grpc() -> Self {
-        let taken = |_: &Request| Answer {
-            fields: vec![("content-type".to_owned(), "application/grpc".to_owned())],
-            trailers: vec![("grpc-status".to_owned(), "0".to_owned())],
-            ..Answer::text("\0\0\0\0\0")
-        };
         Self::Grpc(H2Origin::start("collector", taken).await)
     }
 
@@ -37,6 +32,16 @@ impl Collector {
             Self::Http(origin) => format!("otlp: {{http: {{endpoint: '{}'{more}}}}}", origin.url()),
             Self::Grpc(origin) => {
                 format!("otlp: {{grpc: {{endpoint: '{}', insecure: true{more}}}}}", origin.address())
+            }
+        }
+    }
+
+    /// The same for one that speaks TLS, with these keys of `tls`.
+    pub(crate) fn over_tls(&self, tls: &str) -> String {
+        match self {
+            Self::Http(origin) => format!("otlp: {{http: {{endpoint: '{}', tls: {{{tls}}}}}}}", origin.url()),
+            Self::Grpc(origin) => {
+                format!("otlp: {{grpc: {{endpoint: '{}', tls: {{{tls}}}}}}}", origin.address())
             }
         }
     }
@@ -134,6 +139,24 @@ impl Collector {
         found.reverse();
         found.sort_by_key(|seen| seen.span.start_time_unix_nano);
         found
+    }
+}
+
+/// How a receiver of gRPC says that it has taken all.
+pub(crate) fn taken(_: &Request) -> Answer {
+    accepted(b"")
+}
+
+/// The same with this answer.
+pub(crate) fn accepted(message: &[u8]) -> Answer {
+    let mut body = vec![0];
+    body.extend((message.len() as u32).to_be_bytes());
+    body.extend(message);
+    Answer {
+        fields: vec![("content-type".to_owned(), "application/grpc".to_owned())],
+        parts: vec![body.into()],
+        trailers: vec![("grpc-status".to_owned(), "0".to_owned())],
+        ..Answer::text("")
     }
 }
 

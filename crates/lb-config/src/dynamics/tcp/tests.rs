@@ -1,7 +1,8 @@
 use super::*;
 use crate::tcp::{HealthCheck, KeepAlive, LoadBalancer, ProxyVersion, Server, ServersTransport, Service};
 use crate::testing::{disabled, load, problems};
-use crate::{Loaded, parse_static};
+use crate::{Context, Loaded, parse_dynamic, parse_static};
+use lb_core::route::Syntax;
 use std::time::Duration;
 
 const SERVICE: &str = "services: {s: {loadBalancer: {servers: [{address: 'a:1'}]}}}";
@@ -32,6 +33,25 @@ fn routers_have_traefiks_defaults() {
 }
 
 #[test]
+fn rules_are_in_the_syntax_that_is_named() {
+    let v2 = Context { rule_syntax: Syntax::V2, ..Context::default() };
+    for (context, syntax, reads_v2) in [
+        (&Context::default(), "", false),
+        (&Context::default(), "ruleSyntax: v2", true),
+        (&v2, "", true),
+        (&v2, "ruleSyntax: v3", false),
+    ] {
+        let router = format!("{{rule: 'HostSNI(`a`, `b`)', service: s, tls: {{}}, {syntax}}}");
+        let text = format!("tcp: {{{SERVICE}, routers: {{r: {router}}}}}");
+        let loaded = parse_dynamic("a.yml", &text, "file", context).unwrap();
+        let router = loaded.config.tcp.routers.get("r@file");
+        assert_eq!(router.is_some(), reads_v2, "{syntax}: {:?}", loaded.problems);
+        let written = syntax.strip_prefix("ruleSyntax: ").unwrap_or_default();
+        assert!(router.is_none_or(|router| router.rule_syntax == written));
+    }
+}
+
+#[test]
 fn balancers_and_transports_have_traefiks_defaults() {
     let plain = balancer("{servers: [{address: '[::1]:5432', tls: true}]}");
     let server = Server { address: "[::1]:5432".into(), host: "::1".into(), port: 5432, tls: true };
@@ -45,6 +65,8 @@ fn balancers_and_transports_have_traefiks_defaults() {
             health_check: None,
         }
     );
+    let here = &balancer("{servers: [{address: ':5432'}]}").servers[0];
+    assert_eq!((&*here.host, here.port, &*here.address), ("localhost", 5432, ":5432"));
     let old = balancer("{servers: [], proxyProtocol: {version: 1}, terminationDelay: -1, healthCheck: {}}");
     assert_eq!((old.proxy_protocol, old.termination_delay), (Some(ProxyVersion::V1), Some(None)));
     let check = balancer("{servers: [], healthCheck: {send: PING, expect: PONG, interval: 3s, port: 9}}");

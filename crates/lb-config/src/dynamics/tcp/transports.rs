@@ -10,7 +10,7 @@ pub(super) fn servers_transport(field: &Field<'_>) -> Option<ServersTransport> {
     let mut transport = ServersTransport::default();
     common(&block, &mut transport);
     transport.proxy_protocol = block.take("proxyProtocol").and_then(|field| proxy_protocol(&field));
-    if let Some(tls) = block.take("tls").and_then(|field| field.block()) {
+    if let Some(Enabled::With(tls)) = block.take("tls").map(|field| field.enabled()) {
         transport.tls = self::tls(&tls);
         tls.finish();
     }
@@ -23,7 +23,7 @@ pub(crate) fn default_transport(field: Option<&Field<'_>>) -> ServersTransport {
     let mut transport = ServersTransport::default();
     let Some(block) = field.and_then(|field| field.block()) else { return transport };
     common(&block, &mut transport);
-    if let Some(tls) = block.take("tls").and_then(|field| field.block()) {
+    if let Some(Enabled::With(tls)) = block.take("tls").map(|field| field.enabled()) {
         verification(&tls, &mut transport.tls);
         tls.finish();
     }

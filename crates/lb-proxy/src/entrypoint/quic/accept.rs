@@ -1,5 +1,6 @@
 //! Connections from their first packet to their first request.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -35,9 +36,15 @@ const OTHER_STREAMS: u32 = 16;
 /// Handshakes at a time, beyond which a client has to prove its address first (RFC 9000 section 8.1.2): a flood from
 /// invented addresses then costs a packet each, not a signature. Chosen.
 const UNPROVEN_HANDSHAKES: usize = 512;
+/// How long a client that was asked to prove its address is waited for: what it answers with is for this process alone. Long
+/// enough for one packet that is lost (RFC 9002 section 6.2.2). Chosen.
+const PROOF: Duration = Duration::from_secs(3);
 /// A client that is silent for so long is gone where `idleTimeout` has no end: there is no other sign of it. As long as
 /// `idleTimeout` is by default.
 const SILENCE: Duration = Duration::from_secs(180);
+/// A connection that has been idle for `idleTimeout` is told to go, which takes some time. Without it QUIC would end it at
+/// that moment, on both sides without a word (RFC 9000 section 10.1), and a request on its way would be lost. Chosen.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Connections that wait to be looked at, and bytes that they may bring along each and together. Chosen.
 const BACKLOG: usize = 4096;
 const EARLY_BYTES: u64 = 32 * 1024;
@@ -60,6 +67,8 @@ pub(crate) struct Receiver {
     shared: Arc<Shared>,
     endpoint: quinn::Endpoint,
     socket: Arc<Socket>,
+    /// When a client was last asked to prove its address.
+    asked: Cell<Option<Instant>>,
 }
 
 impl Receiver {
@@ -88,12 +97,15 @@ impl Receiver {
         let (open, shaking) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let label = worker.metrics.label(Kind::Http3, &entry.config.name);
         let shared = Arc::new(Shared { entry, label, common, config, bound, open, shaking });
-        Ok(Self { shared, endpoint, socket })
+        Ok(Self { shared, endpoint, socket, asked: Cell::default() })
     }
 
-    /// Whether a connection is open, on whatever worker, that has not used up its entry point's `graceTimeOut`.
+    /// Whether a connection is open, on whatever worker, or about to be, that has not used up its entry point's
+    /// `graceTimeOut`.
     pub(crate) fn waits_after(&self, elapsed: Duration) -> bool {
-        self.shared.open.load(Ordering::Acquire) > 0 && elapsed < self.shared.entry.config.grace_timeout
+        let awaited = || self.asked.get().is_some_and(|asked| asked.elapsed() < PROOF);
+        (self.shared.open.load(Ordering::Acquire) > 0 || awaited())
+            && elapsed < self.shared.entry.config.grace_timeout
     }
 
     /// Tells the clients of what is left that it ends.
@@ -103,6 +115,7 @@ impl Receiver {
 }
 
 fn transport(entry: &Entry) -> TransportConfig {
+    let silence = entry.config.idle_timeout.map_or(SILENCE, |idle| idle.saturating_add(FAREWELL));
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(entry.config.http2_max_concurrent_streams.into())
@@ -113,7 +126,7 @@ fn transport(entry: &Entry) -> TransportConfig {
         // RFC 9221 is not offered.
         .datagram_receive_buffer_size(None)
         // More than 2^62 milliseconds cannot be said.
-        .max_idle_timeout(entry.config.idle_timeout.unwrap_or(SILENCE).try_into().ok());
+        .max_idle_timeout(silence.try_into().ok());
     transport
 }
 
@@ -156,9 +169,10 @@ impl Drop for Shaking<'_> {
     }
 }
 
-/// Hands connections to the workers until told to stop, and refuses them from then on: clients then try TCP at once.
+/// Hands connections to the workers until told to stop, and refuses them from then on: clients then try TCP at once. Those
+/// that were asked to prove their address before are served.
 pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<Notify>) {
-    let Receiver { shared, endpoint, socket } = &*receiver;
+    let Receiver { endpoint, socket, .. } = &*receiver;
     let stopped = stop.notified();
     tokio::pin!(stopped);
     loop {
@@ -169,23 +183,28 @@ pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        welcome(&worker, shared, incoming);
+        welcome(&worker, &receiver, incoming);
     }
     socket.leave();
     // Those who came before the end.
     while let Ok(Some(incoming)) = tokio::time::timeout(Duration::ZERO, endpoint.accept()).await {
-        welcome(&worker, shared, incoming);
+        welcome(&worker, &receiver, incoming);
     }
-    let endpoint = endpoint.clone();
+    let (worker, receiver) = (Rc::clone(&worker), Rc::clone(&receiver));
     tokio::task::spawn_local(async move {
-        while let Some(incoming) = endpoint.accept().await {
-            incoming.refuse();
+        while let Some(incoming) = receiver.endpoint.accept().await {
+            if incoming.may_retry() {
+                incoming.refuse();
+            } else {
+                welcome(&worker, &receiver, incoming);
+            }
         }
     });
 }
 
-fn welcome(worker: &Rc<Worker>, shared: &Arc<Shared>, incoming: Incoming) {
-    let Some(arriving) = admit(worker, shared, incoming) else { return };
+fn welcome(worker: &Rc<Worker>, receiver: &Receiver, incoming: Incoming) {
+    let shared = &receiver.shared;
+    let Some(arriving) = admit(worker, receiver, incoming) else { return };
     match worker.balancer.place_quic(worker.index, shared.entry.index, arriving) {
         Some(arriving) => {
             let watch = worker.watch(shared.entry.config.grace_timeout);
@@ -196,7 +215,8 @@ fn welcome(worker: &Rc<Worker>, shared: &Arc<Shared>, incoming: Incoming) {
 }
 
 /// Whether there is room for it.
-fn admit(worker: &Worker, shared: &Arc<Shared>, incoming: Incoming) -> Option<Arriving> {
+fn admit(worker: &Worker, receiver: &Receiver, incoming: Incoming) -> Option<Arriving> {
+    let shared = &receiver.shared;
     let entry = &shared.entry;
     let limits = &entry.config.limits;
     // Whoever invents an address must not take that client's seats.
@@ -204,9 +224,10 @@ fn admit(worker: &Worker, shared: &Arc<Shared>, incoming: Incoming) -> Option<Ar
         || limits.connections_per_client.is_some()
         || shared.shaking.load(Ordering::Relaxed) >= UNPROVEN_HANDSHAKES;
     if prove && !incoming.remote_address_validated() {
-        // It fails for who has tried already.
-        if let Err(error) = incoming.retry() {
-            error.into_incoming().refuse();
+        match incoming.retry() {
+            Ok(()) => receiver.asked.set(Some(Instant::now())),
+            // It has tried already.
+            Err(error) => error.into_incoming().refuse(),
         }
         return None;
     }

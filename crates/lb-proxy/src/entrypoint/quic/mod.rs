@@ -54,11 +54,13 @@ pub(crate) fn start(
     receivers
 }
 
-/// Tells the clients of what is left that it ends.
-pub(crate) async fn end(receivers: &[Rc<Receiver>]) {
-    if receivers.is_empty() {
+/// Tells the clients of what is left on this worker that it ends.
+pub(crate) async fn end(worker: &Worker, receivers: &[Rc<Receiver>]) {
+    if receivers.is_empty() && worker.connections() == 0 {
         return;
     }
+    worker.end();
+    // Those whose handshake goes on.
     receivers.iter().for_each(|receiver| receiver.close());
     tokio::time::sleep(LAST_WORDS).await;
 }

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, UdpPoller};
+use quinn_proto::InvalidCid;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -286,6 +287,11 @@ impl ConnectionIdGenerator for Ids {
         ConnectionId::new(&id)
     }
 
+    /// Others get no stateless reset (RFC 9000 section 10.3): its token would not be the one that their client knows.
+    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
+        if id.starts_with(&self.0.to_be_bytes()) { Ok(()) } else { Err(InvalidCid) }
+    }
+
     fn cid_len(&self) -> usize {
         ID
     }
@@ -324,6 +330,7 @@ mod tests {
         let mut ids = Ids(0x0102_0304);
         let (one, other) = (ids.generate_cid(), ids.generate_cid());
         assert_ne!(one, other);
+        assert!(ids.validate(&one).is_ok() && Ids(0x0102_0305).validate(&one).is_err());
         let short = [&[0x40][..], &one, b"rest"].concat();
         assert_eq!(tag(&short), Some(0x0102_0304));
         let long = [&[0xe0, 0, 0, 0, 1, ID as u8][..], &one, b"rest"].concat();

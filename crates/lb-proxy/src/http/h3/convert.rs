@@ -1,13 +1,13 @@
 //! The head of a request, from a field section to what HTTP/2 makes of its own: the rules are the same, and so is the
 //! code that has them.
 
+use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Method, Request, Version};
-use lb_http1::Head;
+use http::uri::{Authority, Scheme};
+use lb_http1::{Head, Version};
 
 use super::qpack::{self, SectionError};
-use crate::http::h2_convert::{self, is_connection_specific};
+use crate::http::h2_convert::{self, Line, is_connection_specific};
 
 /// A client's request into `head`. False when it is malformed (RFC 9114 section 4.1.2) or cannot be said in HTTP/1.1.
 ///
@@ -29,11 +29,13 @@ pub(super) fn request_head(section: &[u8], most: usize, head: &mut Head) -> Resu
             };
         }
     })?;
-    let Some(mut request) = request.into_request().filter(|_| sound) else { return Ok(false) };
-    *request.headers_mut() = fields;
-    let sayable = h2_convert::request_head(&request, head);
-    head.set_version(lb_http1::Version::Http3);
-    Ok(sayable)
+    let Pseudo { method: Some(method), scheme: Some(_), authority, path: Some(path) } = &request else {
+        return Ok(false);
+    };
+    let authority = authority.as_ref().map(Authority::as_str);
+    let line = Line { version: Version::Http3, method: method.as_str(), target: path, authority };
+    // RFC 9114 section 4.4: CONNECT has neither scheme nor path, and is not offered.
+    Ok(sound && method != Method::CONNECT && h2_convert::fill(line, &fields, head))
 }
 
 /// Trailers, without what they must not carry; `None` when they are malformed.
@@ -68,7 +70,7 @@ struct Pseudo {
     method: Option<Method>,
     scheme: Option<Scheme>,
     authority: Option<Authority>,
-    path: Option<PathAndQuery>,
+    path: Option<String>,
 }
 
 impl Pseudo {
@@ -79,29 +81,9 @@ impl Pseudo {
             b"method" => once(&mut self.method, Method::from_bytes(value).ok()),
             b"scheme" => once(&mut self.scheme, Scheme::try_from(value).ok()),
             b"authority" => once(&mut self.authority, Authority::try_from(value).ok()),
-            b"path" => once(&mut self.path, PathAndQuery::try_from(value).ok().filter(|_| !value.is_empty())),
+            b"path" => once(&mut self.path, String::from_utf8(value.to_vec()).ok()),
             _ => false,
         }
-    }
-
-    fn into_request(self) -> Option<Request<()>> {
-        let mut parts = http::uri::Parts::default();
-        let method = self.method?;
-        if method == Method::CONNECT {
-            // RFC 9114 section 4.4: neither scheme nor path. It is refused, but as what it is.
-            if self.scheme.is_some() || self.path.is_some() {
-                return None;
-            }
-        } else {
-            parts.scheme = Some(self.scheme?);
-            parts.path_and_query = Some(self.path?);
-        }
-        parts.authority = self.authority;
-        let mut request = Request::new(());
-        *request.method_mut() = method;
-        *request.version_mut() = Version::HTTP_3;
-        *request.uri_mut() = uri(parts)?;
-        Some(request)
     }
 }
 
@@ -110,14 +92,6 @@ fn once<T>(place: &mut Option<T>, value: Option<T>) -> bool {
         *place = value;
         place.is_some()
     }
-}
-
-/// As the h2 crate makes it: a scheme without an authority is no URI to the http crate, and `Host` will do for one.
-fn uri(mut parts: http::uri::Parts) -> Option<Uri> {
-    if parts.authority.is_none() {
-        parts.scheme = None;
-    }
-    Uri::from_parts(parts).ok()
 }
 
 #[cfg(test)]
@@ -149,6 +123,16 @@ mod tests {
         assert_eq!(head.get_str("host"), Some("a.test"));
         assert_eq!(head.get_str("accept"), Some("*/*"));
         assert_eq!(head.get_str("cookie"), Some("a=1; b=2"));
+    }
+
+    /// Of a path and query nothing is dropped before it is judged.
+    #[test]
+    fn a_target_stays_as_it_is() {
+        let read = |path| read(&GET.map(|(name, text)| (name, if name == ":path" { path } else { text })));
+        for path in ["/a?\"<>{}|", "*", "/%zz", "/a\"b"] {
+            assert_eq!(read(path).unwrap().target(), path);
+        }
+        assert!(read("/a#b").is_none());
     }
 
     #[test]

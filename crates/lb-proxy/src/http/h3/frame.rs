@@ -16,8 +16,19 @@ pub(super) mod kind {
     pub(in super::super) const PUSH_PROMISE: u64 = 0x5;
     pub(in super::super) const GOAWAY: u64 = 0x7;
     pub(in super::super) const MAX_PUSH_ID: u64 = 0xd;
+    /// PRIORITY_UPDATE: RFC 9218 section 7.2.
+    const PRIORITY: u64 = 0xf_0700;
+    const PRIORITY_OF_PUSH: u64 = 0xf_0701;
     /// Of the form that everybody ignores: section 7.2.8.
     pub(in super::super) const RESERVED: u64 = 0x21;
+
+    /// Whether it belongs to the control stream, or to none of a client's.
+    pub(in super::super) fn is_of_control(kind: u64) -> bool {
+        matches!(
+            kind,
+            CANCEL_PUSH | SETTINGS | PUSH_PROMISE | GOAWAY | MAX_PUSH_ID | PRIORITY..=PRIORITY_OF_PUSH
+        )
+    }
 
     /// Of HTTP/2, and never to be seen here: section 7.2.8.
     pub(in super::super) fn is_forbidden(kind: u64) -> bool {

@@ -17,6 +17,8 @@ pub(super) struct Link {
     pub(super) tally: Rc<Tally>,
     /// A stream has ended, which somebody may wait for.
     pub(super) ended: Notify,
+    /// The largest field section that the client takes: RFC 9114 section 4.2.2.
+    pub(super) most_section: Cell<u64>,
     failed: Cell<bool>,
 }
 
@@ -32,7 +34,8 @@ pub(super) fn protocol(code: Code) -> Fault {
 impl Link {
     pub(super) fn new(worker: Rc<Worker>, connection: Rc<Connection>, quic: quinn::Connection) -> Self {
         let tally = Rc::new(Tally::new(["http3_rapid_reset", "http3_stalled"]));
-        Self { worker, connection, quic, tally, ended: Notify::new(), failed: Cell::new(false) }
+        let (ended, most_section) = (Notify::new(), Cell::new(u64::MAX));
+        Self { worker, connection, quic, tally, ended, most_section, failed: Cell::new(false) }
     }
 
     /// Ends the connection, once: RFC 9114 section 8.

@@ -13,6 +13,7 @@ mod qpack;
 pub(crate) mod serve;
 mod static_table;
 mod stream;
+mod words;
 
 /// `H3_NO_ERROR`: RFC 9114 section 8.1.
 pub(crate) const NO_ERROR: u32 = frame::Code::NoError as u32;

@@ -28,10 +28,10 @@ pub(super) fn decode(
     mut field: impl FnMut(&[u8], &[u8]),
 ) -> Result<(), SectionError> {
     let mut input = Input(section);
-    // RFC 9204 section 4.5.1: the base says nothing where no insertion is required.
+    // RFC 9204 section 4.5.1: where no insertion is required the base says nothing, but must not be negative.
     let (_, required) = input.integer(8)?;
-    let (_, _base) = input.integer(7)?;
-    if required != 0 {
+    let (negative, _) = input.integer(7)?;
+    if required != 0 || negative != 0 {
         return Err(SectionError::Broken);
     }
     let (mut name, mut value) = (Vec::new(), Vec::new());
@@ -119,20 +119,21 @@ pub(super) fn begin(section: &mut Vec<u8>) {
     section.extend_from_slice(&[0, 0]);
 }
 
-/// `:status`.
-pub(super) fn status(section: &mut Vec<u8>, status: u16) {
+/// `:status`. As the next two it says what was written counts: RFC 9114 section 4.2.2.
+pub(super) fn status(section: &mut Vec<u8>, status: u16) -> usize {
     let mut digits = [0; 20];
     let text = crate::http::local::decimal(status.into(), &mut digits);
-    field(section, b":status", text);
+    field(section, b":status", text)
 }
 
 /// One field, its name in lower case.
-pub(super) fn field(section: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(super) fn field(section: &mut Vec<u8>, name: &[u8], value: &[u8]) -> usize {
+    let size = name.len() + value.len() + FIELD_OVERHEAD;
     let mut known = None;
     for (index, (entry_name, entry_value)) in rows(name) {
         if entry_value.as_bytes() == value {
             integer(section, 0xc0, 6, index);
-            return;
+            return size;
         }
         if entry_name.as_bytes() == name && known.is_none() {
             known = Some(index);
@@ -147,6 +148,7 @@ pub(super) fn field(section: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
     integer(section, 0, 7, value.len());
     section.extend_from_slice(value);
+    size
 }
 
 /// The rows of the static table with this name, with their index.
@@ -199,16 +201,17 @@ fn integer(section: &mut Vec<u8>, before: u8, prefix: u32, number: usize) {
 }
 
 /// All fields of a head that HTTP/3 has a place for (RFC 9114 section 4.2).
-pub(super) fn fields(section: &mut Vec<u8>, head: &Head) {
-    let mut lower = Vec::new();
+pub(super) fn fields(section: &mut Vec<u8>, head: &Head) -> usize {
+    let (mut lower, mut size) = (Vec::new(), 0);
     for (name, value) in head.iter_bytes() {
         lower.clear();
         lower.extend_from_slice(name);
         lower.make_ascii_lowercase();
         if !crate::http::h2_convert::is_connection_specific(&lower, value) {
-            field(section, &lower, value);
+            size += field(section, &lower, value);
         }
     }
+    size
 }
 
 #[cfg(test)]
@@ -281,6 +284,7 @@ mod tests {
             (&b""[..], "nothing"),
             (b"\x00", "no base"),
             (b"\x01\x00", "an insertion is required"),
+            (b"\x00\x80", "a base below nothing"),
             (b"\x00\x00\x80", "dynamic, indexed"),
             (b"\x00\x00\x40\x00", "dynamic, name"),
             (b"\x00\x00\x10", "behind the base"),

@@ -11,25 +11,23 @@ use lb_http1::{Framing, Head};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::{Instant, timeout};
 
-use super::frame::{Code, Frames, kind, put_frame, put_varint};
+use super::frame::{Code, Frames};
 use super::link::{Fault, Link, protocol};
 use super::qpack::SectionError;
 use super::stream::{Begun, H3Sink, H3Source};
+use super::words::Words;
 use super::{control, convert};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::http::body::{Fill, Sink, Source};
 use crate::http::downstream::Downstream;
 use crate::http::h1::H1;
-use crate::http::h1_serve::{LAME_DUCK, LINGER, discard, head_timeout};
+use crate::http::h1_serve::{LAME_DUCK, head_timeout};
 use crate::http::handle::handle;
-use crate::http::local::Local;
 use crate::http::pace::{Pace, too_slow};
-use crate::http::streams::{EARLY, Open, admit, framing};
+use crate::http::streams::{EARLY, Open, admit, framing, is_worn, linger, refuse};
 use crate::worker::{Watch, Worker};
 
-/// `SETTINGS_MAX_FIELD_SECTION_SIZE`: RFC 9114 section 7.2.4.1.
-const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
 /// Above every stream of a client: a GOAWAY that refuses none yet (RFC 9114 section 5.2).
 const NO_STREAM_YET: u64 = (1 << 62) - 4;
 /// While a request is under way the client is asked this often whether it is still there: either side gives up a silent
@@ -39,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long requests that were sent before GOAWAY came are still taken: two round trips, but as long as over HTTP/1.1 and
 /// no longer than this. Chosen.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
-/// For some bytes on a stream that everybody gives room for.
+/// For a stream that everybody gives room for.
 const SAYING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether a request without a length has a body shows at its stream's end, which may come in a packet of its own. As
 /// long as Go's client, and so Traefik, waits for it where the method suggests none.
@@ -59,8 +57,11 @@ enum Phase {
 
 enum Event {
     Stream(Result<(SendStream, RecvStream), ConnectionError>),
+    /// The client has closed our control stream.
+    Deaf,
     Quiet,
     Leave,
+    Over,
     Time,
 }
 
@@ -72,32 +73,38 @@ pub(crate) async fn serve(
 ) {
     let link = Rc::new(Link::new(worker, connection, quic));
     let worker = &link.worker;
-    let idle = link.connection.entry.config.idle_timeout;
+    let config = &link.connection.entry.config;
+    let idle = config.idle_timeout;
     let keep_alive = idle.map_or(KEEP_ALIVE, |idle| KEEP_ALIVE.min(idle / 3));
     // RFC 9114 section 6.2: every client gives room for it.
-    let Ok(Ok(mut words)) = timeout(SAYING_TIMEOUT, link.quic.open_uni()).await else {
+    let Ok(Ok(words)) = timeout(SAYING_TIMEOUT, link.quic.open_uni()).await else {
         link.fail(protocol(Code::StreamCreationError));
         return;
     };
-    if !say(&mut words, &greeting(link.connection.entry.config.http.max_header_bytes)).await {
-        link.fail(protocol(Code::ClosedCriticalStream));
-        return;
-    }
+    let mut words = Words::new(words, config.http.max_header_bytes);
     tokio::task::spawn_local(control::serve(Rc::clone(&link)));
+    let opened = Instant::now();
+    let mut worn = false;
     let mut phase = Phase::Open;
     let mut next_stream = 0;
     let mut deadline = Deadline::default();
-    deadline.set(Instant::now(), idle);
+    deadline.set(opened, idle);
     let mut accept = pin!(link.quic.accept_bi());
     let mut quiet = pin!(link.ended.notified());
     loop {
         let event = poll_fn(|cx| {
             watch.register(cx.waker());
-            if phase == Phase::Open && worker.is_draining() {
+            if worker.is_over() {
+                return Poll::Ready(Event::Over);
+            }
+            if phase == Phase::Open && (worn || worker.is_draining()) {
                 return Poll::Ready(Event::Leave);
             }
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                 return Poll::Ready(Event::Stream(accepted));
+            }
+            if words.poll(cx).is_ready() {
+                return Poll::Ready(Event::Deaf);
             }
             if quiet.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Quiet);
@@ -109,6 +116,11 @@ pub(crate) async fn serve(
         match (event, phase) {
             (Event::Stream(Err(error)), _) => {
                 lost(&link, &error);
+                break;
+            }
+            (Event::Deaf, _) => {
+                // RFC 9114 section 6.2.1.
+                link.fail(protocol(Code::ClosedCriticalStream));
                 break;
             }
             (Event::Stream(Ok((mut send, mut recv))), Phase::Closing(from)) if id(&send) >= from => {
@@ -123,6 +135,7 @@ pub(crate) async fn serve(
                 if !busy && phase == Phase::Open {
                     deadline.set(Instant::now(), Some(keep_alive));
                 }
+                worn = is_worn(config, next_stream / 4, opened);
                 let (link, guard) = (Rc::clone(&link), Open::new(&link.tally));
                 // Boxed here: on its way into a task a future is copied several times, and this one is large.
                 tokio::task::spawn_local(Box::pin(stream(link, guard, send, recv)));
@@ -135,34 +148,22 @@ pub(crate) async fn serve(
                     _ => {}
                 }
             }
-            (Event::Time, Phase::Open) if busy => {
-                // A frame that everybody ignores (RFC 9114 section 7.2.8), and has to acknowledge.
-                if !say(&mut words, &frame(kind::RESERVED, None)).await {
-                    break;
-                }
+            (Event::Time, Phase::Open | Phase::Closing(_)) if busy => {
+                words.nothing();
                 deadline.set(Instant::now(), Some(keep_alive));
             }
             (Event::Leave, _) | (Event::Time, Phase::Open) => {
                 phase = Phase::Leaving;
-                if !say(&mut words, &frame(kind::GOAWAY, Some(NO_STREAM_YET))).await {
-                    break;
-                }
+                words.goaway(NO_STREAM_YET);
                 let patience = (2 * link.quic.rtt()).clamp(LAME_DUCK, LAST_REQUESTS);
                 deadline.set(Instant::now(), Some(patience));
             }
-            (Event::Time, Phase::Leaving) => {
+            (Event::Time, Phase::Leaving) if busy => {
                 phase = Phase::Closing(next_stream);
-                if !say(&mut words, &frame(kind::GOAWAY, Some(next_stream))).await || !busy {
-                    break;
-                }
+                words.goaway(next_stream);
                 deadline.set(Instant::now(), Some(keep_alive));
             }
-            (Event::Time, Phase::Closing(_)) => {
-                if !busy || !say(&mut words, &frame(kind::RESERVED, None)).await {
-                    break;
-                }
-                deadline.set(Instant::now(), Some(keep_alive));
-            }
+            (Event::Time, Phase::Leaving | Phase::Closing(_)) | (Event::Over, _) => break,
         }
     }
     link.quic.close(Code::NoError.into(), b"");
@@ -174,31 +175,6 @@ pub(crate) async fn serve(
 
 fn id(stream: &SendStream) -> u64 {
     quinn::VarInt::from(stream.id()).into_inner()
-}
-
-/// The control stream and its first frame: RFC 9114 section 6.2.1.
-fn greeting(max_header_bytes: usize) -> Vec<u8> {
-    let mut bytes = vec![0];
-    put_frame(kind::SETTINGS, &mut bytes, |settings| {
-        put_varint(MAX_FIELD_SECTION_SIZE, settings);
-        put_varint(max_header_bytes as u64, settings);
-    });
-    bytes
-}
-
-fn frame(kind: u64, number: Option<u64>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    put_frame(kind, &mut bytes, |payload| {
-        if let Some(number) = number {
-            put_varint(number, payload);
-        }
-    });
-    bytes
-}
-
-/// Whether the client gives room for it.
-async fn say(words: &mut SendStream, bytes: &[u8]) -> bool {
-    matches!(timeout(SAYING_TIMEOUT, words.write_all(bytes)).await, Ok(Ok(())))
 }
 
 /// The connection has ended by itself.
@@ -233,7 +209,6 @@ type Stopped = Pin<Box<dyn Future<Output = bool>>>;
 /// Returns whether the client gave the stream up, and what is ready once it has all of the answer.
 async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -> (bool, Option<Stopped>) {
     let Link { worker, connection, .. } = &**link;
-    let refused = |reason| worker.metrics.refused(connection.entry.label, reason);
     let most = connection.entry.config.http.max_header_bytes;
     let patience = head_timeout(connection).unwrap_or(Duration::MAX);
     let section = match timeout(patience, source.head(most)).await {
@@ -243,7 +218,7 @@ async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -
             return (true, None);
         }
         Err(_) => {
-            refused("head_timeout");
+            worker.metrics.refused(connection.entry.label, "head_timeout");
             source.stop(Code::RequestIncomplete);
             sink.reset(Code::RequestIncomplete);
             return (false, None);
@@ -291,13 +266,7 @@ async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -
     };
     let whole = match admitted {
         Ok(framing) => handle(worker, connection, &mut x, &mut client, framing).await,
-        Err((status, reason)) => {
-            refused(reason);
-            tracing::info!(client = %connection.client, status, reason, "request refused");
-            Local::bare(status).write_head(&mut x.response);
-            let answered = client.respond(&mut x.response, Framing::Empty);
-            answered.is_ok() && poll_fn(|cx| client.poll_flush(cx)).await.is_ok()
-        }
+        Err(refusal) => refuse(worker, connection, &mut x, &mut client, refusal).await,
     };
     worker.give_exchange(x);
     drop(held);
@@ -321,16 +290,6 @@ async fn has_no_body(head: &Head, source: &mut H3Source) -> bool {
         ended = seen.map_or(Poll::Pending, Poll::Ready);
     }
     ended == Poll::Ready(true)
-}
-
-/// Lets a client that still sends stop by itself: see HTTP/2.
-async fn linger(client: &mut Client<'_>) {
-    let end = async {
-        if !discard(&mut client.source).await {
-            poll_fn(|cx| client.poll_gone(cx)).await;
-        }
-    };
-    let _ = timeout(LINGER, end).await;
 }
 
 /// Whether the client still wants its answer.
@@ -396,7 +355,7 @@ impl Sink for Client<'_> {
     }
 
     fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
-        self.sink.finish(trailers)
+        self.sink.finish(trailers, self.link.most_section.get())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -420,13 +379,20 @@ impl Client<'_> {
 impl Downstream for Client<'_> {
     fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
         let ends = self.is_head || framing == Framing::Empty;
-        self.sink.respond(head, (!ends).then_some(framing));
-        Ok(())
+        let queued = self.sink.respond(head, (!ends).then_some(framing), self.link.most_section.get());
+        if queued.is_err() {
+            tracing::warn!(client = %self.link.connection.client, status = head.status(),
+                "an answer is cut off: its head is larger than the client takes");
+        }
+        queued
     }
 
     fn inform(&mut self, head: &Head) -> io::Result<()> {
-        self.sink.head(head);
-        self.sink.try_flush()
+        // One that the client does not take is left out: the answer does not need it.
+        match self.sink.head(head, self.link.most_section.get()) {
+            Ok(()) => self.sink.try_flush(),
+            Err(_) => Ok(()),
+        }
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -13,7 +13,7 @@ use super::convert;
 use super::frame::{Code, Ended, Frames, kind, put_frame, put_varint};
 use super::link::{Fault, Link, protocol};
 use super::qpack::{self, SectionError};
-use crate::http::body::{Fill, Sink, Source};
+use crate::http::body::{Fill, Source};
 use crate::http::streams::LARGE_HEAD;
 
 /// Frames of a stream that carry nothing, and bytes of those that nobody knows. Enough to keep others' parsers
@@ -27,6 +27,8 @@ pub(super) struct H3Source {
     link: Rc<Link>,
     /// The head of the next frame, or the end, looked at before its time.
     ahead: Option<Option<(u64, u64)>>,
+    /// The head has been read.
+    begun: bool,
     /// In the payload of a DATA frame.
     in_data: bool,
     /// Of an unknown frame still to be passed over.
@@ -57,6 +59,7 @@ impl H3Source {
             frames,
             link,
             ahead: None,
+            begun: false,
             in_data: false,
             skipping: false,
             trailing: None,
@@ -84,6 +87,7 @@ impl H3Source {
             }
             Err(_) => return None,
         };
+        self.begun = true;
         let link = Rc::clone(&self.link);
         // Before anything of it is kept.
         let held = link.tally.hold(length);
@@ -147,18 +151,11 @@ impl H3Source {
             let frame = ready!(self.frames.poll_frame(cx)).map_err(|ended| self.broken(&ended))?;
             match frame {
                 None => return Poll::Ready(Ok(None)),
-                Some((kind::DATA, 0)) => {}
+                // RFC 9114 section 4.1: a body has its place, and so have its frames without a byte.
+                Some((kind::DATA, 0)) if self.begun && self.trailers.is_none() => {}
                 Some((kind::DATA | kind::HEADERS, _)) => return Poll::Ready(Ok(frame)),
-                // RFC 9114 sections 7.2.3 to 7.2.8: they have no place on this stream.
-                Some((
-                    kind::CANCEL_PUSH
-                    | kind::SETTINGS
-                    | kind::PUSH_PROMISE
-                    | kind::GOAWAY
-                    | kind::MAX_PUSH_ID,
-                    _,
-                )) => return Poll::Ready(Err(self.fails(protocol(Code::FrameUnexpected)))),
-                Some((kind, _)) if kind::is_forbidden(kind) => {
+                // RFC 9114 sections 7.2.3 to 7.2.8, RFC 9218 section 7.2: they have no place on this stream.
+                Some((kind, _)) if kind::is_of_control(kind) || kind::is_forbidden(kind) => {
                     return Poll::Ready(Err(self.fails(protocol(Code::FrameUnexpected))));
                 }
                 Some(_) => self.skipping = true,
@@ -188,7 +185,7 @@ impl H3Source {
                 return Poll::Pending;
             };
             read?;
-            self.trailers = Some(Box::new(match convert::trailers(&section, self.most_head()) {
+            self.trailers = Some(Box::new(match convert::trailers(&section, LARGE_HEAD) {
                 Ok(Some(trailers)) => trailers,
                 Ok(None) | Err(SectionError::TooLarge) => return Poll::Ready(Err(self.malformed())),
                 Err(SectionError::Broken) => {
@@ -206,10 +203,6 @@ impl H3Source {
                 Poll::Pending
             }
         }
-    }
-
-    fn most_head(&self) -> usize {
-        self.link.connection.entry.config.http.max_header_bytes
     }
 
     /// RFC 9114 section 4.1.2: an error of this stream alone.
@@ -273,7 +266,8 @@ impl Source for H3Source {
                 }
                 match frame {
                     Some((_, length)) => {
-                        if length > self.most_head() as u64 {
+                        // So they need not count as large heads do.
+                        if length > LARGE_HEAD as u64 {
                             return Poll::Ready(Err(self.malformed()));
                         }
                         self.trailing = Some(Vec::new());
@@ -335,23 +329,34 @@ impl H3Sink {
         Box::pin(async move { !matches!(stopped.await, Ok(None)) })
     }
 
-    /// Queues a head, interim or final.
-    pub(super) fn head(&mut self, head: &Head) {
+    /// Queues a head, interim or final, if the client takes one of that size.
+    pub(super) fn head(&mut self, head: &Head, most: u64) -> io::Result<()> {
+        self.section(most, |section| qpack::status(section, head.status()) + qpack::fields(section, head))
+    }
+
+    /// RFC 9114 section 4.2.2: what is larger than the client takes should not be sent.
+    fn section(&mut self, most: u64, write: impl FnOnce(&mut Vec<u8>) -> usize) -> io::Result<()> {
+        let (before, mut size) = (self.queued.len(), 0);
         put_frame(kind::HEADERS, &mut self.queued, |section| {
             qpack::begin(section);
-            qpack::status(section, head.status());
-            qpack::fields(section, head);
+            size = write(section);
         });
+        if size as u64 > most {
+            self.queued.truncate(before);
+            return Err(io::Error::other("larger than the client takes"));
+        }
+        Ok(())
     }
 
     /// Queues the final head; `framing` is how its body will be known to end, if there is one.
-    pub(super) fn respond(&mut self, head: &Head, framing: Option<Framing>) {
-        self.head(head);
+    pub(super) fn respond(&mut self, head: &Head, framing: Option<Framing>, most: u64) -> io::Result<()> {
+        self.head(head, most)?;
         self.has_body = framing.is_some();
         if let Some(Framing::Length(length)) = framing {
             self.left = Some(length);
         }
         self.complete = framing.is_none();
+        Ok(())
     }
 
     /// Sends what is queued, as far as that goes without waiting.
@@ -384,15 +389,29 @@ impl H3Sink {
         Poll::Ready(Ok(()))
     }
 
+    /// Marks the end of the body, as a body's sink; the client takes trailers of at most that size.
+    pub(super) fn finish(&mut self, trailers: Option<&Head>, most: u64) -> io::Result<()> {
+        if self.complete {
+            return Ok(());
+        }
+        if self.in_frame > 0 || self.left.is_some_and(|left| left > 0) {
+            return Err(io::Error::other("body shorter than announced"));
+        }
+        if let Some(trailers) = trailers {
+            self.section(most, |section| qpack::fields(section, trailers))?;
+        }
+        self.complete = true;
+        Ok(())
+    }
+
     /// Writes `data`, or else what is queued.
     fn poll_write(&mut self, cx: &mut Context<'_>, data: Option<&[u8]>) -> Poll<io::Result<usize>> {
         let data = data.unwrap_or(&self.queued[self.written..]);
         Pin::new(&mut self.stream).poll_write(cx, data).map_err(io::Error::from)
     }
-}
 
-impl Sink for H3Sink {
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    /// Takes some of the body.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if !self.has_body || self.left.is_some_and(|left| data.len() as u64 > left) {
             return Poll::Ready(Err(io::Error::other("body longer than announced")));
         }
@@ -411,24 +430,8 @@ impl Sink for H3Sink {
         Poll::Ready(Ok(count))
     }
 
-    fn finish(&mut self, trailers: Option<&Head>) -> io::Result<()> {
-        if self.complete {
-            return Ok(());
-        }
-        if self.in_frame > 0 || self.left.is_some_and(|left| left > 0) {
-            return Err(io::Error::other("body shorter than announced"));
-        }
-        if let Some(trailers) = trailers {
-            put_frame(kind::HEADERS, &mut self.queued, |section| {
-                qpack::begin(section);
-                qpack::fields(section, trailers);
-            });
-        }
-        self.complete = true;
-        Ok(())
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends what is queued; ready once it has left.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_queued(cx))?;
         if self.complete && !self.ended {
             self.ended = true;
