@@ -275,6 +275,12 @@ impl Service {
         self.lineage.queue().len()
     }
 
+    /// Whether this is an earlier or later version of `other`, without a configuration between that had none: those who wait
+    /// for the one are woken by the other.
+    pub fn shares_queue(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lineage, &other.lineage)
+    }
+
     /// Lets those who wait look again: the service has a new version, which may have room.
     pub fn wake_queue(&self) {
         fence(Ordering::SeqCst);

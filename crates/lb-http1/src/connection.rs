@@ -1,5 +1,7 @@
 //! What concerns one connection and not the message: RFC 9110 section 7.6.1 and 7.8, RFC 9112 section 9.
 
+use std::time::Duration;
+
 use crate::chars::trim_ows;
 use crate::field::{bit, key};
 use crate::head::{Head, Version};
@@ -30,6 +32,17 @@ pub fn keep_alive(head: &Head) -> bool {
         Version::Http11 => !has_connection_token(head, "close"),
         Version::Http10 => has_connection_token(head, "keep-alive") && !has_connection_token(head, "close"),
     }
+}
+
+/// How long the sender keeps the connection while nothing is asked on it, where it says so. The field is that of RFC 2068
+/// section 19.7.1, which Node.js, Apache and Tomcat send.
+pub fn keep_alive_timeout(head: &Head) -> Option<Duration> {
+    list(head, "keep-alive").find_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        let named = name.trim_ascii_end().eq_ignore_ascii_case("timeout");
+        let seconds: u32 = seconds.trim_ascii_start().parse().ok().filter(|_| named)?;
+        Some(Duration::from_secs(seconds.into()))
+    })
 }
 
 /// What the sender wants to switch to: the first Upgrade value, if Connection says so too. RFC 9110 section 7.8:
@@ -157,6 +170,22 @@ mod tests {
             assert_eq!(keep_alive(&head(Version::Http10, fields)), http10, "{fields}");
             assert_eq!(keep_alive(&head(Version::Http11, fields)), http11, "{fields}");
             assert!(keep_alive(&head(Version::Http2, fields)));
+        }
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_long_as_its_sender_says() {
+        for (fields, seconds) in [
+            ("", None),
+            ("Keep-Alive: timeout=5", Some(5)),
+            ("Keep-Alive: max=100,TIMEOUT = 15 | keep-alive: timeout=3", Some(15)),
+            ("Keep-Alive: timeout=0", Some(0)),
+            ("Keep-Alive: 300", None),
+            ("Keep-Alive: timeout=, timeout=-1, timeout=x, timeouts=1, timeout=4294967296", None),
+            ("Connection: keep-alive", None),
+        ] {
+            let timeout = keep_alive_timeout(&head(Version::Http11, fields));
+            assert_eq!(timeout, seconds.map(Duration::from_secs), "{fields}");
         }
     }
 

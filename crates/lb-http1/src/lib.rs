@@ -21,7 +21,8 @@ mod write;
 pub use chars::{is_field_value, is_token};
 pub use chunked::{Chunk, ChunkError, ChunkedDecoder, is_allowed_trailer};
 pub use connection::{
-    connection_tokens, expects_continue, keep_alive, list, remove_hop_by_hop, wants_upgrade,
+    connection_tokens, expects_continue, keep_alive, keep_alive_timeout, list, remove_hop_by_hop,
+    wants_upgrade,
 };
 pub use field::FieldName;
 pub use framing::{Framing, FramingError, request_framing, response_framing};

@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     pub(crate) tries: u32,
     /// Servers asked in vain, by index: another try goes to others while there are any.
     pub(crate) tried: SmallVec<[usize; 4]>,
+    /// The beginning of the body, which a try that failed has taken from the client.
+    pub(crate) kept: Vec<u8>,
     /// What a request for a service of services, or one that several routers have led on, is about; others have none.
     pub(crate) composed: Option<Box<Composed>>,
     /// Off where the entry point or a middleware says that servers get no `X-Forwarded-For`.
@@ -78,6 +80,7 @@ impl Exchange {
             origin: String::new(),
             tries: 0,
             tried: SmallVec::new(),
+            kept: Vec::new(),
             composed: None,
             append_forwarded_for: true,
             encodings: SmallVec::new(),

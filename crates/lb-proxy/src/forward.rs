@@ -52,7 +52,8 @@ pub(crate) struct Answer<'a> {
     /// The request's body, perhaps still on its way.
     pub(crate) request: Pump,
     request_dead: bool,
-    reusable: bool,
+    /// For how long the connection outlives the answer, at most.
+    lasts: Option<Duration>,
     lease: Lease,
 }
 
@@ -77,6 +78,8 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
     // RFC 9112 section 3.2: every HTTP/1.1 request names a host, also for a client that has not.
     let is_nameless = p.x.head.get("host").is_none_or(<[u8]>::is_empty);
     let mut target = target_to_prefix(service, &p.x.head);
+    // What a retry middleware has led here begins anew.
+    p.x.kept = Vec::new();
     let mut last: Option<(Failure, &Arc<Endpoint>)> = None;
     let mut new_round = false;
     loop {
@@ -140,7 +143,7 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
         traced::ask(worker, p.x, endpoint, Some(&service.name));
         let tried = attempt(p, endpoint, Some(picked), upgrade.is_some()).await;
         traced::answered(worker, p.x, &tried);
-        let Failed { failure, untouched } = match tried {
+        let Failed { mut failure, repeatable } = match tried {
             Ok(answer) => {
                 observe(worker, service, index, &answer.picked, p.x);
                 stick(p.x, service, endpoint, answer.picked.by_cookie());
@@ -148,6 +151,8 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
             }
             Err(failed) => failed,
         };
+        // Also where it was an earlier try that took it.
+        failure.body_begun |= !p.x.kept.is_empty();
         if failure.blames_server() {
             worker.upstream_failed(service, endpoint, failure);
             if service.judged {
@@ -159,13 +164,38 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
             }
         }
         p.x.tried_in_vain(index);
-        let more = p.x.tried.len() < service.endpoints.len();
         // Not one byte of the client's body may be lost between two tries.
-        if !(more && untouched && failure.may_retry(is_idempotent(p.x.head.method()), untouched)) {
+        if !(repeatable && failure.may_retry(is_idempotent(p.x.head.method()), repeatable)) {
             return Called::Failed(failure, Some(endpoint));
+        }
+        let more = p.x.tried.len() < service.endpoints.len();
+        if !more || endpoint.is_retired() {
+            match with_others(p, service) {
+                Some(newer) => {
+                    service = newer;
+                    target = target_to_prefix(service, &p.x.head);
+                }
+                None if more => {}
+                None => return Called::Failed(failure, Some(endpoint)),
+            }
         }
         last = Some((failure, endpoint));
     }
+}
+
+/// The service as it is now, if a reload has given it servers that were not tried: one that has been replaced is no
+/// reason to fail.
+fn with_others<'a, D>(p: &mut Passage<'_, 'a, D>, service: &Service) -> Option<&'a Service> {
+    let newer = p.worker.with_snapshot(|snapshot| snapshot.service(&service.name).map(Arc::clone))?;
+    let newer = p.renewed?.put(newer);
+    let is_tried = |url: &str| p.x.tried.iter().any(|&index| *service.endpoints[index].url == *url);
+    let tried: SmallVec<[usize; 4]> =
+        (0..newer.endpoints.len()).filter(|&index| is_tried(&newer.endpoints[index].url)).collect();
+    if tried.len() == newer.endpoints.len() {
+        return None;
+    }
+    p.x.tried = tried;
+    Some(newer)
 }
 
 /// The target as it came, where a server may want a prefix before it.
@@ -255,8 +285,9 @@ fn stick(x: &mut Exchange, service: &Service, endpoint: &Endpoint, matched: Cook
 
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
-    /// No byte of the client's body was taken and no interim answer seen: the request can be sent again.
-    untouched: bool,
+    /// Nothing of the client's body is missing, though some of it may be in [`Exchange::kept`], and no interim answer was
+    /// seen: the request can be sent again.
+    repeatable: bool,
 }
 
 /// One try on one server, of `picked`: connect or reuse, send, wait for the head of the answer.
@@ -284,27 +315,18 @@ pub(crate) fn attempt<'a, D: Downstream>(
                         went_away += 1;
                         continue;
                     }
-                    Err(failure) => return Err(Failed { failure, untouched: true }),
+                    Err(failure) => return Err(Failed { failure, repeatable: true }),
                 },
             };
             match converse(p, endpoint, up).await {
-                Ok(Conversed { up, framing, request, request_dead, reusable, lease }) => {
+                Ok(Conversed { up, framing, request, request_dead, lasts, lease }) => {
                     let Some(picked) = picked.take() else {
-                        return Err(Failed { failure: Failure::sent(Cause::Closed), untouched: false });
+                        return Err(Failed { failure: Failure::sent(Cause::Closed), repeatable: false });
                     };
-                    return Ok(Answer {
-                        up,
-                        endpoint,
-                        picked,
-                        framing,
-                        request,
-                        request_dead,
-                        reusable,
-                        lease,
-                    });
+                    return Ok(Answer { up, endpoint, picked, framing, request, request_dead, lasts, lease });
                 }
                 Err(failed)
-                    if failed.untouched
+                    if failed.repeatable
                         && failed.failure.cause == Cause::WentAway
                         && went_away < WENT_AWAY =>
                 {
@@ -313,7 +335,7 @@ pub(crate) fn attempt<'a, D: Downstream>(
                 // A pooled connection that the server had already given up: the same server, a new one.
                 Err(failed)
                     if was_reused
-                        && failed.untouched
+                        && failed.repeatable
                         && failed.failure.cause != Cause::Removed
                         && failed.failure.may_retry(is_idempotent(p.x.head.method()), true) =>
                 {
@@ -330,7 +352,7 @@ struct Conversed {
     framing: Framing,
     request: Pump,
     request_dead: bool,
-    reusable: bool,
+    lasts: Option<Duration>,
     lease: Lease,
 }
 
@@ -345,8 +367,13 @@ fn converse<D: Downstream>(
         let Passage { worker, connection, x, down, framing, patience, .. } = p;
         let has_body = framing.has_body();
         up.begin(&mut x.head, *framing, endpoint)
-            .map_err(|cause| Failed { failure: Failure::unsent(cause), untouched: true })?;
-        let mut request = Pump::default();
+            .map_err(|cause| Failed { failure: Failure::unsent(cause), repeatable: true })?;
+        // For a server that leaves requests out (RFC 9113 section 8.7), or a method that may be repeated.
+        let keeps = matches!(up, Up::H2(_)) || is_idempotent(x.head.method()) || !x.kept.is_empty();
+        let mut request = match has_body && keeps {
+            true => Pump::keeping(std::mem::take(&mut x.kept)),
+            false => Pump::default(),
+        };
         let mut request_dead = false;
         let mut deadline = Deadline::default();
         let mut expects_continue = has_body && lb_http1::expects_continue(&x.head);
@@ -441,11 +468,17 @@ fn converse<D: Downstream>(
         // Whoever fails afterwards, this much has come.
         p.outcome.request_bytes = request.bytes;
         match status {
-            Ok((framing, reusable)) => Ok(Conversed { up, framing, request, request_dead, reusable, lease }),
-            Err(failure) => Err(Failed {
-                failure: Failure { body_begun: request.bytes > 0, ..failure },
-                untouched: request.bytes == 0 && interim_bytes == 0 && (request.is_done() || !has_body),
-            }),
+            Ok((framing, lasts)) => {
+                request.keep_no_more();
+                Ok(Conversed { up, framing, request, request_dead, lasts, lease })
+            }
+            Err(failure) => {
+                let failure = Failure { body_begun: request.bytes > 0, ..failure };
+                let kept = request.into_kept();
+                let repeatable = interim_bytes == 0 && (!failure.body_begun || kept.is_some());
+                x.kept = kept.unwrap_or_default();
+                Err(Failed { failure, repeatable })
+            }
         }
     }
 }
@@ -572,16 +605,16 @@ impl Answer<'_> {
 
     /// Gives the server's connection back for the next request, if nothing of this one is left on it.
     pub(crate) fn release(self, worker: &Worker) {
-        let Self { up, endpoint, picked, request, reusable, .. } = self;
+        let Self { up, endpoint, picked, request, lasts, .. } = self;
         if let Up::H1(connection) = up
-            && reusable
+            && let Some(lasts) = lasts
             && request.is_done()
             && connection.is_reusable()
         {
             worker.pools.give(
                 endpoint,
                 picked.server().outages(),
-                connection,
+                (connection, lasts),
                 Instant::from_std(worker.recently()),
             );
         }

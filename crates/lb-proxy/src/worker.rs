@@ -190,6 +190,7 @@ impl Worker {
     pub(crate) fn give_exchange(&self, mut exchange: Box<Exchange>) {
         exchange.head.shrink_to(KEEP_HEAD_BYTES);
         exchange.response.shrink_to(KEEP_HEAD_BYTES);
+        exchange.kept = Vec::new();
         let mut pool = self.exchanges.borrow_mut();
         if pool.len() < KEEP_EXCHANGES {
             pool.push(exchange);

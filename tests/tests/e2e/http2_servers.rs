@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lb_testkit::{Answer, Client, H2Client, H2Origin, Origin, eventually};
+use lb_testkit::{Answer, Client, H2Client, H2Origin, Origin, eventually, reserve_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::harness::{HOST, Protocol, Vigie, app};
+use crate::harness::{HOST, Protocol, Vigie, app, app_with};
 
 const PROMPTLY: Duration = Duration::from_secs(5);
 
@@ -119,22 +119,32 @@ async fn servers_get_a_host_when_the_client_sent_none() {
     }
 }
 
-/// Takes one request on a connection: answers it, or leaves it out of its GOAWAY, as nginx does with those beyond
-/// `keepalive_requests`.
+/// Takes one request on a connection: answers it with its own body and ends, or leaves it out of its GOAWAY, as nginx
+/// does with those beyond `keepalive_requests`.
 async fn take_one(mut stream: TcpStream, answers: bool) -> std::io::Result<()> {
     stream.read_exact(&mut [0; 24]).await?;
     // SETTINGS with MAX_CONCURRENT_STREAMS of 100.
     stream.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100]).await?;
+    let mut body = Vec::new();
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
         let [_, high, low, kind, flags, id @ ..] = head;
-        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))]).await?;
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+        stream.read_exact(&mut payload).await?;
+        if kind == 0 {
+            body.extend(payload);
+        }
         match kind {
             4 if flags == 0 => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await?,
-            // HEADERS with `:status` 200, which end the stream; or GOAWAY with 0 as the last stream.
-            1 if answers => stream.write_all(&[&[0, 0, 1, 1, 5][..], &id, &[0x88]].concat()).await?,
-            1 => stream.write_all(&[&[0, 0, 8, 7, 0][..], &[0; 12]].concat()).await?,
+            // HEADERS with `:status` 200 and DATA, which end the stream; or GOAWAY with 0 as the last stream.
+            0 | 1 if answers && flags & 1 == 1 => {
+                let [.., high, low] = body.len().to_be_bytes();
+                let data = [&[0, high, low, 0, 1][..], &id, &body].concat();
+                let enough = [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &id, &[0; 4]].concat();
+                stream.write_all(&[&[0, 0, 1, 1, 4][..], &id, &[0x88], &data, &enough].concat()).await?;
+            }
+            1 if !answers => stream.write_all(&[&[0, 0, 8, 7, 0][..], &[0; 12]].concat()).await?,
             _ => {}
         }
     }
@@ -152,8 +162,58 @@ async fn a_request_that_connections_leave_out_again_and_again_finds_one_that_tak
             tokio::spawn(take_one(stream, taken % (LEFT_OUT + 1) == LEFT_OUT));
         }
     });
-    let mut client = Client::connect(vigie.web()).await.unwrap();
-    let answer = client.request("POST", HOST, "/", &[], None).await.unwrap();
-    assert_eq!(answer.status, 200);
+    for protocol in Protocol::BOTH {
+        for body in ["", "a", &"body".repeat(4_000)] {
+            let mut client = protocol.connect(vigie.web()).await;
+            let answer = client.request("POST", "/", &[], Some(body.as_bytes())).await;
+            assert_eq!(answer.status, 200, "{protocol:?}, {} bytes", body.len());
+            assert!(answer.text() == body, "{protocol:?}, {} bytes", body.len());
+        }
+    }
     server.abort();
+}
+
+/// A retry middleware that has not kept the body does not go on with what is left of it, whoever failed last.
+#[tokio::test]
+async fn no_server_gets_a_body_without_its_beginning() {
+    /// The first connection and those that a request tries besides.
+    const LEFT_OUT: usize = 7;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let urls = [format!("h2c://{}", listener.local_addr().unwrap()), format!("http://{}", reserve_address())];
+    let app = app_with("middlewares: [again]", "", &urls);
+    let vigie = Vigie::start(&format!("{app}  middlewares:\n    again: {{retry: {{attempts: 3}}}}\n")).await;
+    let server = tokio::spawn(async move {
+        for taken in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(take_one(stream, taken >= LEFT_OUT));
+        }
+    });
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n6\r\na body\r\n0\r\n\r\n"
+    );
+    client.send(request).await.unwrap();
+    let answer = client.response("POST").await.unwrap();
+    assert!(answer.status == 502 || answer.text() == "a body", "{answer:?}");
+    server.abort();
+}
+
+/// A machine that has gone without a word keeps its connection open: no further request waits there.
+#[tokio::test]
+async fn a_silent_connection_takes_one_request_with_it_and_no_more() {
+    let silent = std::sync::OnceLock::new();
+    let server = H2Origin::start("server", move |request| {
+        let is_silent = *silent.get_or_init(|| request.connection) == request.connection;
+        let delay =
+            if is_silent && request.path() == "/wait" { Duration::from_secs(600) } else { Duration::ZERO };
+        Answer { delay, ..Answer::echo() }
+    })
+    .await;
+    let transport = "  serversTransports:\n    quick: {forwardingTimeouts: {responseHeaderTimeout: 300ms}}\n";
+    let app = app("serversTransport: quick", &[server.url()]);
+    let vigie = Vigie::start(&format!("{app}{transport}")).await;
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    for (path, status) in [("/", 200), ("/wait", 504), ("/wait", 200), ("/", 200)] {
+        assert_eq!(client.get(HOST, path).await.unwrap().status, status, "{path}");
+    }
 }

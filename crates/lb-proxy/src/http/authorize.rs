@@ -122,6 +122,7 @@ async fn ask<D: Downstream>(
                     && (failed.failure.unsent || forward::is_idempotent(question.x.head.method())) =>
             {
                 is_first = false;
+                question.x.kept = Vec::new();
                 question.down.rewind();
             }
             Err(failed) => return Heard::Failed(failed.failure.reason()),

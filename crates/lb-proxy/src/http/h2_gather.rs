@@ -23,6 +23,8 @@ struct Inner<S> {
     waiting: Vec<u8>,
     pushed: usize,
     holds: bool,
+    /// How often something came.
+    reads: u64,
 }
 
 impl<S> Clone for Gathered<S> {
@@ -34,12 +36,17 @@ impl<S> Clone for Gathered<S> {
 impl<S: AsyncWrite + Unpin> Gathered<S> {
     /// Flushes when h2 says so, until [`Self::hold`].
     pub(crate) fn new(stream: S) -> Self {
-        Self(Rc::new(RefCell::new(Inner { stream, waiting: Vec::new(), pushed: 0, holds: false })))
+        Self(Rc::new(RefCell::new(Inner { stream, waiting: Vec::new(), pushed: 0, holds: false, reads: 0 })))
     }
 
     /// From now on only a full buffer, [`Self::poll_push`] and the end of the connection write.
     pub(crate) fn hold(&self) {
         self.0.borrow_mut().holds = true;
+    }
+
+    /// How often something has come from the peer.
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.borrow().reads
     }
 
     /// Writes what waits. To be called whenever h2 has no more to do.
@@ -81,7 +88,10 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+        let inner = &mut *self.0.borrow_mut();
+        let read = Pin::new(&mut inner.stream).poll_read(cx, buf);
+        inner.reads += u64::from(read.is_ready());
+        read
     }
 }
 

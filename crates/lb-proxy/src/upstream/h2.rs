@@ -39,6 +39,11 @@ const UNKNOWN: usize = 0;
 /// A server has so long to say it, as for a TLS handshake.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A request that had no answer for so long, while nothing at all came on its connection, takes that with it when it is
+/// given up: the machine may have gone without a word, and TCP hopes for a quarter of an hour. Chosen; less where
+/// `responseHeaderTimeout` is less.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// A connection that several requests share.
 pub(crate) struct Shared {
     sender: SendRequest<Bytes>,
@@ -47,7 +52,12 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// It takes no more requests; those under way go on.
     closed: Cell<bool>,
+    /// How often something has come from the server.
+    reads: Cell<u64>,
+    /// From when on a connection without a sign of life is suspect.
+    silence: Duration,
     streams: Cell<usize>,
     /// When a sweep first saw it without streams, and every sweep since.
     idle_since: Cell<Option<Instant>>,
@@ -83,11 +93,12 @@ impl Shared {
             Err(_) => return Err(Failure::unsent(Cause::ConnectTimeout)),
         }
         output.hold();
-        let state = Rc::<State>::default();
+        let silence = settings.response_header_timeout.map_or(SILENCE, |timeout| timeout.min(SILENCE));
+        let state = Rc::new(State { silence, ..State::default() });
         let ping =
             settings.read_idle_timeout.and_then(|idle| connection.ping_pong().map(|pings| (pings, idle)));
         let ping_timeout = settings.ping_timeout;
-        let connected = Rc::clone(&state);
+        let (connected, driving) = (Rc::clone(&state), Rc::clone(&state));
         tokio::task::spawn_local(async move {
             let pings = async {
                 match ping {
@@ -97,6 +108,7 @@ impl Shared {
             };
             let driven = poll_fn(|cx| {
                 let driven = Pin::new(&mut connection).poll(cx);
+                driving.reads.set(output.reads());
                 if driven.is_pending() {
                     // A failure shows when h2 reads or writes next.
                     let _ = output.poll_push(cx);
@@ -156,7 +168,8 @@ impl Place {
             self.state.closed.set(true);
             return None;
         }
-        Some(H2 { place: self, response: None, sink: None, source: None, framing: Framing::Empty })
+        let begun = (Instant::now(), self.state.reads.get());
+        Some(H2 { place: self, begun, response: None, sink: None, source: None, framing: Framing::Empty })
     }
 }
 
@@ -188,10 +201,23 @@ async fn keep_alive(mut pings: h2::PingPong, idle: Duration, timeout: Option<Dur
 /// One stream.
 pub(crate) struct H2 {
     place: Place,
+    /// When, and how often something had come from the server until then.
+    begun: (Instant, u64),
     response: Option<ResponseFuture>,
     sink: Option<H2Sink>,
     source: Option<H2Source>,
     framing: Framing,
+}
+
+impl Drop for H2 {
+    fn drop(&mut self) {
+        let state = &self.place.state;
+        let (begun, reads) = self.begun;
+        if self.response.is_some() && state.reads.get() == reads && begun.elapsed() >= state.silence {
+            tracing::debug!("an HTTP/2 connection to a server is silent: it takes no more requests");
+            state.closed.set(true);
+        }
+    }
 }
 
 impl H2 {

@@ -10,6 +10,11 @@ use super::Endpoint;
 use super::h2::{Place, Shared};
 use crate::http::h1::H1;
 
+/// So long before the server closes an idle connection no request is sent on it any more: one that may not be repeated
+/// (RFC 9110 section 9.2.2) would be lost if both met on the way. At most half of the server's time. As Node.js' client
+/// has it.
+const MARGIN: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub(crate) struct Pools {
     by_endpoint: RefCell<FxHashMap<u64, Pool>>,
@@ -19,8 +24,10 @@ pub(crate) struct Pools {
 struct Pool {
     /// Of the server, when it was last looked at.
     outages: u32,
-    /// The longest idle first: the next one is taken from the end, where connections are warm.
-    idle: Vec<(Box<H1>, Instant)>,
+    /// The longest idle first, each with the time until which it may be used: the next one is taken from the end, where
+    /// connections are warm.
+    idle: Vec<(Box<H1>, Option<Instant>)>,
+    /// Of the connections below.
     idle_timeout: Option<Duration>,
     /// HTTP/2 connections; later ones are there because the earlier ones were full.
     shared: Vec<Shared>,
@@ -39,22 +46,37 @@ impl Pool {
     }
 }
 
+/// How long an idle connection is used that its server keeps for so long.
+fn usable_for(lasts: Duration, idle_timeout: Option<Duration>) -> Duration {
+    let before_its_end = lasts - MARGIN.min(lasts / 2);
+    idle_timeout.map_or(before_its_end, |timeout| timeout.min(before_its_end))
+}
+
+fn is_usable(connection: &H1, until: Option<Instant>, now: Instant) -> bool {
+    until.is_none_or(|until| now < until) && connection.is_quiet()
+}
+
 impl Pools {
     /// An idle HTTP/1.1 connection that looks alive, from after so many outages of the server.
     pub(crate) fn take(&self, endpoint: &Endpoint, outages: u32, now: Instant) -> Option<Box<H1>> {
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.get_mut(&endpoint.id)?.since(outages);
-        while let Some((connection, since)) = pool.idle.pop() {
-            let expired = pool.idle_timeout.is_some_and(|timeout| now.duration_since(since) > timeout);
-            if !expired && connection.is_quiet() {
+        while let Some((connection, until)) = pool.idle.pop() {
+            if is_usable(&connection, until, now) {
                 return Some(connection);
             }
         }
         None
     }
 
-    /// Keeps a clean connection for later, up to `maxIdleConnsPerHost`.
-    pub(crate) fn give(&self, endpoint: &Endpoint, outages: u32, mut connection: Box<H1>, now: Instant) {
+    /// Keeps a clean connection for later, up to `maxIdleConnsPerHost`, for as long as it `lasts` at most.
+    pub(crate) fn give(
+        &self,
+        endpoint: &Endpoint,
+        outages: u32,
+        (mut connection, lasts): (Box<H1>, Duration),
+        now: Instant,
+    ) {
         if endpoint.is_retired() {
             return;
         }
@@ -63,9 +85,8 @@ impl Pools {
         connection.release();
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.entry(endpoint.id).or_default().since(outages);
-        pool.idle_timeout = settings.idle_conn_timeout;
         if pool.idle.len() < most {
-            pool.idle.push((connection, now));
+            pool.idle.push((connection, now.checked_add(usable_for(lasts, settings.idle_conn_timeout))));
         }
     }
 
@@ -99,11 +120,30 @@ impl Pools {
                 return false;
             }
             let timeout = pool.idle_timeout;
-            pool.idle.retain(|(connection, since)| {
-                timeout.is_none_or(|timeout| now.duration_since(*since) <= timeout) && connection.is_quiet()
-            });
+            pool.idle.retain(|(connection, until)| is_usable(connection, *until, now));
             pool.shared.retain(|shared| !shared.is_closed() && !shared.has_idled(now, timeout));
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_left_before_its_server_leaves_it() {
+        // Milliseconds: what the server says, `idleConnTimeout`, what comes of them.
+        for (lasts, idle_timeout, usable) in [
+            (5_000, 90_000, 4_000),
+            (1_000, 90_000, 500),
+            (0, 90_000, 0),
+            (100_000, 90_000, 90_000),
+            (5_000, 0, 4_000),
+        ] {
+            let [lasts, timeout, usable] = [lasts, idle_timeout, usable].map(Duration::from_millis);
+            assert_eq!(usable_for(lasts, Some(timeout).filter(|timeout| !timeout.is_zero())), usable);
+        }
+        assert_eq!(usable_for(Duration::MAX, Some(MARGIN)), MARGIN);
     }
 }

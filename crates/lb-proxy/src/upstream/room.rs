@@ -66,7 +66,11 @@ pub(crate) async fn wait<D: Downstream>(
             if follows {
                 worker.with_snapshot(|snapshot| {
                     let found = snapshot.service(&service.name);
-                    if let Some(found) = found.filter(|found| !std::ptr::eq(&***found, service)) {
+                    // One that was away in between has a queue of its own, which wakes nobody here.
+                    let is_newer = |found: &&Arc<Service>| {
+                        !std::ptr::eq(&***found, service) && found.live.shares_queue(&service.live)
+                    };
+                    if let Some(found) = found.filter(is_newer) {
                         newer = Some(Arc::clone(found));
                     }
                 });

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use lb_http1::{Framing, Head};
 
@@ -34,15 +35,16 @@ impl Up {
         }
     }
 
-    /// Reads the head of an answer: how its body is framed, and whether the connection outlives it.
+    /// Reads the head of an answer: how its body is framed, and for how long at most the
+    /// connection outlives it.
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         head: &mut Head,
         request: &Head,
-    ) -> Poll<Result<(Framing, bool), Failure>> {
+    ) -> Poll<Result<(Framing, Option<Duration>), Failure>> {
         match self {
-            Self::H2(up) => up.poll_head(cx, head, request.method()).map_ok(|framing| (framing, false)),
+            Self::H2(up) => up.poll_head(cx, head, request.method()).map_ok(|framing| (framing, None)),
             Self::H1(up) => {
                 let read =
                     ready!(up.poll_head(cx, head, &crate::http::RESPONSE_LIMITS, lb_http1::parse_response));
@@ -51,7 +53,10 @@ impl Up {
                         Ok(framing) => {
                             let reusable = lb_http1::keep_alive(head) && framing != Framing::UntilClose;
                             up.expect_body(framing);
-                            Ok((framing, reusable))
+                            Ok((
+                                framing,
+                                reusable.then(|| lb_http1::keep_alive_timeout(head).unwrap_or(Duration::MAX)),
+                            ))
                         }
                         Err(error) => {
                             tracing::warn!(%error, "a server's answer cannot be framed");

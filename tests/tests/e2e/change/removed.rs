@@ -62,6 +62,31 @@ async fn requests_under_way_on_a_removed_server_are_finished() {
     }
 }
 
+/// What may be repeated is not lost with the last server that its request knew.
+#[tokio::test]
+async fn a_request_whose_removed_server_dies_goes_to_its_successor() {
+    for protocol in Protocol::BOTH {
+        for (method, status) in [("GET", 200), ("POST", 502)] {
+            let (a, b) = origins(["a", "b"]).await;
+            let gate = Gate::closed();
+            a.on("/slow", Script::no_answer().gated(&gate));
+            let vigie = Vigie::start(&app("", &[a.url()])).await;
+            let web = vigie.web();
+            let slow =
+                tokio::spawn(
+                    async move { protocol.connect(web).await.request(method, "/slow", &[], None).await },
+                );
+            assert!(eventually(PATIENCE, async || a.requests() == 1).await);
+            moves_to(&vigie, &app("", &[b.url()]), &b).await;
+            gate.let_one_pass();
+            let answer = slow.await.unwrap();
+            assert_eq!(answer.status, status, "{protocol:?} {method}");
+            assert!(status != 200 || origin(&answer) == "b", "{protocol:?}");
+            assert_eq!(a.seen().iter().filter(|seen| seen.path() == "/slow").count(), 1, "asked once");
+        }
+    }
+}
+
 #[tokio::test]
 async fn idle_connections_to_a_removed_server_are_closed_promptly() {
     let h2c = H2Origin::start("h2c", |_| Answer::echo()).await;

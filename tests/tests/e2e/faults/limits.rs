@@ -217,3 +217,37 @@ async fn what_a_reload_adds_is_for_those_who_wait() {
         vigie.until_metric("lb_queue_length", &SERVICE, 0.0).await;
     }
 }
+
+/// The service goes and comes again while a request waits: it gets the slot that it has waited for, whoever else waits
+/// for the service of now.
+#[tokio::test]
+async fn who_waits_is_not_forgotten_with_its_service() {
+    let server = Origin::start("api").await;
+    let gates = ["/first", "/third"].map(|path| {
+        let gate = Gate::closed();
+        server.on(path, Script::echo().gated(&gate));
+        gate
+    });
+    let limited = app("maxConnections: 1\nqueue: {size: 9, timeout: 60s}", &[server.url()]);
+    let vigie = Vigie::start(&limited).await;
+    let first = ask(&vigie, Protocol::Http1, "/first");
+    until_requests(&server, 1).await;
+    let second = ask(&vigie, Protocol::Http1, "/second");
+    vigie.until_metric("lb_queue_length", &SERVICE, 1.0).await;
+    // The API says what is in force: a request would wait behind the second.
+    let renamed = limited.replace(" app:", " other:").replace("service: app", "service: other");
+    for (dynamic, service) in [(&renamed, "other@file"), (&limited, "app@file")] {
+        vigie.write(dynamic);
+        let is_there = async || vigie.json("/api/http/services").await.to_string().contains(service);
+        assert!(eventually(PATIENCE, is_there).await, "{service}");
+    }
+    let third = ask(&vigie, Protocol::Http1, "/third");
+    until_requests(&server, 2).await;
+    gates[0].let_one_pass();
+    for answer in [first, second] {
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("it is its turn").unwrap();
+        assert_eq!((answer.status, origin(&answer)), (200, "api".to_owned()));
+    }
+    gates[1].let_one_pass();
+    assert_eq!(third.await.unwrap().status, 200);
+}

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lb_testkit::{Load, Origin, PATIENCE, Script, eventually, reserve_address};
+use lb_testkit::{Client, Load, Origin, PATIENCE, Script, eventually, reserve_address};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
@@ -49,9 +49,11 @@ async fn each_fault_has_its_answer() {
         for protocol in Protocol::BOTH {
             for (name, script, status, repeated) in faults {
                 faulty.on("/", script());
-                for (method, body, hidden) in
-                    [("GET", None, retry || repeated), ("POST", Some(&b"body"[..]), false)]
-                {
+                for (method, body, hidden) in [
+                    ("GET", None, retry || repeated),
+                    ("PUT", Some(&b"body"[..]), repeated),
+                    ("POST", Some(&b"body"[..]), false),
+                ] {
                     let before = faulty.requests();
                     let response = loop {
                         let mut connection = protocol.connect(vigie.web()).await;
@@ -108,7 +110,7 @@ pub(super) async fn full_backlog() -> (SocketAddr, tokio::net::TcpListener, Vec<
     (address, listener, fill)
 }
 
-/// Kept connections that die unannounced, before the next request is sent or only when it comes, fail no GET,
+/// Kept connections that die unannounced, before the next request is sent or only when it comes, fail no GET or PUT,
 /// repeat no POST, and cost nothing of the retry budget.
 #[tokio::test]
 async fn connections_that_die_between_requests_are_replaced() {
@@ -124,9 +126,11 @@ async fn connections_that_die_between_requests_are_replaced() {
         let vigie = Vigie::start(&app(budget, &[server.url()])).await;
         for protocol in Protocol::BOTH {
             let mut connection = protocol.connect(vigie.web()).await;
-            for _ in 0..50 {
-                let response = connection.request("GET", "/", &[], None).await;
-                assert_eq!(origin(&response), server.name(), "{protocol:?}");
+            for (method, body) in [("GET", None), ("PUT", Some(&b"body"[..]))] {
+                for _ in 0..50 {
+                    let response = connection.request(method, "/", &[], body).await;
+                    assert_eq!(origin(&response), server.name(), "{protocol:?} {method}");
+                }
             }
             let before = server.requests();
             let mut answered = 0;
@@ -138,6 +142,21 @@ async fn connections_that_die_between_requests_are_replaced() {
             let arrived = server.requests() - before;
             assert!(answered > 0 && arrived <= 50, "{protocol:?}: 50 POSTs have arrived {arrived} times");
         }
+    }
+}
+
+/// A server that says how long it keeps a connection is not asked on it when that is over, or nearly.
+#[tokio::test]
+async fn a_connection_is_not_used_for_longer_than_its_server_keeps_it() {
+    for (timeout, connections) in [("timeout=60", 1), ("timeout=0", 3)] {
+        let server = Origin::start("server").await;
+        server.on("/", Script::answer(200, &[("Keep-Alive", timeout)], b"ok"));
+        let vigie = Vigie::start(&app("", &[server.url()])).await;
+        let mut client = Client::connect(vigie.web()).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(client.get(HOST, "/").await.unwrap().status, 200);
+        }
+        assert_eq!(server.connections(), connections, "{timeout}");
     }
 }
 
