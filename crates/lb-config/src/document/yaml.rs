@@ -76,7 +76,10 @@ fn way_out(error: &str) -> Option<String> {
         "indent with blanks"
     } else if error.starts_with("unexpected character: ``") || error.starts_with("while scanning a tag") {
         "put the value in single quotes: rules hold characters that mean something to YAML"
-    } else if error.contains("did not find expected key") || error.contains("invalid indentation") {
+    } else if ["did not find expected key", "invalid indentation", "mapping values are not allowed"]
+        .iter()
+        .any(|words| error.contains(words))
+    {
         "look at the indentation, and for a quote that is not closed, here and in the lines above"
     } else {
         return None;
