@@ -18,8 +18,8 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// `None`: no certificate that can be read.
-    pub(crate) fn of(pem: &[u8]) -> Option<Self> {
+    /// Of the first one in PEM; `None`: no certificate that can be read.
+    pub fn of(pem: &[u8]) -> Option<Self> {
         Self::of_der(&CertificateDer::from_pem_slice(pem).ok()?)
     }
 

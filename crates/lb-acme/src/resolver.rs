@@ -309,6 +309,7 @@ impl Resolver {
             problems: Vec::new(),
             disabled: BTreeMap::new(),
             waiting: Config::default(),
+            unfit: Config::default(),
             stale_files: BTreeMap::new(),
             places: Places::default(),
             files: Vec::new(),
