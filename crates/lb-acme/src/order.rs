@@ -38,6 +38,10 @@ pub(crate) async fn obtain(
     answers: &Answers,
 ) -> Result<Issued, Error> {
     let (url, order) = client.new_order(names, resolver.profile.as_deref()).await?;
+    // One for each name: RFC 8555 section 7.1.3.
+    if order.authorizations.len() > names.len() {
+        return Err(Error::Protocol("an order with more authorizations than names".to_owned()));
+    }
     match &resolver.challenge {
         Challenge::Http { delay, .. } => {
             for authorization in &order.authorizations {
@@ -249,8 +253,13 @@ impl Pause {
         Self { next: POLL, limit, end: Instant::now() + limit, what }
     }
 
+    /// An authority that asks for no pause at all gets a short one.
+    fn length(&self, wanted: Option<Duration>) -> Duration {
+        wanted.map_or(self.next, |wanted| wanted.max(POLL))
+    }
+
     async fn wait(&mut self, wanted: Option<Duration>) -> Result<(), Error> {
-        let pause = wanted.unwrap_or(self.next);
+        let pause = self.length(wanted);
         if Instant::now() + pause > self.end {
             return Err(Error::Late(self.limit, self.what));
         }
@@ -263,6 +272,13 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn pauses_are_neither_nothing_nor_longer_than_the_limit() {
+        let mut pause = Pause::until(Duration::from_secs(10), "x");
+        assert_eq!([None, Some(Duration::ZERO)].map(|wanted| pause.length(wanted)), [POLL; 2]);
+        assert!(pause.wait(Some(Duration::from_secs(30 * 24 * 3600))).await.is_err());
+    }
 
     #[test]
     fn keys_of_every_type_but_the_slowest_can_be_made_and_used() {

@@ -3,7 +3,7 @@
 //! A certificate counts for a name until it is time to renew it. What is wanted and not counted for is ordered anew,
 //! so a renewal asks for the names that are wanted now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 
 use lb_config::StaticConfig;
@@ -162,28 +162,45 @@ pub(crate) fn key(names: &[String]) -> BTreeSet<String> {
     names.iter().cloned().collect()
 }
 
+/// Certificates by the names that they are for, each with what is to be known of it.
+pub(crate) struct Index<'v, T>(HashMap<&'v str, Vec<T>>);
+
+impl<'v, T: Copy> Index<'v, T> {
+    pub(crate) fn new(certificates: impl Iterator<Item = (&'v Validity, T)>) -> Self {
+        let mut by_name: HashMap<_, Vec<T>> = HashMap::new();
+        for (validity, known) in certificates {
+            for name in &validity.names {
+                by_name.entry(name.as_str()).or_default().push(known);
+            }
+        }
+        Self(by_name)
+    }
+
+    /// Of those that [cover](Validity::covers) `name`.
+    fn covering(&self, name: &str) -> impl Iterator<Item = T> {
+        let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let wildcard = wildcard.filter(|wildcard| wildcard != name);
+        let of = |name: &str| self.0.get(name).into_iter().flatten().copied();
+        of(name).chain(wildcard.into_iter().flat_map(move |wildcard| of(&wildcard)))
+    }
+}
+
 /// When the certificate for `names` is to be ordered: at once, or when the first of its names has only certificates
-/// that are to be renewed. `until` says of each certificate how long it counts.
-pub(crate) fn due<'v>(
-    names: &[String],
-    certificates: impl Iterator<Item = (&'v Validity, SystemTime)> + Clone,
-) -> SystemTime {
-    let counted = |name: &String| {
-        let covering = certificates.clone().filter(|(validity, _)| validity.covers(name));
-        covering.map(|(_, until)| until).max().unwrap_or(SystemTime::UNIX_EPOCH)
-    };
+/// that are to be renewed. The index says of each certificate how long it counts.
+pub(crate) fn due(names: &[String], certificates: &Index<'_, SystemTime>) -> SystemTime {
+    let counted = |name: &String| certificates.covering(name).max().unwrap_or(SystemTime::UNIX_EPOCH);
     names.iter().map(counted).min().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Whether others cover each name of `all[index]` for longer: it need not be shown any more.
-pub(crate) fn is_superseded(all: &[&Validity], index: usize) -> bool {
-    let own = all[index];
-    own.names.iter().all(|name| {
-        all.iter().enumerate().any(|(other, validity)| {
-            let longer = (validity.not_after, index) > (own.not_after, other);
-            other != index && longer && validity.covers(name)
-        })
-    })
+/// Of each certificate, whether others cover all its names for longer: it need not be shown any more.
+pub(crate) fn superseded(all: &[&Validity]) -> Vec<bool> {
+    // Of two that end at the same time the first one stays.
+    let rank = |index: usize| (all[index].not_after, std::cmp::Reverse(index));
+    let index = Index::new(all.iter().enumerate().map(|(at, validity)| (*validity, at)));
+    let is_superseded = |(at, own): (usize, &&Validity)| {
+        own.names.iter().all(|name| index.covering(name).any(|other| rank(other) > rank(at)))
+    };
+    all.iter().enumerate().map(is_superseded).collect()
 }
 
 #[cfg(test)]
@@ -350,7 +367,7 @@ mod tests {
         let (both, wild) = (validity(&["a.test", "b.test"], 0, 9), validity(&["*.test"], 0, 9));
         let due = |names: &[&str], known: &[(&Validity, u64)]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            super::due(&names, known.iter().map(|(validity, until)| (*validity, at(*until))))
+            super::due(&names, &Index::new(known.iter().map(|(validity, until)| (*validity, at(*until)))))
         };
         assert_eq!(due(&["a.test"], &[]), at(0));
         assert_eq!(due(&["a.test", "b.test"], &[(&both, 5)]), at(5));
@@ -362,14 +379,10 @@ mod tests {
     fn the_certificate_that_ends_last_is_shown() {
         let (old, new) = (validity(&["a", "b"], 0, 9), validity(&["a"], 5, 14));
         let rest = validity(&["b"], 5, 14);
-        assert!(!is_superseded(&[&old, &new], 0), "nothing else is for b");
-        assert!(is_superseded(&[&old, &new, &rest], 0));
-        assert!(!is_superseded(&[&old, &new, &rest], 1));
-        let twin = old.clone();
-        assert_eq!(
-            [0, 1].map(|index| is_superseded(&[&old, &twin], index)),
-            [false, true],
-            "one of two stays"
-        );
+        assert_eq!(superseded(&[&old, &new]), [false, false], "nothing else is for b");
+        assert_eq!(superseded(&[&old, &new, &rest]), [true, false, false]);
+        assert_eq!(superseded(&[&old, &old.clone()]), [false, true], "one of two stays");
+        let (wild, below) = (validity(&["*.b"], 0, 9), validity(&["a.b"], 0, 8));
+        assert_eq!(superseded(&[&below, &wild]), [true, false]);
     }
 }

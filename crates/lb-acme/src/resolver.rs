@@ -171,8 +171,9 @@ impl Resolver {
         let until = |validity: &Validity| plan::renewal(validity, self.settings.certificates_duration);
         let known = own.certificates.iter().map(|(_, validity)| (validity, until(validity)));
         let known = known.chain(foreign.iter().map(|validity| (validity, validity.not_after)));
+        let known = plan::Index::new(known);
         let dues = own.wanted.sets.iter().map(|names| {
-            let due = plan::due(names, known.clone());
+            let due = plan::due(names, &known);
             let pause = own.failures.get(&plan::key(names)).map(|failure| failure.next);
             (pause.map_or(due, |pause| pause.max(due)), names)
         });
@@ -299,10 +300,10 @@ impl Resolver {
             key: Pem(Arc::from(stored.key.as_slice())),
             origin: self.origin(&stored.names.join(",")),
         };
-        let shown = own.certificates.iter().enumerate();
-        let shown = shown.filter(|(index, _)| !plan::is_superseded(&all, *index));
+        let shown = own.certificates.iter().zip(plan::superseded(&all));
+        let shown = shown.filter(|(_, is_superseded)| !is_superseded);
         let mut config = Config::default();
-        config.tls.certificates = shown.map(|(_, (stored, _))| pair(stored)).collect();
+        config.tls.certificates = shown.map(|((stored, _), _)| pair(stored)).collect();
         Loaded {
             config,
             problems: Vec::new(),
