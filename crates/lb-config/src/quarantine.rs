@@ -36,6 +36,8 @@ pub struct Settled {
     pub stale: Reasons,
     /// Objects that were left out.
     pub disabled: Reasons,
+    /// The routers of `disabled`, as far as they can be read. Only to be shown.
+    pub left_out: Config,
 }
 
 /// Settles what `parts` (by provider) say with `last`, the configuration in force. `spoilt` are objects that turned out
@@ -81,7 +83,7 @@ pub fn settle<'a>(
     settling.uncoil();
     let Settling { mut config, stale, mut disabled, .. } = settling;
     // Traefik's words first where they differ: its API is asked for them. Then the place.
-    for (object, reasons) in parts.flat_map(|(_, part)| &part.disabled) {
+    for (object, reasons) in parts.clone().flat_map(|(_, part)| &part.disabled) {
         if let Some(known) = disabled.get_mut(object) {
             let new = |words: &&String| !known.iter().any(|line| line.contains(*words));
             let words: Vec<String> = reasons.iter().filter(new).cloned().collect();
@@ -89,7 +91,13 @@ pub fn settle<'a>(
         }
     }
     config.tls.refuse_default = disabled.contains_key(&(Kind::TlsOptions, "default".to_owned()));
-    Settled { config, stale, disabled }
+    let mut left_out = Config::default();
+    let routers = |kind: &Kind| matches!(kind, Kind::Router | Kind::TcpRouter | Kind::UdpRouter);
+    for object in disabled.keys().filter(|(kind, _)| routers(kind)) {
+        let mut read = parts.clone().flat_map(|(_, part)| [&part.unfit, &part.waiting, &part.config]);
+        read.any(|part| copy(part, &mut left_out, object));
+    }
+    Settled { config, stale, disabled, left_out }
 }
 
 /// Problems that are told of one object or file; chosen, nobody reads further.

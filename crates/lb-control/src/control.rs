@@ -84,6 +84,8 @@ pub struct Control {
     complain: Box<dyn Fn(&str) + Send + Sync>,
     /// Each provider's part in force, as it was read.
     parts: BTreeMap<String, Arc<Loaded>>,
+    /// What was told of [`rivals`].
+    rivals: Vec<String>,
     sources: Vec<Source>,
     state: StateWatch,
     operators: Operators,
@@ -131,6 +133,7 @@ impl Control {
             publish: Arc::new(publish),
             complain: Box::new(|_| {}),
             parts: BTreeMap::new(),
+            rivals: Vec::new(),
             sources: Vec::new(),
             operators: Operators::new(state.clone()),
             state,
@@ -287,7 +290,12 @@ impl Control {
             self.relieve(&provider);
         }
         let problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
-        self.parts = parts;
+        let rivals = rivals(&parts);
+        for words in rivals.iter().filter(|words| !self.rivals.contains(words)) {
+            error!("{words}");
+            (self.complain)(words);
+        }
+        (self.parts, self.rivals) = (parts, rivals);
         quarantine::tell_problems(&provider, &known.problems, &problems, [&settled.stale, &settled.disabled]);
         let warnings = problems.iter().filter(|problem| !problem.is_error()).count();
         known.problems = problems;
@@ -309,9 +317,11 @@ impl Control {
         self.metrics.set_disabled(quarantine::counts(&settled.disabled));
         state.quarantined = Arc::new(settled.stale);
         state.disabled = Arc::new(settled.disabled);
+        state.left_out = Arc::new(settled.left_out);
         self.store(state);
         // Orders that were given while this was built.
-        self.operators.apply(&self.state.load().services);
+        let state = self.state.load();
+        self.operators.apply(&state.services, &state.tcp);
         self.metrics.reloaded(now);
     }
 
@@ -364,10 +374,31 @@ impl Backlog {
     }
 }
 
+/// What is global, and defined by several providers: that of the first by name counts.
+fn rivals(parts: &BTreeMap<String, Arc<Loaded>>) -> Vec<String> {
+    let told = |what: &str, defines: fn(&Config) -> bool| {
+        let names = parts.iter().filter(|(_, part)| defines(&part.config)).map(|(name, _)| name.as_str());
+        let names: Vec<&str> = names.collect();
+        let words = |first| {
+            let all = names.join(", ");
+            format!(
+                "{what} defined by several providers ({all}): that of {first} is used\n  hint: define it once"
+            )
+        };
+        names.first().filter(|_| names.len() > 1).map(words)
+    };
+    let options = told("the TLS options `default` are", |config| config.tls.options.contains_key("default"));
+    let certificate = told("the default certificate is", |config| {
+        config.tls.default_certificate.is_some() || config.tls.default_generated.is_some()
+    });
+    options.into_iter().chain(certificate).collect()
+}
+
 /// Whether building it again would come to the same.
 fn is_same(old: &Loaded, new: &Loaded) -> bool {
     old.config == new.config
         && old.waiting == new.waiting
+        && old.unfit == new.unfit
         && old.disabled == new.disabled
         && old.stale_files == new.stale_files
         // The reasons name lines.
@@ -410,7 +441,7 @@ impl Job {
                 config: Arc::new(config),
                 left_out: left_out.clone(),
             };
-            operators.apply(&candidate.services);
+            operators.apply(&candidate.services, &candidate.tcp);
             match publish(&candidate) {
                 Ok(()) => break (settled, Ok(candidate)),
                 Err(mut problems) => {
@@ -451,8 +482,11 @@ async fn next(sources: &mut Vec<Source>) -> (String, Reading) {
 
 fn gauges(state: &State) -> Vec<ServerGauge> {
     let mut gauges = Vec::new();
-    for (name, service) in state.services.iter() {
-        let checked = service.settings().active.is_some() || service.settings().passive.is_some();
+    // Traefik has no metric of the health of TCP servers.
+    let http = state.services.iter().map(|service| (service, true));
+    for ((name, service), is_http) in http.chain(state.tcp.iter().map(|service| (service, false))) {
+        let checked =
+            is_http && (service.settings().active.is_some() || service.settings().passive.is_some());
         // A URL that is listed twice is one server: the same series twice would spoil the whole scrape.
         let mut seen = HashSet::new();
         let servers = service.servers().filter(|(server, _)| seen.insert(server.url()));

@@ -9,14 +9,15 @@ pub(super) fn overview(model: &Model<'_>) -> Value {
     let fixed = &model.view.static_config;
     let [tcp_routers, tcp_services, tcp_middlewares] = tcp::statuses(model).map(|statuses| count(&statuses));
     let mut providers = Vec::new();
-    if fixed.providers.file.is_some() {
-        providers.push("File");
-    }
+    // In Traefik's order.
     if fixed.providers.docker.is_some() {
         providers.push("Docker");
     }
     if fixed.providers.swarm.is_some() {
         providers.push("Swarm");
+    }
+    if fixed.providers.file.is_some() {
+        providers.push("File");
     }
     if fixed.providers.rest.is_some() {
         providers.push("Rest");

@@ -102,11 +102,18 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What a check takes out of a configuration.
+#[derive(Default)]
+pub(crate) struct Removed {
+    pub(crate) waiting: Config,
+    pub(crate) unfit: Config,
+}
+
 /// Reports references to nothing and cycles, and takes out of the configuration whatever uses
 /// a broken object, directly or not.
 ///
-/// What is right in itself comes back: with an older version of what it uses it may still work.
-pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
+/// What is right in itself comes back as `waiting`: with an older version of what it uses it may still work.
+pub(crate) fn check(draft: &mut Draft<'_>) -> Removed {
     report_dangling(draft);
     report_cycles(draft, &[Kind::Middleware, Kind::Service]);
     report_cycles(draft, &[Kind::TcpService]);
@@ -116,12 +123,12 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
     let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
     spread(draft);
     check_entry_points(draft);
-    let mut waiting = Config::default();
+    let (mut waiting, mut unfit) = (Config::default(), Config::default());
     for (kind, name) in draft.report.broken_names() {
         let keep = !broken.contains(&(kind, name.clone()));
-        let (from, to) = (&mut draft.config, &mut waiting);
+        let (from, to) = (&mut draft.config, if keep { &mut waiting } else { &mut unfit });
         match kind {
-            Kind::Router => take(&mut from.routers, name, keep.then_some(&mut to.routers)),
+            Kind::Router => take(&mut from.routers, name, Some(&mut to.routers)),
             Kind::Service => {
                 take(&mut from.composites, name.clone(), keep.then_some(&mut to.composites));
                 take(&mut from.services, name, keep.then_some(&mut to.services));
@@ -129,16 +136,16 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
             Kind::Middleware => take(&mut from.middlewares, name, keep.then_some(&mut to.middlewares)),
             Kind::ServersTransport => take(&mut from.servers_transports, name, None),
             Kind::TlsOptions => take(&mut from.tls.options, name, None),
-            Kind::TcpRouter => take(&mut from.tcp.routers, name, keep.then_some(&mut to.tcp.routers)),
+            Kind::TcpRouter => take(&mut from.tcp.routers, name, Some(&mut to.tcp.routers)),
             Kind::TcpService => take(&mut from.tcp.services, name, keep.then_some(&mut to.tcp.services)),
             Kind::TcpMiddleware => take(&mut from.tcp.middlewares, name, None),
             Kind::TcpServersTransport => take(&mut from.tcp.servers_transports, name, None),
-            Kind::UdpRouter => take(&mut from.udp.routers, name, keep.then_some(&mut to.udp.routers)),
+            Kind::UdpRouter => take(&mut from.udp.routers, name, Some(&mut to.udp.routers)),
             Kind::UdpService => take(&mut from.udp.services, name, keep.then_some(&mut to.udp.services)),
             Kind::Certificate | Kind::File => {}
         }
     }
-    waiting
+    Removed { waiting, unfit }
 }
 
 fn take<T>(from: &mut BTreeMap<String, T>, name: String, to: Option<&mut BTreeMap<String, T>>) {

@@ -11,7 +11,7 @@ use super::{Draft, health, limits, outliers, sticky};
 use crate::composite::Composite;
 use crate::decode::{Block, Field};
 use crate::dynamic::{Server, Service};
-use crate::net::server_url;
+use crate::net::{server_url, split_user};
 use crate::problem::{Kind, quoted};
 
 /// `responseForwarding.flushInterval` when absent (reference 2.5).
@@ -157,13 +157,24 @@ fn server(block: &Block<'_>, max_connections: Option<NonZeroU32>) -> Option<Serv
     }
     let own = block.take("maxConnections").and_then(|field| limits::max_connections(&field));
     let url = url?;
-    match server_url(url.value) {
+    let address = match split_user(url.value) {
+        Some((address, _)) => {
+            // As Traefik, which sends them to nobody. Here they are not shown either.
+            url.warn(
+                "the user and password before the host are not used",
+                Some("remove them; the middleware `headers` can send an `Authorization`".to_owned()),
+            );
+            address
+        }
+        None => url.value.to_owned(),
+    };
+    match server_url(&address) {
         Ok(parts) => {
             if parts.ignored {
                 url.warn("what follows `?` or `#` is not used", Some("remove it".to_owned()));
             }
             Some(Server {
-                url: url.value.to_owned(),
+                url: address,
                 scheme: parts.scheme,
                 host: parts.host,
                 port: parts.port,
@@ -261,6 +272,19 @@ mod tests {
         assert_eq!(service.servers[0].url, "http://A.test/base");
         assert_eq!((service.servers[0].port, service.servers[0].weight), (80, 3));
         assert_eq!((service.servers[1].host.as_str(), service.servers[1].weight), ("::1", 0));
+    }
+
+    #[test]
+    fn a_user_in_a_url_is_neither_used_nor_shown() {
+        let balancer = "{servers: [{url: 'http://user:secret@[::1]:8080/p@q'}]}";
+        assert_eq!(load_balancer(balancer).unwrap().servers[0].url, "http://[::1]:8080/p@q");
+        let problems = load_balancer_problems(balancer);
+        assert_eq!(problems, ["~servers[0].url: the user and password before the host are not used"]);
+        assert!(
+            load_balancer_problems("{servers: [{url: 'http://user:secret@'}]}")
+                .iter()
+                .all(|p| !p.contains("secret"))
+        );
     }
 
     #[test]

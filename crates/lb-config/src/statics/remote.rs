@@ -7,7 +7,7 @@ use crate::decode::{Block, Enabled, Field, Text};
 use crate::document::MAX_BYTES;
 use crate::dynamic::{Scheme, ServersTransport};
 use crate::middlewares::header_map;
-use crate::net::server_url;
+use crate::net::{server_url, split_user};
 use crate::problem::quoted;
 use crate::remote::{
     ConsulOptions, Endpoint, Headers, HttpSource, KvSource, Login, RedisOptions, RemoteProvider,
@@ -120,14 +120,8 @@ fn http_endpoint(text: &Text<'_>) -> Option<HttpEndpoint> {
     use base64::Engine as _;
     let hint = || Some("write `https://config.example.com/vigie.yml`".to_owned());
     let url = text.value.split('#').next().unwrap_or_default();
-    let (url, user) = match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            match rest[..end].rsplit_once('@') {
-                Some((user, _)) => (format!("{scheme}://{}", &rest[user.len() + 1..]), Some(user)),
-                None => (url.to_owned(), None),
-            }
-        }
+    let (url, user) = match split_user(url) {
+        Some((url, user)) => (url, Some(user)),
         None => (url.to_owned(), None),
     };
     let parts = match server_url(&url) {
@@ -169,8 +163,9 @@ fn redis(field: &Field<'_>, block: Option<&Block<'_>>) -> Vec<RemoteProvider> {
             let name = block.require("masterName", "write the name that the sentinels know the server by");
             let master_name = name.and_then(|field| field.string());
             let login = login(&block);
-            block.unsupported(&["latencyStrategy", "randomStrategy", "replicaStrategy"]);
-            block.unsupported(&["useDisconnectedReplicas"]);
+            let why = "keys are read from the server that the sentinels name, never from a replica that may lag behind";
+            block.without_effect(&["latencyStrategy", "randomStrategy", "replicaStrategy"], why);
+            block.without_effect(&["useDisconnectedReplicas"], why);
             block.finish();
             Some(Sentinel { master_name: master_name?, login })
         });
@@ -348,7 +343,7 @@ mod tests {
         assert_eq!(http.headers.0.last().unwrap().1, "Basic bWU6d29yZA==");
         assert_eq!(http.max_body_bytes, 100);
         let redis = "{redis: {endpoints: ['s1', 's2:7'], rootKey: /a/b, username: u, password: hush, db: 3, \
-                     tls: {insecureSkipVerify: true}, sentinel: {masterName: m, password: hush}}}";
+                     tls: {insecureSkipVerify: true}, sentinel: {masterName: m, password: hush, replicaStrategy: true}}}";
         let provider = read(redis).unwrap().remove(0);
         assert!(provider.tls.is_some() && !format!("{provider:?}").contains("hush"));
         let RemoteSource::Redis(kv) = provider.source else { panic!() };

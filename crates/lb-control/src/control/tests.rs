@@ -201,6 +201,25 @@ fn providers_are_merged_and_fail_alone() {
 }
 
 #[test]
+fn what_only_one_provider_may_define_is_told_when_several_do() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let mut control = plane().control.complaining(move |words| heard.lock().push(words.to_owned()));
+    let options = |provider: &str, version: u8| {
+        let text = format!("tls: {{options: {{default: {{minVersion: VersionTLS1{version}}}}}}}");
+        lb_config::parse_dynamic("a.yml", &text, provider, &Context::default())
+    };
+    control.apply("http", options("http", 2));
+    assert!(told.lock().is_empty());
+    control.apply("file", options("file", 2));
+    control.apply("file", options("file", 3));
+    let told = told.lock();
+    let expected =
+        "the TLS options `default` are defined by several providers (file, http): that of file is used";
+    assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+}
+
+#[test]
 fn live_state_survives_into_the_next_configuration() {
     let Plane { mut control, published, .. } = plane();
     control.apply("file", Ok(loaded(service(&["http://10.0.0.1:80"]))));

@@ -216,7 +216,7 @@ http:
     assert_eq!((&router["provider"], &router["status"]), (&"docker".into(), &"enabled".into()));
     let used = &vigie.json("/api/http/services/app-0@docker").await["usedBy"];
     assert_eq!(used, &serde_json::json!(["app@docker", "app@file"]));
-    assert_eq!(vigie.json("/api/overview").await["providers"], serde_json::json!(["File", "Docker"]));
+    assert_eq!(vigie.json("/api/overview").await["providers"], serde_json::json!(["Docker", "File"]));
     let metrics = vigie.metrics().await;
     let requests = |router: &str| {
         let labels = [("router", router), ("service", "app-0@docker"), ("code", "200")];
