@@ -169,8 +169,4 @@ http:
         assert_eq!((page.status, page.text(), page.get("x-mark")), (503, "page", Some("m")));
         assert_eq!(b.last().get("x-mark"), Some("m"));
     }
-    let labels = [("service", "outer@file"), ("code", "200")];
-    vigie.until_metric("traefik_service_requests_total", &labels, 2.0).await;
-    let labels = [("service", "a@file"), ("code", "200")];
-    vigie.until_metric("traefik_service_requests_total", &labels, 4.0).await;
 }

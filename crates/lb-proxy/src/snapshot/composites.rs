@@ -60,10 +60,10 @@ impl Builder<'_> {
             middlewares.push(self.middleware((Kind::Service, name), middleware, Some(kept))?);
         }
         let pages = middlewares.iter().map(|middleware| match middleware {
-            Middleware::Errors(errors) => errors.pages.height(),
+            Middleware::Errors(errors) => 1 + errors.pages.height(),
             _ => 0,
         });
-        let height = 1 + pages.fold(node.height(), usize::max);
+        let height = pages.fold(node.height(), usize::max);
         if height > DEEPEST {
             self.fail(Kind::Service, name, format!("more than {DEEPEST} services inside each other"));
             return None;
