@@ -18,8 +18,8 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// `None`: no certificate that can be read.
-    pub(crate) fn of(pem: &[u8]) -> Option<Self> {
+    /// Of the first one in PEM; `None`: no certificate that can be read.
+    pub fn of(pem: &[u8]) -> Option<Self> {
         Self::of_der(&CertificateDer::from_pem_slice(pem).ok()?)
     }
 
@@ -42,6 +42,26 @@ impl Validity {
         Some(Self { names, not_before, not_after })
     }
 
+    /// Why a certificate that has just been issued for `names` and `key` (DER of the public one) is not the one that was
+    /// asked for, or would have to be ordered again at once.
+    pub(crate) fn unfit(pem: &[u8], names: &[String], key: &[u8], now: SystemTime) -> Option<String> {
+        let validity = Self::of(pem);
+        let (Some(validity), Ok(der)) = (validity, CertificateDer::from_pem_slice(pem)) else {
+            return Some("the authority's certificate cannot be read".to_owned());
+        };
+        if let Some(name) = names.iter().find(|name| !validity.covers(name)) {
+            return Some(format!("the authority's certificate is not for {name}"));
+        }
+        if validity.not_after <= now {
+            let end = lb_observe::rfc3339(validity.not_after);
+            return Some(format!(
+                "the authority's certificate has ended at {end}: is the clock of this machine right?"
+            ));
+        }
+        let is_ours = X509Certificate::from_der(&der).is_ok_and(|(_, leaf)| leaf.public_key().raw == key);
+        (!is_ours).then(|| "the authority's certificate is for another key".to_owned())
+    }
+
     pub fn covers(&self, name: &str) -> bool {
         let parent = name.split_once('.').map(|(_, parent)| parent);
         self.names
@@ -62,4 +82,36 @@ pub(crate) fn last_issuer(chain: &str) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(&der).ok()?;
     let name = certificate.issuer().iter_common_name().next()?.as_str().ok()?;
     Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_what_was_asked_for_is_told() {
+        let [ours, theirs] = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
+        let names = ["a.test", "*.b.test"].map(str::to_owned);
+        let certificate = |names: &[String], key: &rcgen::KeyPair| {
+            rcgen::CertificateParams::new(names).unwrap().self_signed(key).unwrap().pem()
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let far = UNIX_EPOCH + Duration::from_secs(200_000_000_000);
+        let key = rcgen::PublicKeyData::subject_public_key_info(&ours);
+        for (pem, now, expected) in [
+            (certificate(&names, &ours), now, None),
+            (certificate(&names[1..], &ours), now, Some("the authority's certificate is not for a.test")),
+            (certificate(&names, &theirs), now, Some("the authority's certificate is for another key")),
+            (certificate(&names, &ours), far, Some("is the clock of this machine right?")),
+            ("garbage".to_owned(), now, Some("the authority's certificate cannot be read")),
+        ] {
+            let unfit = Validity::unfit(pem.as_bytes(), &names, &key, now);
+            match expected {
+                Some(expected) => {
+                    assert!(unfit.as_ref().is_some_and(|told| told.contains(expected)), "{unfit:?}")
+                }
+                None => assert_eq!(unfit, None),
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::http::{Answer, Http, HttpError};
+use crate::http::{Answer, Http, HttpError, printable};
 use crate::jws::{AccountKey, BadKey, Signer};
 
 /// How often one request is repeated because its nonce is not good any more. Chosen.
@@ -30,6 +30,9 @@ pub(crate) enum Error {
     /// The authority says why.
     #[error("{problem}")]
     Refused { problem: Problem, retry_after: Option<Duration> },
+    /// It does not say why, as what is before it does while it is overloaded.
+    #[error("the authority answers with status {status}")]
+    Status { status: u16, retry_after: Option<Duration> },
     #[error("the authority's answer is not understood: {0}")]
     Protocol(String),
     #[error("{0}")]
@@ -44,7 +47,7 @@ impl Error {
     /// How long the authority wants to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Refused { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -88,12 +91,6 @@ impl std::fmt::Display for Problem {
         }
         Ok(())
     }
-}
-
-/// What others say goes into our log: one line, of no length.
-fn printable(text: &str) -> String {
-    const LONGEST: usize = 500;
-    text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[derive(Debug, Deserialize)]
@@ -278,10 +275,10 @@ fn accepted(answer: Answer) -> Result<Answer, Error> {
         return Ok(answer);
     }
     let problem = serde_json::from_slice::<Problem>(&answer.body).unwrap_or_default();
-    if problem.kind.is_empty() && problem.detail.is_empty() {
-        return Err(Error::Protocol(format!("status {}", answer.status.as_u16())));
-    }
     let retry_after = answer.retry_after();
+    if problem.kind.is_empty() && problem.detail.is_empty() {
+        return Err(Error::Status { status: answer.status.as_u16(), retry_after });
+    }
     Err(Error::Refused { problem, retry_after })
 }
 
@@ -313,6 +310,23 @@ mod tests {
             ("https://ca", None),
         ] {
             assert_eq!(alternate(link).as_deref(), url, "{link}");
+        }
+    }
+
+    #[test]
+    fn whoever_refuses_may_ask_for_a_pause() {
+        for (body, expected) in [
+            ("<html>overloaded", "the authority answers with status 503"),
+            (r#"{"type": "t", "detail": "d"}"#, "the authority refuses: d (t)"),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("retry-after", http::HeaderValue::from_static("3600"));
+            let answer = Answer { status: StatusCode::SERVICE_UNAVAILABLE, headers, body: body.into() };
+            let error = accepted(answer).err().unwrap();
+            assert_eq!(
+                (error.to_string().as_str(), error.retry_after()),
+                (expected, Some(Duration::from_secs(3600)))
+            );
         }
     }
 

@@ -7,6 +7,7 @@
 mod answers;
 mod certificate;
 mod client;
+mod dns;
 mod http;
 mod jws;
 mod order;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use answers::Answers;
 pub use certificate::Validity;
+pub use dns::check as check_provider;
 pub use store::{StoreError, check};
 
 use resolver::Resolver;
@@ -73,6 +75,9 @@ impl Acme {
                 let resolver =
                     Resolver::new(name, settings, config, metrics.clone(), store, answers.clone(), deliver);
                 let first = resolver.read()?;
+                if let Some(reason) = resolver.lacking() {
+                    tracing::error!(certResolver = %name, %reason, "The DNS provider cannot be used");
+                }
                 providers.push(Provider { name: format!("{name}.acme"), first, readings });
                 Ok(resolver)
             });

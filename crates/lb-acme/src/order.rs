@@ -1,17 +1,18 @@
 //! One order, from names to a certificate with its key.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rsa::KeySize;
 use lb_config::acme::{Challenge, KeyType, Resolver};
 use rcgen::string::Ia5String;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _, SanType};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::time::{Instant, sleep};
 
-use crate::answers::{Answers, InPlace};
-use crate::certificate;
-use crate::client::{Authorization, Client, Error, Order};
+use crate::answers::Answers;
+use crate::certificate::{self, Validity};
+use crate::client::{Authorization, ChallengeOffer, Client, Error, Order};
+use crate::dns::Dns;
 use crate::jws::rsa_pkcs8;
 
 /// For the authority to look at the answer to one challenge. Chosen: Let's Encrypt looks from several places at once
@@ -37,17 +38,36 @@ pub(crate) async fn obtain(
     answers: &Answers,
 ) -> Result<Issued, Error> {
     let (url, order) = client.new_order(names, resolver.profile.as_deref()).await?;
-    for authorization in &order.authorizations {
-        validate(client, authorization, &resolver.challenge, answers).await?;
+    match &resolver.challenge {
+        Challenge::Http { delay, .. } => {
+            for authorization in &order.authorizations {
+                let Some(open) = Open::look(client, authorization, "http-01").await? else { continue };
+                let _in_place = answers.put_http(&open.token, open.proof(client));
+                sleep(*delay).await;
+                open.confirm(client).await?;
+            }
+        }
+        Challenge::Tls { delay } => {
+            for authorization in &order.authorizations {
+                let Some(open) = Open::look(client, authorization, "tls-alpn-01").await? else { continue };
+                let _in_place = answers.put_tls(&open.name, &open.proof(client)).map_err(Error::Ours)?;
+                sleep(*delay).await;
+                open.confirm(client).await?;
+            }
+        }
+        Challenge::Dns(challenge) => {
+            let dns = Dns::open(challenge).map_err(Error::Ours)?;
+            validate_by_dns(client, &order.authorizations, &dns).await?;
+        }
     }
     let (kind, params) = (resolver.key_type, request(names, resolver)?);
     // RSA keys take up to seconds.
     let made = tokio::task::spawn_blocking(move || {
         let key = new_key(kind)?;
         let request = params.serialize_request(&key).map_err(|error| Error::Ours(error.to_string()))?;
-        Ok::<_, Error>((key.serialize_pem(), request.der().to_vec()))
+        Ok::<_, Error>((key.serialize_pem(), key.subject_public_key_info(), request.der().to_vec()))
     });
-    let (key, request) = made.await.map_err(|error| Error::Ours(error.to_string()))??;
+    let (key, public, request) = made.await.map_err(|error| Error::Ours(error.to_string()))??;
     client.finalize(&order, &request).await?;
     let issued = issued(client, &url, resolver.certificate_timeout).await?;
     let (chain, alternates) = client.chain(&issued).await?;
@@ -55,48 +75,89 @@ pub(crate) async fn obtain(
         Some(issuer) => preferred(client, issuer, chain, alternates).await?,
         None => chain,
     };
-    Ok(Issued { chain, key })
+    match Validity::unfit(chain.as_bytes(), names, &public, SystemTime::now()) {
+        Some(reason) => Err(Error::Ours(reason)),
+        None => Ok(Issued { chain, key }),
+    }
 }
 
-async fn validate(
-    client: &mut Client<'_>,
-    url: &str,
-    challenge: &Challenge,
-    answers: &Answers,
-) -> Result<(), Error> {
-    let (authorization, _): (Authorization, _) = client.get(url).await?;
-    // One of an earlier order.
-    if authorization.status == "valid" {
-        return Ok(());
+/// Sets all records, waits for them once, and has them looked at; one after the other where the provider needs that.
+async fn validate_by_dns(client: &mut Client<'_>, authorizations: &[String], dns: &Dns) -> Result<(), Error> {
+    let mut all = Vec::new();
+    for authorization in authorizations {
+        all.extend(Open::look(client, authorization, "dns-01").await?);
     }
-    let (kind, delay) = match challenge {
-        Challenge::Http { delay, .. } => ("http-01", *delay),
-        Challenge::Tls { delay } => ("tls-alpn-01", *delay),
-    };
-    let name = authorization.identifier.value.to_ascii_lowercase();
-    let offer = authorization.challenges.iter().find(|offer| offer.kind == kind);
-    let offer = offer.ok_or_else(|| Error::Ours(format!("the authority offers no {kind} for {name}")))?;
-    if offer.token.is_empty() || !offer.token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-    {
-        return Err(Error::Protocol("a token that is none".to_owned()));
+    let at_once = if dns.sequence().is_some() { 1 } else { all.len().max(1) };
+    for (index, some) in all.chunks(at_once).enumerate() {
+        if index > 0 {
+            sleep(dns.sequence().unwrap_or_default()).await;
+        }
+        let mut records = Vec::new();
+        for open in some {
+            records.push(dns.record(&open.name, &open.token, open.proof(client)).await);
+        }
+        let presented = dns.present(records).await.map_err(Error::Ours)?;
+        let validated: Result<(), Error> = async {
+            dns.wait(&presented).await.map_err(Error::Ours)?;
+            for open in some {
+                open.confirm(client).await?;
+            }
+            Ok(())
+        }
+        .await;
+        presented.clean_up().await;
+        validated?;
     }
-    let proof = client.authorization(&offer.token);
-    let _in_place: InPlace = match challenge {
-        Challenge::Http { .. } => answers.put_http(&offer.token, proof),
-        Challenge::Tls { .. } => answers.put_tls(&name, &proof).map_err(Error::Ours)?,
-    };
-    sleep(delay).await;
-    client.ready(offer).await?;
-    let mut pause = Pause::until(VALIDATION, "a validation");
-    loop {
-        let (now, after): (Authorization, _) = client.get(url).await?;
-        match now.status.as_str() {
-            "valid" => return Ok(()),
-            "pending" | "processing" => pause.wait(after).await?,
-            _ => {
-                let error = now.challenges.into_iter().find_map(|offer| offer.error);
-                let problem = error.ok_or_else(|| Error::Ours(format!("{name} is not validated")))?;
-                return Err(Error::Refused { problem, retry_after: None });
+    Ok(())
+}
+
+/// A name that is to be validated.
+struct Open {
+    /// Of the authorization.
+    url: String,
+    /// In lower case; without the `*.` of a wildcard (RFC 8555 section 7.1.4).
+    name: String,
+    token: String,
+    challenge: ChallengeOffer,
+}
+
+impl Open {
+    /// `None`: it is validated already, for an earlier order.
+    async fn look(client: &mut Client<'_>, url: &str, kind: &str) -> Result<Option<Self>, Error> {
+        let (authorization, _): (Authorization, _) = client.get(url).await?;
+        if authorization.status == "valid" {
+            return Ok(None);
+        }
+        let name = authorization.identifier.value.to_ascii_lowercase();
+        let offer = authorization.challenges.into_iter().find(|offer| offer.kind == kind);
+        let challenge =
+            offer.ok_or_else(|| Error::Ours(format!("the authority offers no {kind} for {name}")))?;
+        let token = challenge.token.clone();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+            return Err(Error::Protocol("a token that is none".to_owned()));
+        }
+        Ok(Some(Self { url: url.to_owned(), name, token, challenge }))
+    }
+
+    fn proof(&self, client: &Client<'_>) -> String {
+        client.authorization(&self.token)
+    }
+
+    /// Says that the answer is in place, and waits for the authority to see it.
+    async fn confirm(&self, client: &mut Client<'_>) -> Result<(), Error> {
+        client.ready(&self.challenge).await?;
+        let mut pause = Pause::until(VALIDATION, "a validation");
+        loop {
+            let (now, after): (Authorization, _) = client.get(&self.url).await?;
+            match now.status.as_str() {
+                "valid" => return Ok(()),
+                "pending" | "processing" => pause.wait(after).await?,
+                _ => {
+                    let error = now.challenges.into_iter().find_map(|offer| offer.error);
+                    let problem =
+                        error.ok_or_else(|| Error::Ours(format!("{} is not validated", self.name)))?;
+                    return Err(Error::Refused { problem, retry_after: None });
+                }
             }
         }
     }

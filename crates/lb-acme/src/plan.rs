@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use lb_config::StaticConfig;
+use lb_config::acme::Challenge;
 use lb_config::dynamic::{Config, Domain};
 
 use crate::certificate::Validity;
@@ -59,20 +60,31 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// What `who` wants on one certificate, unless that is `known`.
-    fn add(&mut self, who: &str, set: Names, known: &mut BTreeSet<BTreeSet<String>>) {
+    fn add(&mut self, who: &str, set: Names, by: Option<&Challenge>, known: &mut BTreeSet<BTreeSet<String>>) {
         let mut clean = Names::new();
         for asked in set {
             let asked = asked.trim_end_matches('.').to_ascii_lowercase();
-            if let Some(why) = impossible(&asked) {
+            // As certificates have it.
+            let asked = asked.parse::<std::net::IpAddr>().map_or(asked, |address| address.to_string());
+            if let Some(why) = impossible(&asked, by) {
                 self.impossible.insert(asked, (who.to_owned(), why));
             } else if !clean.contains(&asked) {
                 clean.push(asked);
             }
         }
+        // Authorities refuse names that a wildcard of the same order covers.
+        let all = clean.clone();
+        clean.retain(|name| !all.iter().any(|wildcard| is_below(name, wildcard)));
         if !clean.is_empty() && known.insert(key(&clean)) {
             self.sets.push(clean);
         }
     }
+}
+
+/// Whether the wildcard covers the name.
+fn is_below(name: &str, wildcard: &str) -> bool {
+    let parent = name.split_once('.').map(|(_, parent)| parent);
+    name != wildcard && wildcard.strip_prefix("*.").is_some_and(|of| Some(of) == parent)
 }
 
 fn names(domain: &Domain) -> Names {
@@ -83,12 +95,13 @@ fn names(domain: &Domain) -> Names {
 /// entry point count for routers without TLS of their own.
 pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> Wanted {
     let defaults = lb_config::Context::from(fixed).default_entry_points;
+    let by = fixed.certificates_resolvers.get(resolver).map(|resolver| &resolver.challenge);
     let mut wanted = Wanted::default();
     let mut known = BTreeSet::new();
     let generated =
         config.tls.default_generated.as_ref().filter(|_| config.tls.default_certificate.is_none());
     if let Some(generated) = generated.filter(|generated| generated.resolver == resolver) {
-        wanted.add("the default certificate", names(&generated.domain), &mut known);
+        wanted.add("the default certificate", names(&generated.domain), by, &mut known);
     }
     // Those behind others have no TLS of their own.
     for (name, router) in config.routers.iter().filter(|(_, router)| router.parents.is_empty()) {
@@ -102,9 +115,9 @@ pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> W
                 continue;
             }
             if tls.domains.is_empty() {
-                wanted.add(name, router.rule.hosts(), &mut known);
+                wanted.add(name, router.rule.hosts(), by, &mut known);
             }
-            tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), &mut known));
+            tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), by, &mut known));
         }
     }
     for (name, router) in &config.tcp.routers {
@@ -113,23 +126,35 @@ pub(crate) fn wanted(resolver: &str, fixed: &StaticConfig, config: &Config) -> W
         };
         if tls.cert_resolver.as_deref() == Some(resolver) {
             if tls.domains.is_empty() {
-                wanted.add(name, router.rule.hosts(), &mut known);
+                wanted.add(name, router.rule.hosts(), by, &mut known);
             }
-            tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), &mut known));
+            tls.domains.iter().for_each(|domain| wanted.add(name, names(domain), by, &mut known));
         }
+    }
+    // What a wildcard of another certificate covers needs none of its own, as in Traefik.
+    let wildcards: Vec<String> =
+        wanted.sets.iter().flatten().filter(|name| name.starts_with("*.")).cloned().collect();
+    if !wildcards.is_empty() {
+        let below = |name: &String| wildcards.iter().any(|wildcard| is_below(name, wildcard));
+        wanted.sets.retain(|set| !set.iter().all(below));
     }
     wanted
 }
 
 /// Why no certificate can be ordered for this name.
-fn impossible(name: &str) -> Option<&'static str> {
+fn impossible(name: &str, by: Option<&Challenge>) -> Option<&'static str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-    if name.starts_with("*.") {
-        // Neither challenge can show that a wildcard is ours: RFC 8555 section 7.1.3.
-        return Some("a wildcard needs `dnsChallenge`, which is not supported yet");
+    let over_dns = by.is_some_and(Challenge::proves_wildcards);
+    let host = name.strip_prefix("*.").unwrap_or(name);
+    if host != name && !over_dns {
+        // No other challenge can show that a wildcard is ours: RFC 8555 section 7.1.3.
+        return Some("a wildcard needs a resolver with `dnsChallenge`");
     }
-    let fits = name.parse::<std::net::IpAddr>().is_ok() || !name.is_empty() && name.bytes().all(plain);
-    (!fits).then_some("it is no name of a host")
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        // RFC 8738 section 7.
+        return over_dns.then_some("an address cannot be validated by `dnsChallenge`");
+    }
+    (host.is_empty() || !host.bytes().all(plain)).then_some("it is no name of a host")
 }
 
 /// A set whatever the order of its names.
@@ -241,6 +266,10 @@ mod tests {
             ),
             (format!("a: {{rule: '!Host(`a`) && Path(`/`)', {own}}}}}"), ""),
             (
+                format!("a: {{rule: 'Host(`a`)', {own}, domains: [{{main: '2001:DB8:0::1'}}]}}}}"),
+                "2001:db8::1",
+            ),
+            (
                 "a: {rule: 'Host(`a`)', service: s, entryPoints: [web], tls: {certResolver: other}}"
                     .to_owned(),
                 "",
@@ -279,7 +308,41 @@ mod tests {
         let found = wants(&format!("a: {{rule: 'Host(`*.a.test`) || Host(`a.test`)', {own}}}}}"));
         assert_eq!(found.sets, [["a.test"]]);
         assert_eq!(found.impossible["*.a.test"].0, "a@file");
-        assert!(impossible("a b").is_some() && impossible("").is_some() && impossible("::1").is_none());
+        let impossible = |name| super::impossible(name, None).is_some();
+        assert!(impossible("a b") && impossible("") && impossible("*.a") && !impossible("::1"));
+    }
+
+    #[test]
+    fn wildcards_are_ordered_over_dns_and_cover_others() {
+        for (routers, expected) in [
+            (
+                "a: {rule: 'Host(`x.a.test`)', T, domains: [{main: a.test, sans: ['*.A.test']}]}}",
+                "a.test *.a.test",
+            ),
+            // A name that the wildcard covers would be refused beside it, and needs no certificate of its own.
+            (
+                "a: {rule: 'Host(`x`)', T, domains: [{main: '*.a.test', sans: [b.a.test, a.test]}]}}",
+                "*.a.test a.test",
+            ),
+            (
+                "a: {rule: 'Host(`b.a.test`)', T}}, b: {rule: 'Host(`b.a.test`) || Host(`c.b.a.test`)', T}}, \
+                 c: {rule: 'Host(`x`)', T, domains: [{main: '*.a.test'}]}}",
+                "b.a.test c.b.a.test, *.a.test",
+            ),
+            ("a: {rule: 'Host(`x`)', T, domains: [{main: '*.*.test', sans: [192.0.2.1, '*.']}]}}", ""),
+        ] {
+            let fixed = "entryPoints: {web: {address: ':80'}}\n\
+                 certificatesResolvers: {dns: {acme: {dnsChallenge: {provider: exec}}}}";
+            let (fixed, _) = parse_static("vigie.yml", fixed).unwrap();
+            let routers = routers.replace('T', "service: s, tls: {certResolver: dns");
+            let text = format!(
+                "http: {{services: {{s: {{loadBalancer: {{servers: []}}}}}}, routers: {{{routers}}}}}"
+            );
+            let loaded = parse_dynamic("d.yml", &text, "file", &Context::from(&fixed)).unwrap();
+            let sets: Vec<_> =
+                wanted("dns", &fixed, &loaded.config).sets.iter().map(|set| set.join(" ")).collect();
+            assert_eq!(sets.join(", "), expected, "{routers}");
+        }
     }
 
     #[test]

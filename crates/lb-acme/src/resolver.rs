@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lb_config::acme::Resolver as Settings;
+use lb_config::acme::{Challenge, Resolver as Settings};
 use lb_config::dynamic::{KeyPair, Pem};
 use lb_config::{Config, Loaded, Places, Problems, StaticConfig};
 use lb_observe::metrics::Metrics;
@@ -218,6 +218,7 @@ impl Resolver {
 
     /// What to show from now on, and the end of the new certificate.
     async fn try_order(&self, names: &Names) -> Result<(Loaded, SystemTime), Trouble> {
+        tokio::task::block_in_place(|| self.store.ready())?;
         let http = Http::new(&self.settings).map_err(Error::from)?;
         let account = self.account(&http, names).await?;
         let Issued { chain, key } = match self.ask(&http, &account, names).await {
@@ -231,7 +232,13 @@ impl Resolver {
         };
         let validity = Validity::of(chain.as_bytes()).ok_or(Trouble::Unreadable)?;
         let issued = Issued { chain, key };
-        tokio::task::block_in_place(|| self.store.put_certificate(&self.name, names, &issued))?;
+        match tokio::task::block_in_place(|| self.store.put_certificate(&self.name, names, &issued)) {
+            Ok(()) => {}
+            Err(error @ StoreError::Closed(_)) => return Err(error.into()),
+            // Served it is all the same; a restart would order it again.
+            Err(error) => tracing::error!(certResolver = %self.name, domains = %names.join(","), %error,
+                "A certificate cannot be kept"),
+        }
         let not_after = validity.not_after;
         let stored =
             Stored { names: names.clone(), chain: issued.chain.into_bytes(), key: issued.key.into_bytes() };
@@ -301,14 +308,31 @@ impl Resolver {
             problems: Vec::new(),
             disabled: BTreeMap::new(),
             waiting: Config::default(),
+            unfit: Config::default(),
             stale_files: BTreeMap::new(),
             places: Places::default(),
             files: Vec::new(),
         }
     }
 
+    /// What the DNS provider cannot work without.
+    pub(crate) fn lacking(&self) -> Option<String> {
+        match &self.settings.challenge {
+            Challenge::Dns(challenge) => crate::dns::check(challenge.provider).err(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn failing(&self) -> Vec<Failing> {
         let own = self.own.lock();
+        // Where nothing is ordered now nobody would hear of it before the next renewal.
+        let lacking = own.failures.is_empty().then(|| self.lacking()).flatten();
+        let lacking = lacking.map(|reason| Failing {
+            resolver: self.name.clone(),
+            names: Vec::new(),
+            reason,
+            next: None,
+        });
         let failing = own.failures.values().map(|failure| Failing {
             resolver: self.name.clone(),
             names: failure.names.clone(),
@@ -321,7 +345,7 @@ impl Resolver {
             reason: (*reason).to_owned(),
             next: None,
         });
-        failing.chain(impossible).collect()
+        lacking.into_iter().chain(failing).chain(impossible).collect()
     }
 }
 

@@ -199,6 +199,16 @@ impl Store {
         })
     }
 
+    /// Whether what is ordered can be kept; authorities issue only so many certificates for the same names.
+    pub(crate) fn ready(&self) -> Result<(), StoreError> {
+        if !*self.open.lock() {
+            return Err(StoreError::Closed(self.path.clone()));
+        }
+        read(&self.path)?;
+        let opened = OpenOptions::new().write(true).open(&self.path);
+        opened.map(drop).map_err(|source| StoreError::Io { path: self.path.clone(), source })
+    }
+
     fn change(&self, resolver: &str, change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), StoreError> {
         let open = self.open.lock();
         if !*open {
@@ -326,8 +336,15 @@ mod tests {
         );
         assert_eq!(mode(&path), 0o600);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left behind");
+        assert!(store.ready().is_ok());
         store.close();
         assert!(store.put_certificate("le", &names(&["a"]), &issued("4")).is_err());
+        assert!(matches!(store.ready(), Err(StoreError::Closed(_))));
+        store.resume();
+        std::fs::write(&path, "[1]").unwrap();
+        assert!(matches!(store.ready(), Err(StoreError::Shape { .. })));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(store.ready(), Err(StoreError::Io { .. })));
     }
 
     #[test]

@@ -11,12 +11,15 @@ pub(crate) mod object;
 mod overview;
 mod router;
 mod service;
+mod support;
 mod tcp;
 mod udp;
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use lb_config::Kind;
+use lb_config::static_config::EncodedCharacters;
 use lb_observe::rfc3339;
 use serde_json::{Map, Value, json};
 
@@ -33,6 +36,7 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["overview"] => Response::json(200, &overview::overview(&model())),
         ["configuration"] => Response::json(200, &probes::in_all(view)),
         ["rawdata"] => Response::json(200, &raw_data(&model())),
+        ["support-dump"] => support::dump(view, &version(admin, view), &raw_data(&model())),
         ["entrypoints"] => entry_point::list(view, query),
         ["entrypoints", name] => found("entry point", name, |name| entry_point::one(view, name)),
         ["certificates"] => certificate::list(&view.config.tls, view.now, query),
@@ -42,7 +46,7 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
         ["http", "routers"] => router::list(&model(), query),
         ["http", "routers", id] => found("router", id, |id| router::one(&model(), id)),
         ["http", "services"] => service::list(&model(), query),
-        ["http", "services", id, "servers", server, "state"] => {
+        ["http" | "tcp", "services", id, "servers", server, "state"] => {
             operator::state(&decode_segment(id), &decode_segment(server), view)
         }
         ["http", "services", id] => found("service", id, |id| service::one(&model(), id)),
@@ -64,6 +68,9 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
 
 fn found(what: &str, raw: &str, find: impl FnOnce(&str) -> Option<Value>) -> Response {
     let name = decode_segment(raw);
+    if name.is_empty() {
+        return Response::page_not_found();
+    }
     match find(&name) {
         Some(value) => Response::json(200, &value),
         None => Response::error(404, &format!("{what} not found: {name}")),
@@ -101,8 +108,7 @@ fn raw_data(model: &Model<'_>) -> Value {
 /// The view with what follows from it.
 pub(crate) struct Model<'v> {
     view: &'v View,
-    /// Sorted by name.
-    routers: Vec<router::Router<'v>>,
+    routers: OnceCell<Vec<router::Router<'v>>>,
     faults: HashMap<Kind, HashMap<&'v str, Faults<'v>>>,
 }
 
@@ -121,9 +127,12 @@ impl<'v> Model<'v> {
             known.trouble = known.trouble.max(fault.trouble);
             known.messages.push(&fault.message);
         }
-        let mut model = Self { view, routers: Vec::new(), faults };
-        model.routers = router::resolve(&model);
-        model
+        Self { view, routers: OnceCell::new(), faults }
+    }
+
+    /// Sorted by name. There may be many, and not every answer needs them.
+    fn routers(&self) -> &[router::Router<'v>] {
+        self.routers.get_or_init(|| router::resolve(self))
     }
 
     fn faults(&self, kind: Kind, name: &str) -> Option<&Faults<'v>> {
@@ -165,7 +174,7 @@ impl<'v> Model<'v> {
         names: impl Fn(&'r router::Router<'v>) -> Vec<&'r str>,
     ) -> HashMap<&'r str, Vec<&'r str>> {
         let mut users: HashMap<&str, Vec<&str>> = HashMap::new();
-        for router in &self.routers {
+        for router in self.routers() {
             for name in names(router) {
                 let of = users.entry(name).or_default();
                 if of.last() != Some(&&*router.name) {
@@ -180,6 +189,18 @@ impl<'v> Model<'v> {
 /// The provider in `name@provider`.
 fn provider(name: &str) -> &str {
     name.rsplit_once('@').map_or("", |(_, provider)| provider)
+}
+
+/// As entry points and the middleware of that name have them.
+fn encoded_characters(allowed: EncodedCharacters) -> Object {
+    Object::new()
+        .flag("allowEncodedSlash", allowed.slash)
+        .flag("allowEncodedBackSlash", allowed.back_slash)
+        .flag("allowEncodedNullCharacter", allowed.null_character)
+        .flag("allowEncodedSemicolon", allowed.semicolon)
+        .flag("allowEncodedPercent", allowed.percent)
+        .flag("allowEncodedQuestionMark", allowed.question_mark)
+        .flag("allowEncodedHash", allowed.hash)
 }
 
 /// The mask that Traefik prints over secrets.

@@ -80,8 +80,9 @@ impl Admin {
 
 /// Service and server of a path that ends in `/state`.
 pub(crate) fn place(path: &str, view: &View) -> Option<(String, String)> {
-    let rest = below_base(path, view)?.strip_prefix("/api/http/services/")?;
-    match rest.split('/').collect::<Vec<_>>()[..] {
+    let rest = below_base(path, view)?;
+    let rest = ["/api/http/services/", "/api/tcp/services/"].iter().find_map(|all| rest.strip_prefix(all));
+    match rest?.split('/').collect::<Vec<_>>()[..] {
         [service, "servers", server, "state"] => Some((decode_segment(service), decode_segment(server))),
         _ => None,
     }
@@ -167,15 +168,12 @@ fn order(service: &str, server: &str, demand: &Demand<'_>, view: &View) -> Resul
 /// reload has removed is known while an order for it stands.
 pub(crate) fn find(service: &str, server: &str, view: &View) -> Result<(String, String), Response> {
     let standing = || view.standing.iter().map(|standing| &standing.told);
-    let services = view.services.keys().map(String::as_str);
+    let services = view.services.keys().chain(view.tcp.keys()).map(String::as_str);
     let services: Vec<&str> = services.chain(standing().map(|told| told.service.as_str())).collect();
     let short = |name: &str| name.rsplit_once('@').is_some_and(|(name, _)| name == service);
     let name = one(&services, |name| name == service, short)
         .ok_or_else(|| unknown("service", "services", service, services.clone()))?;
-    let mut urls: Vec<&str> = view
-        .services
-        .get(name)
-        .map_or_else(Vec::new, |service| service.servers().map(|(server, _)| server.url()).collect());
+    let mut urls: Vec<&str> = servers(view, name).map(|(server, _)| server.url()).collect();
     urls.extend(standing().filter(|told| told.service == name).map(|told| told.url.as_str()));
     let bare = |url: &str| -> String {
         url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/').to_owned()
@@ -184,6 +182,12 @@ pub(crate) fn find(service: &str, server: &str, view: &View) -> Result<(String, 
     let url = one(&urls, |url| url == server, |url| bare(url) == wanted)
         .ok_or_else(|| unknown("server", &format!("servers of {name}"), server, urls.clone()))?;
     Ok((name.to_owned(), url.to_owned()))
+}
+
+/// Of HTTP and of TCP, where both have a service of that name.
+fn servers<'v>(view: &'v View, service: &str) -> impl Iterator<Item = (&'v Arc<Server>, u32)> {
+    let both = [view.services.get(service), view.tcp.get(service)];
+    both.into_iter().flatten().flat_map(|service| service.servers())
 }
 
 /// What is named exactly, or else roughly by one name alone.
@@ -241,8 +245,7 @@ pub(crate) fn state(service: &str, url: &str, view: &View) -> Response {
         Ok(found) => found,
         Err(response) => return response,
     };
-    let mut servers = view.services.get(&service).into_iter().flat_map(|service| service.servers());
-    let configured = servers.find(|(server, _)| server.url() == url);
+    let configured = servers(view, &service).find(|(server, _)| server.url() == url);
     let object = match configured {
         Some((live, weight)) => server(view, &service, live, weight),
         None => {
@@ -408,6 +411,30 @@ mod tests {
             put("app", "10.0.0.3:80", body).unwrap_err(),
             "404 no server is called `10.0.0.3:80`; known servers of app@file: http://10.0.0.1:80, http://10.0.0.2:80"
         );
+    }
+
+    /// A TCP service may have the name of one of HTTP: its servers have addresses, not URLs.
+    #[test]
+    fn servers_of_tcp_take_orders() {
+        let servers = |port| format!("{{loadBalancer: {{servers: [{{address: '10.0.0.1:{port}'}}]}}}}");
+        let tcp = format!("tcp: {{services: {{db: {}, app: {}}}}}", servers(5432), servers(80));
+        let view = testing::view_of(&format!(
+            "{tcp}\nhttp: {{services: {{app: {{loadBalancer: {{servers: [{{url: '{ONE}'}}]}}}}}}}}"
+        ));
+        for (service, server, expected) in [
+            ("db", "10.0.0.1:5432", Some("db@file 10.0.0.1:5432")),
+            ("app", "10.0.0.1:80", Some("app@file 10.0.0.1:80")),
+            ("app@file", ONE, Some("app@file http://10.0.0.1:80")),
+            ("db", "10.0.0.1:80", None),
+        ] {
+            let found = find(service, server, &view).map(|(service, url)| format!("{service} {url}"));
+            assert_eq!(found.ok().as_deref(), expected);
+        }
+        let path = path("db", "10.0.0.1:5432").replace("/http/", "/tcp/");
+        assert_eq!(place(&path, &view), Some(("db".to_owned(), "10.0.0.1:5432".to_owned())));
+        view.tcp["db@file"].servers().next().unwrap().0.set_admin_state(AdminState::Drain);
+        assert_eq!(testing::api(&path, &view)["state"], "drain");
+        assert_eq!(testing::api("/api/tcp/services/db@file", &view)["serverDetails"][0]["state"], "drain");
     }
 
     #[test]

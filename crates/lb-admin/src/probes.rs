@@ -137,7 +137,7 @@ pub(crate) fn configuration(view: &View) -> Value {
     let refused = view
         .stale
         .iter()
-        .map(|error| json!({ "provider": error.provider, "at": rfc3339(error.at), "error": error.message }));
+        .map(|error| json!({ "provider": error.provider, "at": rfc3339(error.at), "what": error.words(), "error": error.message }));
     json!({
         "loadedAt": view.loaded_at.map(rfc3339),
         "lastError": view.last_error().map(|error| &error.message),

@@ -26,10 +26,7 @@ impl Response {
     /// The same, compressed; as it is where that fails.
     #[must_use]
     pub fn gzipped(mut self) -> Self {
-        let mut compressed = GzEncoder::new(Vec::new(), Compression::fast());
-        if compressed.write_all(&self.body).is_ok()
-            && let Ok(body) = compressed.finish()
-        {
+        if let Ok(body) = gzip(&self.body) {
             self.body = body;
             return self.with("Content-Encoding", "gzip").with("Vary", "Accept-Encoding");
         }
@@ -52,4 +49,10 @@ impl Response {
             .with("Content-Type", "text/plain; charset=utf-8")
             .with("X-Content-Type-Options", "nosniff")
     }
+}
+
+pub(crate) fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut compressed = GzEncoder::new(Vec::new(), Compression::fast());
+    compressed.write_all(body)?;
+    compressed.finish()
 }

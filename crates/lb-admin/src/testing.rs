@@ -67,12 +67,21 @@ pub(crate) fn view_of(dynamic: &str) -> View {
         .keys()
         .map(|name| (name.clone(), Arc::new(live(&loaded.config, name))))
         .collect();
+    #[expect(clippy::disallowed_methods, reason = "only handed on, never compared")]
+    let now = std::time::Instant::now();
+    let tcp = loaded.config.tcp.load_balancers().map(|(name, balancer)| {
+        let member = |server: &lb_config::tcp::Server| MemberSpec { url: server.address.clone(), weight: 1 };
+        let members: Vec<_> = balancer.servers.iter().map(member).collect();
+        (name.clone(), Arc::new(Service::new(name, Settings::default(), &members, None, now)))
+    });
+    let tcp = Arc::new(tcp.collect());
     View {
         static_config: Arc::new(static_config),
         faults: Fault::of_load(&loaded.disabled, &Reasons::new(), loaded.problems.iter()),
         config: Arc::new(loaded.config),
+        left_out: Arc::new(loaded.unfit),
         services: Arc::new(services),
-        tcp: Arc::default(),
+        tcp,
         loaded_at: Some(started()),
         standing: Vec::new(),
         stale: Vec::new(),
@@ -81,6 +90,15 @@ pub(crate) fn view_of(dynamic: &str) -> View {
         certificates: Vec::new(),
         now: started() + Duration::from_secs(61),
     }
+}
+
+/// With its entry points changed to these.
+pub(crate) fn with_entry_points(entry_points: &str) -> View {
+    let text =
+        format!("entryPoints: {{{entry_points}}}\napi: {{insecure: true}}\nping: {{entryPoint: secure}}\n");
+    let mut view = view();
+    view.static_config = Arc::new(lb_config::parse_static("traefik.yml", &text).unwrap().0);
+    view
 }
 
 pub(crate) fn live(config: &lb_config::Config, name: &str) -> Service {

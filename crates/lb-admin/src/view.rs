@@ -15,6 +15,8 @@ pub struct View {
     pub static_config: Arc<StaticConfig>,
     /// All providers merged.
     pub config: Arc<Config>,
+    /// Routers that were left out, as far as they can be read.
+    pub left_out: Arc<Config>,
     /// Live services by qualified name.
     pub services: Arc<HashMap<String, Arc<Service>>>,
     /// Those of `tcp`.

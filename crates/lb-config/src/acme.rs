@@ -49,6 +49,59 @@ pub enum Challenge {
     },
     /// TLS-ALPN-01 (RFC 8737).
     Tls { delay: Duration },
+    /// DNS-01 (RFC 8555 section 8.4).
+    Dns(DnsChallenge),
+}
+
+impl Challenge {
+    /// Whether it can show that all names below one are ours (RFC 8555 section 7.1.3).
+    pub fn proves_wildcards(&self) -> bool {
+        matches!(self, Self::Dns(_))
+    }
+}
+
+/// Names are validated by a record in the DNS, which one of several programs or services is asked to set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsChallenge {
+    pub provider: DnsProvider,
+    /// The recursive name servers that are asked, host and port; empty: the system's.
+    pub resolvers: Vec<(String, u16)>,
+    /// Between the record being set and being looked for.
+    pub delay: Duration,
+    /// Whether all authoritative name servers must have the record before the authority is told.
+    pub check_authoritative: bool,
+    /// The same of `resolvers`.
+    pub check_recursive: bool,
+}
+
+/// Who sets the record, by lego's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsProvider {
+    AcmeDns,
+    Cloudflare,
+    Exec,
+    HttpReq,
+    Rfc2136,
+}
+
+impl DnsProvider {
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("acme-dns", Self::AcmeDns),
+        ("cloudflare", Self::Cloudflare),
+        ("exec", Self::Exec),
+        ("httpreq", Self::HttpReq),
+        ("rfc2136", Self::Rfc2136),
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AcmeDns => "acme-dns",
+            Self::Cloudflare => "cloudflare",
+            Self::Exec => "exec",
+            Self::HttpReq => "httpreq",
+            Self::Rfc2136 => "rfc2136",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

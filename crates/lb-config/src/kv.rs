@@ -69,7 +69,7 @@ pub fn load_keys(
         references: Vec::new(),
     };
     draft.read(&node);
-    let waiting = check_references(&mut draft);
+    let removed = check_references(&mut draft);
     let (config, defined) = (draft.config, draft.defined);
     let found = report.into_findings();
     let refused = found.refused || !remarks.is_empty();
@@ -85,7 +85,7 @@ pub fn load_keys(
     if refused {
         return Err(Problems(problems));
     }
-    Ok(Loaded::of_labels(config, problems, found.broken, waiting, (files, defined), found.read))
+    Ok(Loaded::of_labels(config, problems, found.broken, removed, (files, defined), found.read))
 }
 
 /// Whether a key below `root` says anything about a configuration.

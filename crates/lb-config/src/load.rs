@@ -8,7 +8,7 @@ use lb_core::route::Syntax;
 use crate::decode::{Findings, Report};
 use crate::document::{self, Files, Format, Node, Position, defines_nothing, read_text};
 use crate::dynamic::Config;
-use crate::dynamics::{Draft, check_references};
+use crate::dynamics::{Draft, Removed, check_references};
 use crate::problem::{Kind, Problem, Problems, Scope, printable};
 use crate::quarantine::TOLD;
 use crate::static_config::{EntryPoint, FileSource, Place, StaticConfig};
@@ -33,8 +33,8 @@ pub struct Context {
     pub static_file: String,
     /// Those that are switched on: their objects may be named.
     pub providers: BTreeSet<String>,
-    /// Names of the certificate resolvers; `None` accepts every name.
-    pub cert_resolvers: Option<BTreeSet<String>>,
+    /// Names of the certificate resolvers, and whether they can order wildcards; `None` accepts every name.
+    pub cert_resolvers: Option<BTreeMap<String, bool>>,
     /// Services of the provider `internal`, without `@internal`.
     pub internal_services: BTreeSet<String>,
     /// Of the routers that name none.
@@ -87,7 +87,13 @@ impl From<&StaticConfig> for Context {
                 .collect(),
             static_file: config.file.clone(),
             providers: config.providers.names().map(str::to_owned).collect(),
-            cert_resolvers: Some(config.certificates_resolvers.keys().cloned().collect()),
+            cert_resolvers: Some(
+                config
+                    .certificates_resolvers
+                    .iter()
+                    .map(|(name, resolver)| (name.clone(), resolver.challenge.proves_wildcards()))
+                    .collect(),
+            ),
             internal_services: internal.iter().filter(|(_, on)| *on).map(|(n, _)| (*n).to_owned()).collect(),
             rule_syntax: config.core.default_rule_syntax.unwrap_or_default(),
         }
@@ -106,6 +112,8 @@ pub struct Loaded {
     pub disabled: BTreeMap<(Kind, String), Vec<String>>,
     /// Those of `disabled` that are right in themselves: with an older version of what they use they may still work.
     pub waiting: Config,
+    /// The routers of `disabled` that are wrong in themselves, as far as they can be read. Only to be shown.
+    pub unfit: Config,
     /// Files with errors of form, of which the last good text was read, with the reasons.
     pub stale_files: BTreeMap<String, Vec<String>>,
     pub places: Places,
@@ -139,12 +147,12 @@ impl Loaded {
         config: Config,
         problems: Vec<Problem>,
         disabled: BTreeMap<(Kind, String), Vec<String>>,
-        waiting: Config,
+        Removed { waiting, unfit }: Removed,
         (files, defined): (Files, BTreeMap<Kind, HashMap<String, Position>>),
         read: Vec<PathBuf>,
     ) -> Self {
         let places = Places { files, defined: without_lines(defined) };
-        Self { config, problems, disabled, waiting, stale_files: BTreeMap::new(), places, files: read }
+        Self { config, problems, disabled, waiting, unfit, stale_files: BTreeMap::new(), places, files: read }
     }
 
     /// The configuration, if nothing at all is wrong with it; warnings do not count.
@@ -442,7 +450,7 @@ fn read_roots(
     for root in &roots {
         draft.read(root);
     }
-    let waiting = if complete { check_references(&mut draft) } else { Config::default() };
+    let Removed { waiting, unfit } = if complete { check_references(&mut draft) } else { Removed::default() };
     let (config, defined) = (draft.config, draft.defined);
     let findings = report.into_findings();
     if findings.refused {
@@ -457,6 +465,7 @@ fn read_roots(
         problems,
         disabled,
         waiting,
+        unfit,
         stale_files: BTreeMap::new(),
         places: Places { files, defined },
         files: paths,

@@ -79,7 +79,9 @@ pub(crate) fn host_port(text: &str) -> Result<(String, u16), Refusal> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(v6) => Some(v6).filter(|v6| v6.parse::<Ipv6Addr>().is_ok()),
-        None => Some(host).filter(|host| !host.is_empty() && host.len() <= 253 && host.chars().all(fits)),
+        // As to Go, which dials this machine.
+        None if host.is_empty() => Some("localhost"),
+        None => Some(host).filter(|host| host.len() <= 253 && host.chars().all(fits)),
     };
     match host {
         Some(host) => Ok((host.to_owned(), port)),
@@ -96,6 +98,14 @@ pub(crate) struct ServerUrl {
     pub(crate) path: String,
     /// What follows `?` or `#` and is never used.
     pub(crate) ignored: bool,
+}
+
+/// The URL without what stands before its host, and that: a user, perhaps with a password.
+pub(crate) fn split_user(url: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (user, _) = rest[..end].rsplit_once('@')?;
+    Some((format!("{scheme}://{}", &rest[user.len() + 1..]), user))
 }
 
 pub(crate) fn server_url(url: &str) -> Result<ServerUrl, Refusal> {

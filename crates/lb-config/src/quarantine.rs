@@ -36,6 +36,8 @@ pub struct Settled {
     pub stale: Reasons,
     /// Objects that were left out.
     pub disabled: Reasons,
+    /// The routers of `disabled`, as far as they can be read. Only to be shown.
+    pub left_out: Config,
 }
 
 /// Settles what `parts` (by provider) say with `last`, the configuration in force. `spoilt` are objects that turned out
@@ -81,7 +83,7 @@ pub fn settle<'a>(
     settling.uncoil();
     let Settling { mut config, stale, mut disabled, .. } = settling;
     // Traefik's words first where they differ: its API is asked for them. Then the place.
-    for (object, reasons) in parts.flat_map(|(_, part)| &part.disabled) {
+    for (object, reasons) in parts.clone().flat_map(|(_, part)| &part.disabled) {
         if let Some(known) = disabled.get_mut(object) {
             let new = |words: &&String| !known.iter().any(|line| line.contains(*words));
             let words: Vec<String> = reasons.iter().filter(new).cloned().collect();
@@ -89,7 +91,13 @@ pub fn settle<'a>(
         }
     }
     config.tls.refuse_default = disabled.contains_key(&(Kind::TlsOptions, "default".to_owned()));
-    Settled { config, stale, disabled }
+    let mut left_out = Config::default();
+    let routers = |kind: &Kind| matches!(kind, Kind::Router | Kind::TcpRouter | Kind::UdpRouter);
+    for object in disabled.keys().filter(|(kind, _)| routers(kind)) {
+        let mut read = parts.clone().flat_map(|(_, part)| [&part.unfit, &part.waiting, &part.config]);
+        read.any(|part| copy(part, &mut left_out, object));
+    }
+    Settled { config, stale, disabled, left_out }
 }
 
 /// Problems that are told of one object or file; chosen, nobody reads further.
@@ -471,11 +479,19 @@ fn coiled(config: &Config) -> Vec<Object> {
             let members: Vec<Name<'_>> = middlewares.iter().map(|m| (Kind::Middleware, m.as_str())).collect();
             Some(((Kind::Middleware, name.as_str()), members))
         }
+        Middleware::Errors(errors) => {
+            Some(((Kind::Middleware, name.as_str()), vec![(Kind::Service, errors.service.as_str())]))
+        }
         _ => None,
     });
+    let through = |name: &str| config.middlewares_of(name).iter().map(|m| (Kind::Middleware, m.as_str()));
+    let services = config
+        .services
+        .keys()
+        .map(|name| ((Kind::Service, name.as_str()), through(name).collect::<Vec<Name<'_>>>()));
     let composites = config.composites.iter().map(|(name, composite)| {
         let children = composite.children().map(|child| (Kind::Service, child.name.as_str()));
-        ((Kind::Service, name.as_str()), children.collect::<Vec<Name<'_>>>())
+        ((Kind::Service, name.as_str()), children.chain(through(name)).collect::<Vec<Name<'_>>>())
     });
     let udp = config.udp.services.iter().map(|(name, service)| {
         let children = service.children().iter().map(|child| (Kind::UdpService, child.service.as_str()));
@@ -486,7 +502,8 @@ fn coiled(config: &Config) -> Vec<Object> {
         let children = service.children().iter().map(|child| (Kind::TcpService, child.name.as_str()));
         ((Kind::TcpService, name.as_str()), children.collect::<Vec<Name<'_>>>())
     });
-    let all: HashMap<Name<'_>, Vec<Name<'_>>> = chains.chain(composites).chain(tcp).chain(udp).collect();
+    let all: HashMap<Name<'_>, Vec<Name<'_>>> =
+        chains.chain(services).chain(composites).chain(tcp).chain(udp).collect();
     let mut users: HashMap<Name<'_>, Vec<Name<'_>>> = HashMap::new();
     let mut open: BTreeMap<Name<'_>, usize> = BTreeMap::new();
     for (name, members) in &all {

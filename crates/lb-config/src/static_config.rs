@@ -19,6 +19,8 @@ use crate::telemetry::{MetricExports, OtlpLogs, Tracing};
 pub struct StaticConfig {
     /// Where it was read, as the operator named it.
     pub file: String,
+    /// As it is written, with a mask over what is not known to be harmless: for the support dump.
+    pub written: serde_json::Value,
     /// Sorted by name; includes the internal entry point `traefik` when a feature needs it.
     pub entry_points: Vec<EntryPoint>,
     /// The same for those of UDP, in which nothing counts that is of TCP or HTTP.

@@ -317,9 +317,11 @@ impl Control {
         self.metrics.set_disabled(quarantine::counts(&settled.disabled));
         state.quarantined = Arc::new(settled.stale);
         state.disabled = Arc::new(settled.disabled);
+        state.left_out = Arc::new(settled.left_out);
         self.store(state);
         // Orders that were given while this was built.
-        self.operators.apply(&self.state.load().services);
+        let state = self.state.load();
+        self.operators.apply(&state.services, &state.tcp);
         self.metrics.reloaded(now);
     }
 
@@ -396,6 +398,7 @@ fn rivals(parts: &BTreeMap<String, Arc<Loaded>>) -> Vec<String> {
 fn is_same(old: &Loaded, new: &Loaded) -> bool {
     old.config == new.config
         && old.waiting == new.waiting
+        && old.unfit == new.unfit
         && old.disabled == new.disabled
         && old.stale_files == new.stale_files
         // The reasons name lines.
@@ -438,7 +441,7 @@ impl Job {
                 config: Arc::new(config),
                 left_out: left_out.clone(),
             };
-            operators.apply(&candidate.services);
+            operators.apply(&candidate.services, &candidate.tcp);
             match publish(&candidate) {
                 Ok(()) => break (settled, Ok(candidate)),
                 Err(mut problems) => {
@@ -479,8 +482,11 @@ async fn next(sources: &mut Vec<Source>) -> (String, Reading) {
 
 fn gauges(state: &State) -> Vec<ServerGauge> {
     let mut gauges = Vec::new();
-    for (name, service) in state.services.iter() {
-        let checked = service.settings().active.is_some() || service.settings().passive.is_some();
+    // Traefik has no metric of the health of TCP servers.
+    let http = state.services.iter().map(|service| (service, true));
+    for ((name, service), is_http) in http.chain(state.tcp.iter().map(|service| (service, false))) {
+        let checked =
+            is_http && (service.settings().active.is_some() || service.settings().passive.is_some());
         // A URL that is listed twice is one server: the same series twice would spoil the whole scrape.
         let mut seen = HashSet::new();
         let servers = service.servers().filter(|(server, _)| seen.insert(server.url()));

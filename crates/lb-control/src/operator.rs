@@ -1,6 +1,7 @@
 //! What operators want of servers, kept for the life of the process.
 //!
-//! Orders are keyed by service name and server URL. A reload that keeps the server keeps its state; one that
+//! Orders are keyed by service name and server URL, or address of a TCP server: no address is a URL, so that services
+//! of HTTP and of TCP may have one name. A reload that keeps the server keeps its state; one that
 //! removes the server keeps the order, so that a server which comes back is not used against the operator's
 //! will. The one way an order ends by itself is the deadline of a drain: it becomes maintenance.
 
@@ -59,7 +60,9 @@ impl Operators {
     pub fn set(&self, mut told: OperatorState) -> Option<AdminState> {
         let mut orders = self.0.orders.lock();
         let known = orders.get(&told.service).and_then(|orders| orders.get(&told.url));
-        let server = find(&self.0.state.load().services, &told.service, &told.url);
+        let state = self.0.state.load();
+        let find = |services| find(services, &told.service, &told.url);
+        let server = find(&state.services).or_else(|| find(&state.tcp));
         let server = server.or_else(|| known.and_then(|order| order.server.clone()));
         if server.is_none() && known.is_none() {
             return None;
@@ -104,15 +107,16 @@ impl Operators {
             insert(&mut known, Order::new(told, None));
         }
         drop(known);
-        self.apply(&self.0.state.load().services);
+        let state = self.0.state.load();
+        self.apply(&state.services, &state.tcp);
         self.0.changed.notify_one();
     }
 
     /// Makes the servers of a configuration be as they were ordered to: before it is published, and again
     /// after that for orders that came in between.
-    pub(crate) fn apply(&self, services: &Services) {
+    pub(crate) fn apply(&self, http: &Services, tcp: &Services) {
         let mut orders = self.0.orders.lock();
-        for (name, service) in services {
+        for (name, service) in http.iter().chain(tcp) {
             let mut of_service = orders.get_mut(name);
             for (server, _) in service.servers() {
                 let order = of_service.as_mut().and_then(|orders| orders.get_mut(server.url()));

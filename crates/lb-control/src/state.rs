@@ -25,6 +25,8 @@ pub struct State {
     pub quarantined: Arc<Reasons>,
     /// Objects that were left out, with reasons as Traefik words them.
     pub disabled: Arc<Reasons>,
+    /// The routers among them, as far as they can be read. Only to be shown.
+    pub left_out: Arc<Config>,
     /// Every provider that has delivered something, good or not.
     pub providers: BTreeMap<String, ProviderState>,
 }

@@ -333,6 +333,7 @@ pub(crate) fn loaded(config: Config) -> Loaded {
         problems: Vec::new(),
         disabled: Default::default(),
         waiting: Config::default(),
+        unfit: Config::default(),
         stale_files: Default::default(),
         places: Default::default(),
         files: Vec::new(),

@@ -15,7 +15,7 @@ use crate::exchange::Exchange;
 use crate::http::cookie::set_cookie;
 use crate::http::layers::Above;
 use crate::http::mirror::Copy;
-use crate::snapshot::Service;
+use crate::snapshot::{Route, Service};
 use crate::worker::Worker;
 
 /// A service that others answer for.
@@ -26,12 +26,30 @@ pub(crate) struct Composite {
     pub(crate) health_check: bool,
     /// Every load balancer below, with the label of its requests that came this way.
     pub(crate) leaves: Box<[(Arc<Service>, LabelId)]>,
+    /// Services inside each other.
+    pub(crate) height: usize,
     /// Ways down to them: what a look at the health of all of it may cost.
     pub(crate) ways: usize,
     /// Seconds after which a client may hope for a child when none is up.
     pub(crate) retry_after: u64,
-    /// Bytes of a request's body that something here or below may want a second time.
-    pub(crate) keeps: usize,
+    /// What something here or below may want a second time.
+    pub(crate) keeps: Keeps,
+}
+
+/// How much of a request's body is read before it is sent on, so that it can be sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keeps {
+    /// Bytes in memory; the rest goes to a temporary file.
+    pub(crate) memory: usize,
+    /// Bytes of a body that is kept at all.
+    pub(crate) most: u64,
+}
+
+impl Keeps {
+    /// What does for both.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { memory: self.memory.max(other.memory), most: self.most.max(other.most) }
+    }
 }
 
 pub(crate) enum Kind {
@@ -76,6 +94,16 @@ pub(crate) struct Child {
 pub(crate) enum Node {
     Service(Arc<Service>),
     Composite(Arc<Composite>),
+    Chained(Arc<Chained>),
+}
+
+/// A service that has middlewares and is part of something else.
+pub(crate) struct Chained {
+    /// The middlewares, and [`Target::Within`](crate::snapshot::Target) behind them.
+    pub(crate) route: Route,
+    pub(crate) node: Node,
+    /// Services inside each other, those that `errors` take pages from among them.
+    pub(crate) height: usize,
 }
 
 /// What a request for a composite, or one that several routers have led on, is about; kept with its [`Exchange`].
@@ -89,6 +117,8 @@ pub(crate) struct Composed {
     pub(crate) cookies: Vec<String>,
     /// What mirrors are to get once the client has its answer.
     pub(crate) copies: Vec<Copy>,
+    /// Whose parts have middlewares that the request is in.
+    pub(crate) root: Option<Arc<Composite>>,
     /// Routers that led the request on to others, from the root.
     pub(crate) above: Vec<Above>,
 }
@@ -96,6 +126,8 @@ pub(crate) struct Composed {
 /// Where the way of a request leads.
 pub(crate) enum Way<'r> {
     Service(&'r Arc<Service>),
+    /// Middlewares are first.
+    Chained(&'r Route),
     /// Its first service is up, and its answer is to be looked at.
     Failover(&'r Composite, &'r Failover),
     /// Mirrors are to have a copy; with the number of the request.
@@ -105,11 +137,29 @@ pub(crate) enum Way<'r> {
 }
 
 impl Node {
+    /// Services inside each other, from here on.
+    pub(crate) fn height(&self) -> usize {
+        match self {
+            Self::Service(_) => 0,
+            Self::Composite(composite) => composite.height,
+            Self::Chained(chained) => chained.height,
+        }
+    }
+
+    /// What is behind its middlewares, if it has any.
+    pub(crate) fn behind_middlewares(&self) -> &Self {
+        match self {
+            Self::Chained(chained) => &chained.node,
+            node => node,
+        }
+    }
+
     /// Whether a new client would get a server, as far as anybody minds.
     fn is_up(&self) -> bool {
         match self {
             Self::Service(service) => service.live.is_available(),
             Self::Composite(composite) => !composite.health_check || composite.kind.is_up(),
+            Self::Chained(chained) => chained.node.is_up(),
         }
     }
 
@@ -120,6 +170,7 @@ impl Node {
                 let tried = tried_of(service);
                 tried > 0 && tried >= service.endpoints.len()
             }
+            Self::Chained(chained) => chained.node.is_spent(tried_of),
             Self::Composite(composite) => match &composite.kind {
                 Kind::Spread { children, .. } => {
                     let mut of_use = children.iter().filter(|child| child.weight > 0);
@@ -134,18 +185,26 @@ impl Node {
     }
 }
 
-/// Bytes of a body that are kept where the configuration does not say; chosen as for `retry`.
+/// Bytes of a body in memory, and of one that mirrors get where the configuration does not say; chosen as for `retry`.
 const KEPT: usize = 2 * 1024 * 1024;
 
 impl Kind {
-    /// Bytes of a request's body that it may want a second time.
-    pub(crate) fn keeps(&self) -> usize {
+    /// What it may want a second time.
+    pub(crate) fn keeps(&self) -> Keeps {
         match self {
             Self::Failover(Failover { errors: Some(errors), .. }) => {
-                errors.max_request_body_bytes.unwrap_or(KEPT)
+                let most = errors.max_request_body_bytes;
+                Keeps {
+                    memory: most.unwrap_or(KEPT).min(KEPT),
+                    most: most.map_or(u64::MAX, |most| most as u64),
+                }
             }
-            Self::Mirroring(mirroring) if mirroring.body => mirroring.most.unwrap_or(KEPT),
-            Self::Failover(_) | Self::Spread { .. } | Self::Mirroring(_) => 0,
+            // Copies have it in memory.
+            Self::Mirroring(mirroring) if mirroring.body => {
+                let memory = mirroring.most.unwrap_or(KEPT);
+                Keeps { memory, most: memory as u64 }
+            }
+            Self::Failover(_) | Self::Spread { .. } | Self::Mirroring(_) => Keeps::default(),
         }
     }
 
@@ -177,43 +236,7 @@ impl Failover {
 impl Composite {
     /// Where the next try of a request for this composite leads.
     pub(crate) fn way<'r>(self: &'r Arc<Self>, x: &mut Exchange, worker: &Worker) -> Way<'r> {
-        self.way_from(self, x, worker)
-    }
-
-    /// The same from a node below.
-    pub(crate) fn way_through<'r>(&'r self, node: &'r Node, x: &mut Exchange, worker: &Worker) -> Way<'r> {
-        match node {
-            Node::Service(service) => {
-                self.enter(x, service);
-                Way::Service(service)
-            }
-            Node::Composite(composite) => self.way_from(composite, x, worker),
-        }
-    }
-
-    fn way_from<'r>(&'r self, mut at: &'r Arc<Self>, x: &mut Exchange, worker: &Worker) -> Way<'r> {
-        loop {
-            if let Kind::Failover(failover) = &at.kind
-                && failover.errors.is_some()
-                && failover.tries_main()
-            {
-                return Way::Failover(at, failover);
-            }
-            if let Kind::Mirroring(mirroring) = &at.kind {
-                let number = mirroring.requests.next();
-                if mirroring.selected(number).next().is_some() {
-                    return Way::Mirroring(at, mirroring, number);
-                }
-            }
-            match at.step(x, worker) {
-                None => return Way::Nobody(at),
-                Some(Node::Composite(composite)) => at = composite,
-                Some(Node::Service(service)) => {
-                    self.enter(x, service);
-                    return Way::Service(service);
-                }
-            }
-        }
+        way_from(Some(self), self, x, worker)
     }
 
     /// The child that is to go on with a request.
@@ -263,24 +286,69 @@ impl Composite {
     pub(crate) fn has_fallback(&self, failover: &Failover) -> bool {
         !self.health_check || failover.fallback.is_up()
     }
+}
 
-    /// Notes that `service` is asked next, and which of its servers were asked before.
-    fn enter(&self, x: &mut Exchange, service: &Arc<Service>) {
-        let Exchange { composed, tried, .. } = x;
-        let composed = composed.get_or_insert_default();
-        if composed.leaf.as_ref().is_some_and(|(last, _)| Arc::ptr_eq(last, service)) {
-            return;
+/// Where a request leads that has come from `root` to this node.
+pub(crate) fn way_through<'r>(
+    root: Option<&Composite>,
+    node: &'r Node,
+    x: &mut Exchange,
+    worker: &Worker,
+) -> Way<'r> {
+    match node {
+        Node::Service(service) => {
+            enter(root, x, service);
+            Way::Service(service)
         }
-        let known = self.leaves.iter().find(|(leaf, _)| Arc::ptr_eq(leaf, service));
-        let label = known.map_or(service.label, |(_, label)| *label);
-        if let Some((last, _)) = composed.leaf.replace((Arc::clone(service), label))
-            && !tried.is_empty()
+        Node::Composite(composite) => way_from(root, composite, x, worker),
+        Node::Chained(chained) => Way::Chained(&chained.route),
+    }
+}
+
+fn way_from<'r>(
+    root: Option<&Composite>,
+    mut at: &'r Arc<Composite>,
+    x: &mut Exchange,
+    worker: &Worker,
+) -> Way<'r> {
+    loop {
+        if let Kind::Failover(failover) = &at.kind
+            && failover.errors.is_some()
+            && failover.tries_main()
         {
-            composed.tried.push((last, std::mem::take(tried)));
+            return Way::Failover(at, failover);
         }
-        if let Some(at) = composed.tried.iter().position(|(leaf, _)| Arc::ptr_eq(leaf, service)) {
-            *tried = composed.tried.swap_remove(at).1;
+        if let Kind::Mirroring(mirroring) = &at.kind {
+            let number = mirroring.requests.next();
+            if mirroring.selected(number).next().is_some() {
+                return Way::Mirroring(at, mirroring, number);
+            }
         }
+        match at.step(x, worker) {
+            None => return Way::Nobody(at),
+            Some(Node::Composite(composite)) => at = composite,
+            Some(node) => return way_through(root, node, x, worker),
+        }
+    }
+}
+
+/// Notes that `service` is asked next, and which of its servers were asked before.
+fn enter(root: Option<&Composite>, x: &mut Exchange, service: &Arc<Service>) {
+    let Exchange { composed, tried, .. } = x;
+    let composed = composed.get_or_insert_default();
+    if composed.leaf.as_ref().is_some_and(|(last, _)| Arc::ptr_eq(last, service)) {
+        return;
+    }
+    let mut leaves = root.into_iter().flat_map(|root| &root.leaves);
+    let known = leaves.find(|(leaf, _)| Arc::ptr_eq(leaf, service));
+    let label = known.map_or(service.label, |(_, label)| *label);
+    if let Some((last, _)) = composed.leaf.replace((Arc::clone(service), label))
+        && !tried.is_empty()
+    {
+        composed.tried.push((last, std::mem::take(tried)));
+    }
+    if let Some(at) = composed.tried.iter().position(|(leaf, _)| Arc::ptr_eq(leaf, service)) {
+        *tried = composed.tried.swap_remove(at).1;
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct Exchange {
     pub(crate) append_forwarded_for: bool,
     /// What each `compress` on the way has chosen for the client.
     pub(crate) encodings: SmallVec<[Option<Encoding>; 1]>,
-    /// How the answer is to be compressed.
+    /// In which form the answer's body is to be sent.
     pub(crate) encode: Option<Encode>,
     /// Bytes of the answer's body as the server sent it, where the client gets another form.
     pub(crate) origin_bytes: Option<u64>,
@@ -113,6 +113,12 @@ impl Exchange {
         self.origin_bytes = None;
         self.detect_type = false;
         self.trace = None;
+    }
+
+    /// Drops the answer, for another one to take its place.
+    pub(crate) fn drop_answer(&mut self) {
+        self.response.clear();
+        self.encode = None;
     }
 
     /// Remembers the server of a try that failed.

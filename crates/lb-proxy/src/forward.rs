@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use lb_core::balance::{CookieMatch, Pick, Picked};
+use lb_core::balance::{CookieMatch, Pick, Picked, Service as LiveService};
 use lb_core::health::Outcome;
 use lb_core::sticky;
 use lb_http1::{Framing, Head};
@@ -109,7 +109,8 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
                     }
                 }
             };
-            prefer_awake(worker, service, picked, &pick)
+            // Those whose answers are judged are left to the judge.
+            if service.judged { picked } else { prefer_awake(worker, &service.live, picked, &pick) }
         };
         let index = picked.index();
         let is_tried = p.x.tried.contains(&index);
@@ -172,15 +173,19 @@ fn target_to_prefix(service: &Service, head: &Head) -> Option<Box<str>> {
     service.endpoints.iter().any(|e| e.path_prefix.is_some()).then(|| head.target().into())
 }
 
-/// `picked`, or another server that was not tried yet while that one takes no connections. Those whose answers are
-/// judged are left to the judge.
-fn prefer_awake(worker: &Worker, service: &Service, picked: Picked, pick: &Pick<'_>) -> Picked {
-    if service.judged || !picked.server().is_resting(worker.recently()) {
+/// `picked`, or another server that was not tried yet while that one takes no connections.
+pub(crate) fn prefer_awake(
+    worker: &Worker,
+    service: &LiveService,
+    picked: Picked,
+    pick: &Pick<'_>,
+) -> Picked {
+    if !picked.server().is_resting(worker.recently()) {
         return picked;
     }
     let mut passed: SmallVec<[usize; 4]> = pick.tried.into();
     passed.push(picked.index());
-    while let Some(other) = service.live.pick(&Pick { tried: &passed, ..*pick }) {
+    while let Some(other) = service.pick(&Pick { tried: &passed, ..*pick }) {
         if passed.contains(&other.index()) {
             break;
         }

@@ -16,6 +16,7 @@ mod lasting;
 mod middleware;
 mod passage;
 mod proxy;
+mod pump;
 mod report;
 mod snapshot;
 mod stream;

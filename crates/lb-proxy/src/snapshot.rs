@@ -22,7 +22,7 @@ pub use build::Failure;
 pub(crate) use build::Fixed;
 pub use internal::Internal;
 
-use crate::composite::Composite;
+use crate::composite::{Composite, Node};
 use crate::middleware::Middleware;
 use crate::report::Report;
 use crate::tls::{TlsProfile, TlsTable};
@@ -86,6 +86,8 @@ pub(crate) struct Route {
 pub(crate) enum Target {
     Service(Arc<Service>),
     Composite(Arc<Composite>),
+    /// A part of something, behind middlewares of its own.
+    Within(Node),
     Internal(Internal),
     /// Other routers decide, once the middlewares of this one have seen the request (`parentRefs`).
     Children(Arc<Children>),
@@ -97,8 +99,7 @@ impl Target {
     /// Whether a request for it may need a hand in what is behind, as some middlewares do.
     pub(crate) fn wraps(&self) -> bool {
         match self {
-            Self::Composite(composite) => composite.keeps > 0,
-            Self::Children(_) => true,
+            Self::Composite(_) | Self::Within(_) | Self::Children(_) => true,
             Self::Service(_) | Self::Internal(_) => false,
         }
     }
@@ -162,6 +163,9 @@ impl Snapshot {
             labels.insert(service.label);
             labels.extend(service.endpoints.iter().map(|endpoint| endpoint.label));
         }
+        for chain in self.service_chains.values() {
+            labels.extend(chain.middlewares.iter().filter_map(Middleware::label));
+        }
         labels.extend(self.tcp.labels());
         labels
     }
@@ -202,7 +206,7 @@ impl Route {
             Target::Children(children) => {
                 children.routes().iter().for_each(|child| child.value.labels(labels));
             }
-            Target::Service(_) | Target::Internal(_) => {}
+            Target::Service(_) | Target::Within(_) | Target::Internal(_) => {}
         }
     }
 

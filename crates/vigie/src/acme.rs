@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lb_acme::{Acme, Failing, Provider};
 use lb_config::acme::Challenge;
-use lb_config::{Problem, StaticConfig};
+use lb_config::{Problem, Severity, StaticConfig};
 use lb_control::Control;
 use lb_proxy::{InternalResponse, Validations};
 
@@ -57,24 +57,34 @@ pub(crate) fn failing(acme: &Acme) -> Vec<String> {
     acme.failing().into_iter().map(line).collect()
 }
 
-/// Files of resolvers that cannot be used.
+/// Files and DNS providers of resolvers that cannot be used.
 pub(crate) fn problems(config: &StaticConfig) -> Vec<Problem> {
-    let resolvers = config.certificates_resolvers.iter();
-    let checked = resolvers.filter_map(|(name, resolver)| {
-        let error = lb_acme::check(&resolver.storage).err()?;
-        Some(Problem {
-            severity: lb_config::Severity::Error,
-            scope: lb_config::Scope::File,
-            file: config.file.clone(),
-            line: 0,
-            column: 0,
-            key: format!("certificatesResolvers.{name}.acme.storage"),
-            message: error.to_string(),
-            hint: Some(
-                "the path is relative to the working directory; `chmod 600` makes the file private"
-                    .to_owned(),
-            ),
-        })
-    });
-    checked.collect()
+    let problem = |severity, key: String, message: String, hint: &str| Problem {
+        severity,
+        scope: lb_config::Scope::File,
+        file: config.file.clone(),
+        line: 0,
+        column: 0,
+        key: format!("certificatesResolvers.{key}"),
+        message,
+        hint: Some(hint.to_owned()),
+    };
+    let mut problems = Vec::new();
+    for (name, resolver) in &config.certificates_resolvers {
+        if let Err(error) = lb_acme::check(&resolver.storage) {
+            let hint = "the path is relative to the working directory; `chmod 600` makes the file private";
+            let key = format!("{name}.acme.storage");
+            problems.push(problem(Severity::Error, key, error.to_string(), hint));
+        }
+        if let Challenge::Dns(dns) = &resolver.challenge
+            && let Err(reason) = lb_acme::check_provider(dns.provider)
+        {
+            // A service may have what this shell has not.
+            let hint =
+                "this is what the check sees in its own environment: Vigie needs it in that of the service";
+            let key = format!("{name}.acme.dnsChallenge.provider");
+            problems.push(problem(Severity::Warning, key, reason, hint));
+        }
+    }
+    problems
 }

@@ -111,6 +111,7 @@ impl AdminService {
         View {
             static_config: Arc::clone(&self.static_config),
             config: Arc::clone(&state.config),
+            left_out: Arc::clone(&state.left_out),
             services: Arc::clone(&state.services),
             tcp: Arc::clone(&state.tcp),
             standing: standing.into_iter().map(|(told, server)| Standing { told, server }).collect(),

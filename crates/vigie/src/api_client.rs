@@ -128,14 +128,19 @@ impl ApiClient {
         let nobody = || format!("no answer from http://{}", self.authority);
         let (status, bytes) = answered.map_err(anyhow::Error::from).flatten().with_context(nobody)?;
         let parsed = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        if status == 200 {
-            return Ok(parsed);
+        match parsed["message"].as_str() {
+            // Whatever else listens there may answer 200 to anything: then nothing has been done.
+            _ if status == 200 && (parsed.is_object() || parsed.is_array()) => Ok(parsed),
+            Some(message) => Err(Refused { message: message.to_owned() }.into()),
+            None => Err(self.stranger(&format!("answers {status}")).into()),
         }
-        let message = match parsed["message"].as_str() {
-            Some(message) => message.to_owned(),
-            None => format!("http://{} answers {status}: is this the API of Vigie?", self.authority),
-        };
-        Err(Refused { message }.into())
+    }
+
+    /// What answers is no Vigie.
+    pub(crate) fn stranger(&self, does: &str) -> Refused {
+        let message =
+            format!("http://{} {does}, but not as the API of Vigie: is the address right?", self.authority);
+        Refused { message }
     }
 
     async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Bytes)> {

@@ -3,10 +3,15 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use lb_config::{Context, Kind, Problem, Problems, Scope, StaticSource, load_dynamic};
+use lb_acme::Validity;
+use lb_config::dynamic::Tls;
+use lb_config::{
+    Context, DEFAULT_CERTIFICATE, Kind, Problem, Problems, Scope, Severity, StaticSource, load_dynamic,
+};
+use lb_observe::rfc3339;
 
 use crate::options::Options;
 use crate::print::{complain, say};
@@ -79,11 +84,40 @@ fn findings(source: &StaticSource) -> Findings {
             for other in others.filter(|name| *name != "file") {
                 found.retain(|problem| !is_up_to(other, problem));
             }
+            found.extend(untimely(&loaded.config.tls, SystemTime::now()));
             found.iter_mut().for_each(|problem| loaded.places.locate(problem));
             problems.extend(found);
         }
     }
     Findings { problems, read }
+}
+
+/// Certificates that clients refuse because of the time.
+fn untimely(tls: &Tls, now: SystemTime) -> Vec<Problem> {
+    let named = tls.certificates.iter().map(|pair| (pair.origin.clone(), "tls.certificates", pair));
+    let default = tls.default_certificate.iter();
+    let all = named.chain(default.map(|pair| (DEFAULT_CERTIFICATE.to_owned(), DEFAULT_CERTIFICATE, pair)));
+    let judged = all.filter_map(|(name, key, pair)| {
+        let validity = Validity::of(&pair.cert.0)?;
+        let (wrong, hint) = if validity.not_after < now {
+            (format!("has expired at {}", rfc3339(validity.not_after)), "renew it")
+        } else if validity.not_before > now {
+            (format!("is good from {} only", rfc3339(validity.not_before)), "look at the clock")
+        } else {
+            return None;
+        };
+        Some(Problem {
+            severity: Severity::Warning,
+            scope: Scope::Object { kind: Kind::Certificate, name },
+            file: "dynamic configuration".to_owned(),
+            line: 0,
+            column: 0,
+            key: key.to_owned(),
+            message: format!("{}: {wrong}", pair.origin),
+            hint: Some(hint.to_owned()),
+        })
+    });
+    judged.collect()
 }
 
 fn report(problems: &[Problem]) -> ExitCode {
@@ -154,7 +188,11 @@ mod tests {
     #[test]
     fn errors_of_the_static_file_hide_none_of_the_dynamic_ones() {
         let dynamic = "http: {services: {s: {loadBalancer: {servers: []}}}, \
-                       routers: {r: {rule: 'Path(`/`)', service: t, entryPoints: [wbe]}}}";
+                       routers: {r: {rule: 'Path(`/`)', service: t, entryPoints: [wbe]}}}\n\
+                       tcp: {services: {s: {loadBalancer: {servers: []}}}, \
+                       routers: {r: {rule: 'HostSNI(`*`)', service: s, entryPoints: [wbe]}}}\n\
+                       udp: {services: {s: {loadBalancer: {servers: []}}}, \
+                       routers: {r: {service: s, entryPoints: [wbe]}}}";
         let service = "http.routers.r.service: no service is called `t`";
         for (static_text, static_problem) in [
             ("entryPoints: {web: {adress: ':80'}}", "entryPoints.web.adress: there is no key `adress` here"),
@@ -186,9 +224,39 @@ mod tests {
         let web = "entryPoints: {web: {address: ':80'}}\n";
         let right = problems(&format!("{web}api: {{}}"), &dynamic);
         let [mismatch] = right.as_slice() else { panic!("{right:?}") };
-        assert!(mismatch.starts_with("certificate "), "{mismatch}");
+        let expected = "the private key does not belong to the certificate";
+        assert_eq!(*mismatch, format!("tls.certificates: {}: {expected}", certificate.display()));
         let wrong = problems(&format!("{web}api: {{isecure: true}}"), &dynamic);
         assert_eq!(wrong, ["api.isecure: there is no key `isecure` here", mismatch]);
+    }
+
+    #[test]
+    fn certificates_that_clients_refuse_because_of_the_time_are_warned_of() {
+        let issued = Authority::new("test").issue(&["a.test"]);
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = issued.write(directory.path(), "a");
+        let text = format!(
+            "tls: {{certificates: [{{certFile: '{0}', keyFile: '{1}'}}], \
+             stores: {{default: {{defaultCertificate: {{certFile: '{0}', keyFile: '{1}'}}}}}}}}",
+            certificate.display(),
+            key.display()
+        );
+        let loaded = lb_config::parse_dynamic("d.yml", &text, "file", &Context::default()).unwrap();
+        let validity = Validity::of(&loaded.config.tls.certificates[0].cert.0).unwrap();
+        let second = Duration::from_secs(1);
+        let told = |now| -> Vec<String> {
+            untimely(&loaded.config.tls, now)
+                .iter()
+                .map(|problem| format!("{}: {}", problem.key, problem.message))
+                .collect()
+        };
+        assert_eq!(told(validity.not_before + second), Vec::<String>::new());
+        let file = certificate.display();
+        let expired = format!("{file}: has expired at {}", rfc3339(validity.not_after));
+        let expected = ["tls.certificates", "tls.stores.default.defaultCertificate"]
+            .map(|key| format!("{key}: {expired}"));
+        assert_eq!(told(validity.not_after + second), expected);
+        assert!(told(validity.not_before - second)[0].contains(": is good from "));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Whatever happens here, handshakes go on: without a response that counts they show none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use lb_observe::metrics::Metrics;
-use lb_proxy::ocsp::{OcspError, Stapling, served};
+use lb_proxy::ocsp::{Certificate, OcspError, Stapling, served};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,79 +28,99 @@ const MOST: usize = 64 * 1024;
 const AT_ONCE: usize = 8;
 
 struct Job {
+    /// Kept, so that its id is nobody else's.
+    _certificate: Certificate,
     /// `None`: nothing to ask.
     stapling: Option<Stapling>,
     due: Instant,
+    is_asked: bool,
     failures: u32,
     is_stapled: bool,
 }
+
+impl Job {
+    fn new(certificate: Certificate) -> Self {
+        let stapling = match certificate.stapling() {
+            Some(Err(reason)) => {
+                tracing::warn!(reason, "a certificate names an OCSP responder that cannot be asked");
+                None
+            }
+            found => found.and_then(Result::ok),
+        };
+        let due = Instant::now();
+        Self { _certificate: certificate, stapling, due, is_asked: false, failures: 0, is_stapled: false }
+    }
+
+    fn waits(&self) -> bool {
+        self.stapling.is_some() && !self.is_asked
+    }
+}
+
+/// The certificate that was asked about, what was answered, and by whom.
+type Answered = (usize, anyhow::Result<Bytes>, String);
 
 /// Runs for the life of the process. `overrides` are responders to ask instead of those that certificates name.
 pub(crate) async fn run(overrides: BTreeMap<String, String>, metrics: Metrics) {
     let mut certificates = served();
     let mut jobs: HashMap<usize, Job> = HashMap::new();
+    let mut asked: JoinSet<Answered> = JoinSet::new();
+    certificates.mark_changed();
     loop {
-        let current = certificates.borrow_and_update().clone();
-        let ids: std::collections::HashSet<usize> =
-            current.iter().map(|certificate| certificate.id()).collect();
-        jobs.retain(|id, _| ids.contains(id));
-        for certificate in current {
-            jobs.entry(certificate.id()).or_insert_with(|| {
-                let stapling = match certificate.stapling() {
-                    Some(Err(reason)) => {
-                        tracing::warn!(reason, "a certificate names an OCSP responder that cannot be asked");
-                        None
-                    }
-                    found => found.and_then(Result::ok),
-                };
-                Job { stapling, due: Instant::now(), failures: 0, is_stapled: false }
-            });
-        }
-        ask_due(&mut jobs, &overrides, &metrics).await;
-        let next = jobs.values().filter(|job| job.stapling.is_some()).map(|job| job.due).min();
+        let is_free = asked.len() < AT_ONCE;
+        let next = jobs.values().filter(|job| is_free && job.waits()).map(|job| job.due).min();
         let wait = async {
             match next {
                 Some(next) => tokio::time::sleep_until(next).await,
                 None => std::future::pending().await,
             }
         };
+        // A responder that is slow keeps neither other answers nor new certificates waiting.
         tokio::select! {
-            changed = certificates.changed() => if changed.is_err() { return },
+            changed = certificates.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let current = certificates.borrow_and_update().clone();
+                let ids: HashSet<usize> = current.iter().map(Certificate::id).collect();
+                jobs.retain(|id, _| ids.contains(id));
+                for certificate in current {
+                    jobs.entry(certificate.id()).or_insert_with(|| Job::new(certificate));
+                }
+            }
+            Some(answered) = asked.join_next() => {
+                if let Ok((id, answer, url)) = answered
+                    && let Some(job) = jobs.get_mut(&id)
+                {
+                    job.is_asked = false;
+                    job.take(answer, &url, &metrics);
+                }
+            }
             () = wait => {}
         }
+        ask_due(&mut jobs, &mut asked, &overrides);
     }
 }
 
-async fn ask_due(jobs: &mut HashMap<usize, Job>, overrides: &BTreeMap<String, String>, metrics: &Metrics) {
+/// Begins as many questions as may be under way at a time.
+fn ask_due(
+    jobs: &mut HashMap<usize, Job>,
+    asked: &mut JoinSet<Answered>,
+    overrides: &BTreeMap<String, String>,
+) {
     let now = Instant::now();
-    let mut due = jobs.iter().filter(|(_, job)| job.due <= now).filter_map(|(id, job)| {
-        let stapling = job.stapling.as_ref()?;
+    for (id, job) in jobs.iter_mut().filter(|(_, job)| job.waits() && job.due <= now) {
+        if asked.len() >= AT_ONCE {
+            return;
+        }
+        let Some(stapling) = &job.stapling else { continue };
         let named = stapling.responder();
         let url = overrides.get(named).map_or(named, String::as_str).to_owned();
-        Some((*id, url, Bytes::copy_from_slice(stapling.request())))
-    });
-    let mut asked = JoinSet::new();
-    let mut answers = Vec::new();
-    loop {
-        while asked.len() < AT_ONCE
-            && let Some((id, url, request)) = due.next()
-        {
-            asked.spawn(async move {
-                let answer = tokio::time::timeout(TIMEOUT, ask(&url, request)).await;
-                (id, answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in {TIMEOUT:?}"))), url)
-            });
-        }
-        match asked.join_next().await {
-            Some(Ok(answer)) => answers.push(answer),
-            Some(Err(_)) => {}
-            None => break,
-        }
-    }
-    drop(due);
-    for (id, answer, url) in answers {
-        if let Some(job) = jobs.get_mut(&id) {
-            job.take(answer, &url, metrics);
-        }
+        let (id, request) = (*id, Bytes::copy_from_slice(stapling.request()));
+        job.is_asked = true;
+        asked.spawn(async move {
+            let answer = tokio::time::timeout(TIMEOUT, ask(&url, request)).await;
+            (id, answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in {TIMEOUT:?}"))), url)
+        });
     }
 }
 

@@ -44,20 +44,29 @@ pub(crate) fn compile_problems_without_static(dynamic: &Config) -> Vec<Problem> 
     let Ok((config, _)) = lb_config::parse_static("", "") else { return Vec::new() };
     let mut dynamic = dynamic.clone();
     dynamic.routers.values_mut().for_each(|router| router.entry_points.clear());
+    dynamic.tcp.routers.values_mut().for_each(|router| router.entry_points.clear());
+    dynamic.udp.routers.values_mut().for_each(|router| router.entry_points.clear());
+    let routers = [Kind::Router, Kind::TcpRouter, Kind::UdpRouter];
     let mut found = compile_problems(&config, &dynamic);
-    found.retain(|problem| !matches!(problem.scope, Scope::Object { kind: Kind::Router, .. }));
+    found.retain(|problem| !matches!(problem.scope, Scope::Object { kind, .. } if routers.contains(&kind)));
     found
 }
 
 fn problem(failure: &Failure) -> Problem {
+    let object = || format!("{} {}", failure.kind.word(), failure.name);
+    let (key, message) = match (failure.kind, failure.message.split_once(": ")) {
+        // These name their key.
+        (Kind::Certificate | Kind::TlsOptions, Some((key, message))) => (key.to_owned(), message),
+        _ => (object(), &*failure.message),
+    };
     Problem {
         severity: Severity::Error,
         scope: Scope::Object { kind: failure.kind, name: failure.name.clone() },
         file: "dynamic configuration".to_owned(),
         line: 0,
         column: 0,
-        key: format!("{} {}", failure.kind.word(), failure.name),
-        message: failure.message.clone(),
+        key,
+        message: message.to_owned(),
         hint: None,
     }
 }

@@ -99,6 +99,9 @@ async fn set(
 ) -> anyhow::Result<ExitCode> {
     let asked = path(&change.service, &change.server);
     let answer = api.ask("PUT", &asked, Some(order)).await?;
+    if !answer["state"].is_string() || !answer["url"].is_string() {
+        return Err(api.stranger("takes the order").into());
+    }
     say(&line(&answer));
     if !change.wait {
         return Ok(ExitCode::SUCCESS);
@@ -156,12 +159,15 @@ fn overruled(now: &Value) -> String {
 }
 
 async fn list(api: &ApiClient) -> anyhow::Result<ExitCode> {
-    let services = api.ask("GET", "/api/http/services?per_page=1000000", None).await?;
-    for service in services.as_array().into_iter().flatten() {
-        for server in service["serverDetails"].as_array().into_iter().flatten() {
-            let mut server = server.clone();
-            server["service"] = service["name"].clone();
-            say(&line(&server));
+    for kind in ["http", "tcp"] {
+        let services = api.ask("GET", &format!("/api/{kind}/services?per_page=1000000"), None).await?;
+        let Some(services) = services.as_array() else { return Err(api.stranger("answers 200").into()) };
+        for service in services {
+            for server in service["serverDetails"].as_array().into_iter().flatten() {
+                let mut server = server.clone();
+                server["service"] = service["name"].clone();
+                say(&line(&server));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -210,6 +216,10 @@ pub(crate) fn whoami() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -231,6 +241,41 @@ mod tests {
         ] {
             let answer = json!({"state": state, "health": health, "inFlight": in_flight});
             assert_eq!(is_done(&answer), done, "{answer}");
+        }
+    }
+
+    /// A page of something else on a wrong address must not look as if a server were drained.
+    #[test]
+    fn whoever_else_answers_is_not_believed() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(subcommand)]
+            command: ServerCommand,
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("token"), "0123456789abcdef").unwrap();
+        let token = format!("--tokenfile={}", directory.path().join("token").display());
+        for body in ["1.0\n", "{}", "\"drain\""] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = format!("--address=http://{}", listener.local_addr().unwrap());
+            let stranger = std::thread::spawn(move || {
+                for _ in 0..2 {
+                    let (mut client, _) = listener.accept().unwrap();
+                    let _ = client.read(&mut [0; 4096]).unwrap();
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                    client.write_all((head + body).as_bytes()).unwrap();
+                }
+            });
+            for order in [&["", "list", &address, &token][..], &["", "drain", "api", "a:1", &address, &token]]
+            {
+                let told =
+                    run(&Options::default(), &Line::parse_from(order).command).unwrap_err().to_string();
+                assert!(
+                    told.ends_with("but not as the API of Vigie: is the address right?"),
+                    "{body}: {told}"
+                );
+            }
+            stranger.join().unwrap();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Certificates from an ACME authority: ordered, renewed, kept, and what happens while it is away.
 
 mod authority;
+mod dns;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -171,7 +172,10 @@ async fn a_name_that_is_not_validated_is_told_with_the_reason() {
         reasons.contains("the authority refuses: ") && reasons.contains("urn:ietf:params:acme:error:"),
         "{reasons}"
     );
-    assert!(reasons.contains("*.b.example.com: a wildcard needs `dnsChallenge`"), "{reasons}");
+    assert!(
+        reasons.contains("*.b.example.com: a wildcard needs a resolver with `dnsChallenge`"),
+        "{reasons}"
+    );
     let trust = authority.client_config().await;
     assert_eq!(shown(&vigie, &trust, "a.example.com").await, None, "the default certificate");
     assert_eq!(get(vigie.web(), "a.example.com", "/").await.unwrap().status, 200);

@@ -235,3 +235,15 @@ async fn it_works_with_its_neighbours() {
     let expected = serde_json::json!({"maxRequestBodyBytes": 200_000, "memRequestBodyBytes": 10});
     assert_eq!((&shown["buffering"], &shown["type"]), (&expected, &"buffering".into()));
 }
+
+#[tokio::test]
+async fn what_a_middleware_answers_is_limited_too() {
+    let server = Origin::start("api").await;
+    let less = "less: {buffering: {maxResponseBodyBytes: 10}}";
+    let deny = "deny: {ipAllowList: {sourceRange: [192.0.2.1], rejectStatusCode: 451}}";
+    let vigie = Vigie::start(&behind("less, deny", &[less, deny], &[server.url()])).await;
+    for protocol in Protocol::BOTH {
+        let answer = protocol.get(vigie.web(), "/").await;
+        assert_eq!((answer.status, answer.text()), (500, "Internal Server Error"), "{protocol:?}");
+    }
+}

@@ -165,3 +165,21 @@ async fn pages_retries_and_bodies_go_together() {
         vigie.until("nobody is well", |response| response.status == 503 && response.text() == "page").await;
     }
 }
+
+/// What middlewares behind it have decided about the answer that it replaces is not about the page.
+#[tokio::test]
+async fn pages_have_their_own_form() {
+    let (server, pages) = (Origin::start("api").await, Origin::start("pages").await);
+    server.on("/ill", Script::answer(500, &[], "it is ill"));
+    pages.on("/p", Script::answer(200, &[], "<html>sorry</html>"));
+    let more = "press: {compress: {minResponseBodyBytes: 1}}\ntypes: {contentType: {}}".replace("{}", "true");
+    let text =
+        with_pages("pages, press, types", "status: '500', query: /p", &more, &[server.url()], &pages.url());
+    let vigie = Vigie::start(&text).await;
+    for protocol in Protocol::BOTH {
+        let mut connection = protocol.connect(vigie.web()).await;
+        let page = connection.request("GET", "/ill", &[("accept-encoding", "gzip")], None).await;
+        assert_eq!((page.status, page.text()), (500, "<html>sorry</html>"), "{protocol:?}");
+        assert_eq!((page.get("content-encoding"), page.get("content-type")), (None, None));
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lb_testkit::{Answer, Client, H2Origin};
 
@@ -141,4 +143,59 @@ async fn nobody_waits_for_the_whole_answer() {
         }
         assert!(pieces.len() > 1 && pieces[0] == first, "{kind}: the first by itself, not {pieces:?}");
     }
+}
+
+/// Wherever the middleware stands, what is behind and around it sees what it should.
+#[tokio::test]
+async fn it_may_be_of_a_child_or_a_service_and_be_tried_again() {
+    let server = server(Duration::ZERO).await;
+    let text = format!(
+        "
+http:
+  services:
+    own: {{loadBalancer: {{servers: [{{url: '{0}'}}]}}, middlewares: [web]}}
+    part: {{weighted: {{services: [{{name: own}}]}}}}
+    app: {{loadBalancer: {{servers: [{{url: '{0}'}}]}}}}
+  middlewares:
+    {WEB}
+    again: {{retry: {{attempts: 2, status: ['503']}}}}
+    press: {{compress: {{minResponseBodyBytes: 1}}}}
+    keep: {{buffering: {{maxRequestBodyBytes: 100}}}}
+  routers:
+    root: {{rule: 'Path(`/t.T/Call`) && Header(`x-to`, `child`)', middlewares: [press, again]}}
+    child: {{rule: 'PathPrefix(`/`)', parentRefs: [root], middlewares: [web, keep], service: app}}
+    own: {{rule: 'Path(`/t.T/Call`) && Header(`x-to`, `own`)', middlewares: [keep], service: own}}
+    part: {{rule: 'Path(`/t.T/Call`) && Header(`x-to`, `part`)', service: part}}
+",
+        server.url()
+    );
+    let vigie = Vigie::start(&text).await;
+    let trailers = [MESSAGE, MESSAGE, TRAILERS].concat();
+    for protocol in Protocol::BOTH {
+        let mut connection = protocol.connect(vigie.web()).await;
+        for to in ["child", "own", "part"] {
+            for (kind, sent) in
+                [("application/grpc-web", MESSAGE), ("application/grpc-web-text", MESSAGE_TEXT)]
+            {
+                let kind = format!("{kind}+proto");
+                let fields = [("Content-Type", &*kind), ("x-to", to), ("accept-encoding", "gzip")];
+                let answer = connection.request("POST", "/t.T/Call", &fields, Some(sent)).await;
+                assert_eq!(
+                    (answer.status, answer.get("content-type")),
+                    (200, Some(&*kind)),
+                    "{protocol:?} {to}"
+                );
+                assert_eq!(answer.get("content-encoding"), None);
+                let body = if sent == MESSAGE { answer.body.to_vec() } else { decoded(answer.text()) };
+                assert_eq!(body, trailers, "{protocol:?} {to} {kind}");
+            }
+        }
+    }
+    assert!(server.seen().into_iter().all(|request| request.body == MESSAGE));
+}
+
+/// Base64 whose parts may be padded.
+fn decoded(text: &str) -> Vec<u8> {
+    let groups = text.as_bytes().chunks(4);
+    groups.flat_map(|group| STANDARD.decode(group).expect("base64")).collect()
 }

@@ -114,10 +114,16 @@ impl Vigie {
 
     /// Writes only the static file.
     pub(crate) async fn launch(files: Files, static_text: &str) -> Self {
+        Self::launch_in(files, static_text, &[]).await
+    }
+
+    /// As [`launch`](Self::launch), with these variables.
+    pub(crate) async fn launch_in(files: Files, static_text: &str, variables: &[(&str, &str)]) -> Self {
         let dir = files.path().display().to_string();
         let file = files.write("vigie.yml", &static_text.replace("{dir}", &dir));
         let mut command = Command::new(binary());
         command.arg(format!("--configFile={}", file.display())).current_dir(&dir);
+        command.envs(variables.iter().copied());
         let (process, addresses) = Self::spawn(&mut command).await;
         Self { process, files, addresses }
     }

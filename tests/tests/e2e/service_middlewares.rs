@@ -1,6 +1,6 @@
 //! `middlewares` of services.
 
-use lb_testkit::{Origin, PATIENCE, eventually};
+use lb_testkit::{Origin, PATIENCE, Script, eventually};
 
 use crate::harness::{Protocol, Vigie, origin};
 
@@ -83,4 +83,94 @@ async fn all_routers_to_a_service_share_their_state_and_a_reload_keeps_it() {
     assert_eq!((vigie.get("/one").await.status, vigie.get("/two").await.status), (429, 429));
     vigie.write(&dynamic(&a, 3_600_000));
     assert!(eventually(PATIENCE, async || vigie.get("/two").await.status == 200).await);
+}
+
+/// As parts of others: each level has its own, and what one of them does is undone for its neighbour.
+#[tokio::test]
+async fn parts_of_other_services_have_their_own() {
+    let (a, b) = tokio::join!(Origin::start("a"), Origin::start("b"));
+    a.on("/in/in/fails", Script::status(500));
+    b.on("/page/503", Script::text("page"));
+    let text = format!(
+        "
+http:
+  services:
+    a: {{loadBalancer: {{servers: [{{url: '{}'}}]}}, middlewares: [add]}}
+    b: {{loadBalancer: {{servers: [{{url: '{}'}}]}}, middlewares: [mark]}}
+    outer: {{weighted: {{services: [{{name: inner}}], sticky: {{cookie: {{name: outer}}}}}}}}
+    inner: {{weighted: {{services: [{{name: a}}], sticky: {{cookie: {{name: inner}}}}}}, middlewares: [add, mark]}}
+    second: {{failover: {{service: inner, fallback: b, errors: {{status: '500'}}}}}}
+    copied: {{mirroring: {{service: a, mirrors: [{{name: b, percent: 100}}]}}}}
+    away: {{weighted: {{services: [{{name: moved}}], sticky: {{cookie: {{name: away}}}}}}}}
+    moved: {{loadBalancer: {{servers: [{{url: '{}'}}]}}, middlewares: [move]}}
+    whole: {{weighted: {{services: [{{name: kept}}], sticky: {{cookie: {{name: whole}}}}}}}}
+    kept: {{loadBalancer: {{servers: [{{url: '{}'}}]}}, middlewares: [keep]}}
+    none: {{loadBalancer: {{servers: []}}}}
+  middlewares:
+    add: {{addPrefix: {{prefix: /in}}}}
+    mark: {{headers: {{customRequestHeaders: {{X-Mark: m, X-Forwarded-For: ''}}, customResponseHeaders: {{X-Mark: m}}}}}}
+    move: {{redirectRegex: {{regex: '.*', replacement: '/there'}}}}
+    keep: {{buffering: {{maxRequestBodyBytes: 10}}}}
+    pages: {{errors: {{status: '503', service: b, query: '/page/{{status}}'}}}}
+  routers:
+    outer: {{rule: 'Path(`/outer`)', service: outer}}
+    second: {{rule: 'Path(`/fails`)', service: second}}
+    copied: {{rule: 'Path(`/copied`)', service: copied}}
+    away: {{rule: 'Path(`/away`)', service: away}}
+    whole: {{rule: 'Path(`/whole`)', service: whole}}
+    none: {{rule: 'Path(`/none`)', service: none, middlewares: [pages]}}
+",
+        a.url(),
+        b.url(),
+        a.url(),
+        a.url()
+    );
+    let vigie = Vigie::start(&text).await;
+    for protocol in Protocol::BOTH {
+        let mut connection = protocol.connect(vigie.web()).await;
+        let outer = connection.request("POST", "/outer", &[], Some(b"body")).await;
+        assert_eq!((outer.status, outer.get("x-mark")), (200, Some("m")), "{protocol:?}");
+        let seen = a.last();
+        assert_eq!(
+            (&*seen.target, &*seen.body, seen.get("x-mark")),
+            ("/in/in/outer", &b"body"[..], Some("m"))
+        );
+        assert_eq!(seen.get("x-forwarded-for"), None);
+        let cookies = outer.fields.all("set-cookie");
+        assert!(cookies.len() == 2 && cookies.iter().all(|line| line.contains("er=")), "{cookies:?}");
+
+        let second = connection.request("PUT", "/fails", &[], Some(b"body")).await;
+        assert_eq!(
+            (second.status, origin(&second), second.fields.all("set-cookie").len()),
+            (200, "b".into(), 0)
+        );
+        let (first, second) = (a.last(), b.last());
+        assert_eq!((&*first.target, &*first.body), ("/in/in/fails", &b"body"[..]));
+        assert_eq!(
+            (&*second.target, &*second.body, second.get("x-mark")),
+            ("/fails", &b"body"[..], Some("m"))
+        );
+
+        let before = b.requests();
+        let copied = connection.request("GET", "/copied", &[], None).await;
+        assert_eq!((copied.status, copied.get("x-mark")), (200, None));
+        assert!(eventually(PATIENCE, async || b.requests() > before).await);
+        assert_eq!((&*b.last().target, b.last().get("x-mark")), ("/copied", Some("m")));
+
+        // Whoever has answered: the client comes back to the same one.
+        let away = connection.request("GET", "/away", &[], None).await;
+        assert_eq!((away.status, away.get("location")), (302, Some("/there")));
+        assert!(away.get("set-cookie").unwrap().starts_with("away="));
+        let whole = connection.request("POST", "/whole", &[], Some(b"body")).await;
+        assert!(whole.status == 200 && whole.get("set-cookie").unwrap().starts_with("whole="));
+        assert_eq!(connection.request("POST", "/whole", &[], Some(b"too long for it")).await.status, 413);
+
+        let page = connection.request("GET", "/none", &[], None).await;
+        assert_eq!((page.status, page.text(), page.get("x-mark")), (503, "page", Some("m")));
+        assert_eq!(b.last().get("x-mark"), Some("m"));
+    }
+    let labels = [("service", "outer@file"), ("code", "200")];
+    vigie.until_metric("traefik_service_requests_total", &labels, 2.0).await;
+    let labels = [("service", "a@file"), ("code", "200")];
+    vigie.until_metric("traefik_service_requests_total", &labels, 4.0).await;
 }

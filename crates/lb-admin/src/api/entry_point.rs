@@ -6,9 +6,9 @@ use lb_config::static_config::{AliasHeaders, EntryPoint, EntryPointHttp, Http3, 
 use serde_json::Value;
 
 use super::duration::go_duration;
-use super::list;
 use super::object::Object;
 use super::router::{observability, tls};
+use super::{encoded_characters, list};
 use crate::query::Query;
 use crate::{Response, View};
 
@@ -95,17 +95,6 @@ fn http(http: &EntryPointHttp) -> Value {
             .number("priority", redirection.priority);
         Object::new().set("entryPoint", entry_point.build()).build()
     });
-    let characters = http.encoded_characters.map(|allowed| {
-        Object::new()
-            .flag("allowEncodedSlash", allowed.slash)
-            .flag("allowEncodedBackSlash", allowed.back_slash)
-            .flag("allowEncodedNullCharacter", allowed.null_character)
-            .flag("allowEncodedSemicolon", allowed.semicolon)
-            .flag("allowEncodedPercent", allowed.percent)
-            .flag("allowEncodedQuestionMark", allowed.question_mark)
-            .flag("allowEncodedHash", allowed.hash)
-            .build()
-    });
     let alias_headers = match http.alias_headers {
         AliasHeaders::Keep => "",
         AliasHeaders::Delete => "delete",
@@ -114,10 +103,10 @@ fn http(http: &EntryPointHttp) -> Value {
     Object::new()
         .some("redirections", redirections)
         .list("middlewares", &http.middlewares)
-        .some("tls", http.tls.as_ref().map(|own| tls(own, "")))
+        .some("tls", http.tls.as_ref().map(|own| tls(own, "", "")))
         .flag("encodeQuerySemicolons", http.encode_query_semicolons)
         .set("sanitizePath", http.sanitize_path)
-        .some("encodedCharacters", characters)
+        .some("encodedCharacters", http.encoded_characters.map(|allowed| encoded_characters(allowed).build()))
         .set("maxHeaderBytes", http.max_header_bytes)
         .text("aliasHeadersStrategy", if http.only_underscores { "" } else { alias_headers })
         .text("underscoreHeadersStrategy", if http.only_underscores { alias_headers } else { "" })

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::duration::go_duration;
 use super::object::Object;
 use super::router::Router;
-use super::{MASK, Model, header_map, list, provider};
+use super::{MASK, Model, encoded_characters, header_map, list, provider};
 use crate::Response;
 use crate::query::Query;
 
@@ -128,14 +128,7 @@ fn options(middleware: &Middleware, of: &str) -> Value {
             .text("realm", if auth.realm == "traefik" { "" } else { &auth.realm })
             .text("headerField", auth.header_field.as_deref().unwrap_or_default())
             .flag("removeHeader", auth.remove_header),
-        Middleware::EncodedCharacters(allowed) => options
-            .flag("allowEncodedSlash", allowed.slash)
-            .flag("allowEncodedBackSlash", allowed.back_slash)
-            .flag("allowEncodedNullCharacter", allowed.null_character)
-            .flag("allowEncodedSemicolon", allowed.semicolon)
-            .flag("allowEncodedPercent", allowed.percent)
-            .flag("allowEncodedQuestionMark", allowed.question_mark)
-            .flag("allowEncodedHash", allowed.hash),
+        Middleware::EncodedCharacters(allowed) => encoded_characters(*allowed),
         Middleware::PassTlsClientCert(pass) => {
             options.flag("pem", pass.pem).some("info", pass.info.as_ref().map(client_cert_info))
         }

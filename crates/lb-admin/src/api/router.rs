@@ -28,6 +28,8 @@ pub(super) struct Router<'v> {
     parents: Vec<Cow<'v, str>>,
     priority: i64,
     tls: Option<&'v RouterTls>,
+    /// Not that of its entry point.
+    has_own_tls: bool,
     observability: Observability,
     status: &'static str,
     /// Its last good version, kept because the newest is broken.
@@ -53,14 +55,19 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             priority: router.priority,
             observability: before.observability,
             tls: before.tls,
+            has_own_tls: false,
             middlewares: before.middlewares,
             status: if lack.is_some() { "disabled" } else { "enabled" },
             stale: false,
             errors: lack.unwrap_or_default().to_vec(),
         }
     });
-    let left_out =
-        model.left_out(Kind::Router, |name| view.config.routers.contains_key(name)).map(|name| Router {
+    let left_out = model.left_out(Kind::Router, |name| view.config.routers.contains_key(name));
+    let left_out = left_out.flat_map(|name| {
+        if let Some(router) = view.left_out.routers.get(name) {
+            return configured(model, name, router);
+        }
+        vec![Router {
             name: name.into(),
             entry_points: Vec::new(),
             middlewares: Vec::new(),
@@ -70,11 +77,13 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             parents: Vec::new(),
             priority: 0,
             tls: None,
+            has_own_tls: false,
             observability: Observability::default(),
             status: "disabled",
             stale: false,
             errors: model.errors(Kind::Router, name).to_vec(),
-        });
+        }]
+    });
     let mut routers: Vec<_> = written.chain(own).chain(left_out).collect();
     routers.sort_by(|a, b| a.name.cmp(&b.name));
     routers
@@ -109,6 +118,7 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 parents: router.parents.iter().flat_map(|parent| names(model, parent)).collect(),
                 priority: router.priority,
                 tls: before.tls,
+                has_own_tls: router.tls.is_some(),
                 observability: own.or(default),
                 status: if lack.is_some() { "disabled" } else { model.status(Kind::Router, written) },
                 stale: model.is_stale(Kind::Router, written),
@@ -224,8 +234,9 @@ impl Router<'_> {
     }
 
     fn body(&self) -> Object {
-        let mut using = if self.status == "disabled" { Vec::new() } else { self.entry_points.to_vec() };
+        let mut using = self.entry_points.to_vec();
         using.sort();
+        let own = if self.has_own_tls { provider(&self.name) } else { "" };
         Object::new()
             .list("entryPoints", &self.entry_points)
             .list("middlewares", &self.middlewares)
@@ -234,7 +245,7 @@ impl Router<'_> {
             .text("ruleSyntax", self.rule_syntax)
             .list("parentRefs", &self.parents)
             .number("priority", self.priority)
-            .some("tls", self.tls.map(|tls| self::tls(tls, "default")))
+            .some("tls", self.tls.map(|tls| self::tls(tls, "default", own)))
             .some("observability", self.parents.is_empty().then(|| observability(self.observability)))
             .list("error", &self.errors)
             .set("status", self.status)
@@ -273,12 +284,17 @@ pub(super) fn observability(settings: Observability) -> Value {
         .build()
 }
 
-/// `tls` of routers, which have options always, and of entry points, which may leave them open.
-pub(super) fn tls(tls: &RouterTls, unnamed: &str) -> Value {
+/// `tls` of routers, which have options always, and of entry points, which may leave them open. Options of the provider
+/// `own` go without it, as people write them.
+pub(super) fn tls(tls: &RouterTls, unnamed: &str, own: &str) -> Value {
     let domain = |domain: &dynamic::Domain| {
         Object::new().text("main", &domain.main).list("sans", &domain.sans).build()
     };
-    let options = if tls.options.is_empty() || tls.options == "default" { unnamed } else { &tls.options };
+    let options = match tls.options.rsplit_once('@') {
+        Some((name, provider)) if provider == own => name,
+        None if tls.options.is_empty() || tls.options == "default" => unnamed,
+        _ => &tls.options,
+    };
     let object = Object::new()
         .text("options", options)
         .text("certResolver", tls.cert_resolver.as_deref().unwrap_or_default());
@@ -289,7 +305,7 @@ pub(super) fn tls(tls: &RouterTls, unnamed: &str) -> Value {
 }
 
 pub(super) fn list(model: &Model<'_>, query: &Query) -> Response {
-    let mut wanted: Vec<_> = model.routers.iter().filter(|router| router.is_wanted(query)).collect();
+    let mut wanted: Vec<_> = model.routers().iter().filter(|router| router.is_wanted(query)).collect();
     let by = query.get("sortBy").unwrap_or("name");
     list::sort(
         &mut wanted,
@@ -309,13 +325,13 @@ pub(super) fn list(model: &Model<'_>, query: &Query) -> Response {
 }
 
 pub(super) fn one(model: &Model<'_>, name: &str) -> Option<Value> {
-    model.routers.iter().find(|router| router.name == name).map(Router::full)
+    model.routers().iter().find(|router| router.name == name).map(Router::full)
 }
 
 pub(super) fn all<'m>(model: &'m Model<'_>) -> Vec<(&'m str, Object)> {
-    model.routers.iter().map(|router| (&*router.name, router.body())).collect()
+    model.routers().iter().map(|router| (&*router.name, router.body())).collect()
 }
 
 pub(super) fn statuses(model: &Model<'_>) -> Vec<&'static str> {
-    model.routers.iter().map(|router| router.status).collect()
+    model.routers().iter().map(|router| router.status).collect()
 }

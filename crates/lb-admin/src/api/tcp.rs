@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use lb_config::Kind;
 use lb_config::tcp::{HealthCheck, LoadBalancer, Middleware, ProxyVersion, Router, Service};
+use lb_config::{Config, Kind};
 use lb_core::health::Status;
 use serde_json::{Map, Value};
 
@@ -12,17 +12,24 @@ use super::object::Object;
 use super::router::{default_entry_points, syntax, tls};
 use super::{Model, duration, list, provider};
 use crate::Response;
+use crate::operator;
 use crate::query::Query;
 
-/// An object of one kind; `None`: it was left out because it is broken.
 struct Named<'m, T> {
     name: &'m str,
+    /// `None`: it is broken, and cannot be read.
     config: Option<&'m T>,
     kind: Kind,
     status: &'static str,
 }
 
-fn named<'m, T>(model: &'m Model<'_>, kind: Kind, all: &'m BTreeMap<String, T>) -> Vec<Named<'m, T>> {
+/// Those of one kind.
+fn named<'m, T>(
+    model: &'m Model<'_>,
+    kind: Kind,
+    of: impl Fn(&'m Config) -> &'m BTreeMap<String, T>,
+) -> Vec<Named<'m, T>> {
+    let (all, unfit) = (of(&model.view.config), of(&model.view.left_out));
     let written = all.iter().map(|(name, config)| Named {
         name: name.as_str(),
         config: Some(config),
@@ -30,22 +37,22 @@ fn named<'m, T>(model: &'m Model<'_>, kind: Kind, all: &'m BTreeMap<String, T>) 
         status: model.status(kind, name),
     });
     let left_out = model.left_out(kind, |name| all.contains_key(name));
-    let left_out = left_out.map(|name| Named { name, config: None, kind, status: "disabled" });
+    let left_out = left_out.map(|name| Named { name, config: unfit.get(name), kind, status: "disabled" });
     let mut named: Vec<_> = written.chain(left_out).collect();
     named.sort_by(|a, b| a.name.cmp(b.name));
     named
 }
 
 fn routers<'m>(model: &'m Model<'_>) -> Vec<Named<'m, Router>> {
-    named(model, Kind::TcpRouter, &model.view.config.tcp.routers)
+    named(model, Kind::TcpRouter, |config| &config.tcp.routers)
 }
 
 fn services<'m>(model: &'m Model<'_>) -> Vec<Named<'m, Service>> {
-    named(model, Kind::TcpService, &model.view.config.tcp.services)
+    named(model, Kind::TcpService, |config| &config.tcp.services)
 }
 
 fn middlewares<'m>(model: &'m Model<'_>) -> Vec<Named<'m, Middleware>> {
-    named(model, Kind::TcpMiddleware, &model.view.config.tcp.middlewares)
+    named(model, Kind::TcpMiddleware, |config| &config.tcp.middlewares)
 }
 
 impl<T> Named<'_, T> {
@@ -92,11 +99,8 @@ fn router_body(model: &Model<'_>, named: &Named<'_, Router>) -> Object {
         .some(
             "tls",
             router.tls.as_ref().map(|written| {
-                let mut shown = tls(&written.terminated, "");
+                let mut shown = tls(&written.terminated, "", provider(named.name));
                 if let Value::Object(shown) = &mut shown {
-                    if let Some(options) = shown.get_mut("options") {
-                        *options = short(&written.terminated.options, named.name).into();
-                    }
                     shown.insert("passthrough".to_owned(), written.passthrough.into());
                 }
                 shown
@@ -111,10 +115,10 @@ fn router_full(model: &Model<'_>, named: &Named<'_, Router>) -> Value {
     named.full(router_body(model, named), "").set("priorityStr", priority.to_string()).build()
 }
 
-/// For each service or middleware, the routers that name it, sorted.
+/// The routers that name a service or middleware, those that are left out included, sorted.
 fn used_by<'m>(model: &'m Model<'_>, is_used: impl Fn(&Router) -> bool) -> Vec<&'m str> {
-    let routers = model.view.config.tcp.routers.iter();
-    routers.filter(|(_, router)| is_used(router)).map(|(name, _)| name.as_str()).collect()
+    let named = routers(model).into_iter();
+    named.filter(|named| named.config.is_some_and(&is_used)).map(|named| named.name).collect()
 }
 
 fn service_kind(service: &Service) -> &'static str {
@@ -152,7 +156,14 @@ fn service_body(model: &Model<'_>, named: &Named<'_, Service>) -> Object {
 
 fn service_full(model: &Model<'_>, named: &Named<'_, Service>) -> Value {
     let kind = named.config.map(|config| service_kind(config).to_ascii_lowercase());
-    named.full(service_body(model, named), &kind.unwrap_or_default()).build()
+    let details = model.view.tcp.get(named.name).map(|live| {
+        let servers = live.servers();
+        let servers =
+            servers.map(|(server, weight)| operator::server(model.view, named.name, server, weight).build());
+        servers.collect::<Vec<_>>()
+    });
+    let object = named.full(service_body(model, named), &kind.unwrap_or_default());
+    object.some("serverDetails", details).build()
 }
 
 fn load_balancer(config: &LoadBalancer) -> Value {

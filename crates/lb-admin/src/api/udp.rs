@@ -24,10 +24,11 @@ pub(super) struct Shown<'m> {
 }
 
 pub(super) fn routers<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
-    let config = &model.view.config.udp.routers;
+    let (config, unfit) = (&model.view.config.udp.routers, &model.view.left_out.udp.routers);
     let all: Vec<&str> =
         model.view.static_config.udp_entry_points.iter().map(|entry| entry.name.as_str()).collect();
-    let written = config.iter().map(|(name, router)| {
+    let readable = config.iter().chain(unfit.iter().filter(|(name, _)| !config.contains_key(*name)));
+    let written = readable.map(|(name, router)| {
         let named: Vec<&str> = router.entry_points.iter().map(String::as_str).collect();
         let status = model.status(Kind::UdpRouter, name);
         let body = Object::new()
@@ -40,15 +41,18 @@ pub(super) fn routers<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
         let service = &router.service;
         Shown { name, status, service, kind: "", entry_points: &router.entry_points, body }
     });
-    let left_out = model.left_out(Kind::UdpRouter, |name| config.contains_key(name));
+    let is_shown = |name: &str| config.contains_key(name) || unfit.contains_key(name);
+    let left_out = model.left_out(Kind::UdpRouter, is_shown);
     sorted(written.chain(left_out.map(|name| broken(model, Kind::UdpRouter, name))))
 }
 
 pub(super) fn services<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
     let config = &model.view.config.udp;
     let written = config.services.iter().map(|(name, service)| {
-        let users = config.routers.iter().filter(|(_, router)| router.service == *name);
-        let users: Vec<&str> = users.map(|(user, _)| user.as_str()).collect();
+        let routers = config.routers.iter().chain(&model.view.left_out.udp.routers);
+        let users = routers.filter(|(_, router)| router.service == *name);
+        let mut users: Vec<&str> = users.map(|(user, _)| user.as_str()).collect();
+        users.sort_unstable();
         let (key, kind, shape) = shape(service);
         let status = model.status(Kind::UdpService, name);
         let body = Object::new()

@@ -154,8 +154,10 @@ impl<'a> Block<'a> {
                 entry.at,
                 &entry.key,
                 format!("the top-level key {} is ignored", quoted(&entry.key)),
-                suggest::nearest(&entry.key, known.iter().copied())
-                    .map(|near| format!("did you mean {}?", quoted(near))),
+                elsewhere(&entry.key, &known).map(str::to_owned).or_else(|| {
+                    let near = suggest::nearest(&entry.key, known.iter().copied());
+                    near.map(|near| format!("did you mean {}?", quoted(near)))
+                }),
             );
         }
     }
@@ -177,5 +179,66 @@ impl<'a> Block<'a> {
 
     fn key_path(&self, key: &str) -> String {
         self.path.join(Segment::Key(key)).to_string()
+    }
+}
+
+/// Where a key belongs that has no meaning at the top of a file with the keys `known`: in the other kind of file,
+/// deeper, or in one of Traefik v1.
+fn elsewhere(key: &str, known: &[&str]) -> Option<&'static str> {
+    let is_static = known.contains(&"entryPoints");
+    let hint = match (is_static, key.to_ascii_lowercase().as_str()) {
+        (true, "docker" | "file" | "consul" | "etcd" | "redis" | "rest" | "kubernetes") => {
+            "providers stand below `providers`; Traefik v1 had them here"
+        }
+        (true, "defaultentrypoints") => {
+            "a key of Traefik v1; since then `asDefault: true` marks an entry point"
+        }
+        (true, "acme") => "a key of Traefik v1; since then it stands below `certificatesResolvers.<name>`",
+        (true, "loglevel") => "a key of Traefik v1; since then it is `log.level`",
+        (_, "frontends" | "backends") => {
+            "a key of Traefik v1; since then there are `http.routers` and `http.services`, in a dynamic file"
+        }
+        (false, "routers" | "services" | "middlewares" | "serverstransports") => {
+            "indent it below `http`, `tcp` or `udp`"
+        }
+        (
+            false,
+            "accesslog"
+            | "api"
+            | "certificatesresolvers"
+            | "entrypoints"
+            | "global"
+            | "log"
+            | "metrics"
+            | "ping"
+            | "providers"
+            | "tracing",
+        ) => "it belongs into the static configuration, the file that `--configFile` names",
+        _ => return None,
+    };
+    Some(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Context, Problem, parse_dynamic, parse_static};
+
+    #[test]
+    fn keys_at_the_top_that_belong_elsewhere_say_where() {
+        let hints = |problems: Vec<Problem>| -> Vec<String> {
+            problems.into_iter().map(|problem| problem.hint.unwrap_or_default()).collect()
+        };
+        let first = |text: &str| hints(parse_static("traefik.yml", text).unwrap().1).remove(0);
+        assert!(first("docker: {}").contains("below `providers`"));
+        assert!(first("defaultEntryPoints: [http]").contains("asDefault"));
+        assert!(first("entrypoint: {}").contains("did you mean `entryPoints`?"));
+        let dynamic =
+            |text: &str| parse_dynamic("d.yml", text, "file", &Context::default()).unwrap().problems;
+        let told = hints(dynamic("routers: {}\nentryPoints: {}\nfrontends: {}\nhtpp: {}"));
+        for (hint, expected) in
+            told.iter().zip(["below `http`", "static", "`http.routers`", "did you mean `http`?"])
+        {
+            assert!(hint.contains(expected), "{told:?}");
+        }
     }
 }

@@ -101,7 +101,7 @@ pub fn load_containers(
     let together = Report::of_labels(&files);
     let mut merged = draft(&together);
     merge::merge(&mut merged, drafts.collect(), last);
-    let waiting = crate::dynamics::check_references(&mut merged);
+    let removed = crate::dynamics::check_references(&mut merged);
     let (config, defined) = (merged.config, merged.defined);
     let mut problems: Vec<Problem> = remarks.into_iter().map(|remark| problem(&files, remark)).collect();
     let found = together.into_findings();
@@ -121,7 +121,7 @@ pub fn load_containers(
     problems.dedup();
     read.sort();
     read.dedup();
-    Loaded::of_labels(config, problems, found.broken, waiting, (files, defined), read)
+    Loaded::of_labels(config, problems, found.broken, removed, (files, defined), read)
 }
 
 /// Puts the label where a file has its line and key.

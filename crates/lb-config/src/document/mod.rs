@@ -3,6 +3,7 @@
 //! YAML and TOML both end here; what the tree means is decided by `decode`. Reading is bounded in
 //! time and memory whatever the file holds: see the limits below.
 
+mod masked;
 mod position;
 mod scalar;
 mod source;
@@ -12,6 +13,7 @@ mod yaml;
 
 use std::rc::Rc;
 
+pub(crate) use masked::masked;
 pub(crate) use position::{Files, Position};
 pub(crate) use source::{Format, read_text, reason as source_reason};
 pub use source::{defines_nothing, read_bytes};

@@ -42,7 +42,7 @@ pub(super) fn parse(
                         format!("{} refers to an anchor that does not exist", quoted(alias)),
                         Some(format!("write `\"{}\"` if no alias is meant", printable(alias))),
                     ),
-                    None => (format!("not valid YAML: {}", error.info()), None),
+                    None => (format!("not valid YAML: {}", error.info()), way_out(error.info())),
                 };
                 builder.problems.push(files.error(at, message, hint));
                 return None;
@@ -68,6 +68,20 @@ pub(super) fn parse(
     }
     let empty = Node::new(Position { file, line: 1, column: 1 }, Value::Null);
     Some(builder.root.take().unwrap_or(empty))
+}
+
+/// What has most likely been written, in the words that YAML has none for.
+fn way_out(error: &str) -> Option<String> {
+    let hint = if error.starts_with("tabs disallowed") {
+        "indent with blanks"
+    } else if error.starts_with("unexpected character: ``") || error.starts_with("while scanning a tag") {
+        "put the value in single quotes: rules hold characters that mean something to YAML"
+    } else if error.contains("did not find expected key") || error.contains("invalid indentation") {
+        "look at the indentation, and for a quote that is not closed, here and in the lines above"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
 }
 
 /// The alias that an error is about, which the parser does not name.
@@ -414,6 +428,20 @@ mod tests {
             out = out + "|" + &problem.to_string();
         }
         out
+    }
+
+    #[test]
+    fn what_is_not_yaml_comes_with_a_way_out() {
+        for (text, hint) in [
+            ("a:\n\tb: 1\n", "indent with blanks"),
+            ("rule: `x`\n", "put the value in single quotes"),
+            ("rule: !Host(`x`)\n", "put the value in single quotes"),
+            ("a:\n  b: 1\n    c: 2\n   d: 3\n", "look at the indentation"),
+            ("a:\n  b: {c: 1}\n   d: {}\n", "look at the indentation"),
+        ] {
+            let told = show(text);
+            assert!(told.contains(&format!("hint: {hint}")), "{text}: {told}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod udp;
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 
-pub(crate) use references::{Reference, check as check_references};
+pub(crate) use references::{Reference, Removed, check as check_references};
 pub(crate) use routers::{observability, router_tls};
 pub(crate) use tcp::default_transport as default_tcp_transport;
 pub(crate) use tls::{tls_max_version, tls_min_version};

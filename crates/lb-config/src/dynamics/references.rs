@@ -102,28 +102,33 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What a check takes out of a configuration.
+#[derive(Default)]
+pub(crate) struct Removed {
+    pub(crate) waiting: Config,
+    pub(crate) unfit: Config,
+}
+
 /// Reports references to nothing and cycles, and takes out of the configuration whatever uses
 /// a broken object, directly or not.
 ///
-/// What is right in itself comes back: with an older version of what it uses it may still work.
-pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
+/// What is right in itself comes back as `waiting`: with an older version of what it uses it may still work.
+pub(crate) fn check(draft: &mut Draft<'_>) -> Removed {
     report_dangling(draft);
-    report_cycles(draft, Kind::Middleware);
-    report_cycles(draft, Kind::Service);
-    report_cycles(draft, Kind::TcpService);
-    report_cycles(draft, Kind::UdpService);
+    report_cycles(draft, &[Kind::Middleware, Kind::Service]);
+    report_cycles(draft, &[Kind::TcpService]);
+    report_cycles(draft, &[Kind::UdpService]);
     report_unprobed(draft);
-    report_inner_middlewares(draft);
     layers::report(draft);
     let broken: HashSet<_> = draft.report.broken_names().into_iter().collect();
     spread(draft);
     check_entry_points(draft);
-    let mut waiting = Config::default();
+    let (mut waiting, mut unfit) = (Config::default(), Config::default());
     for (kind, name) in draft.report.broken_names() {
         let keep = !broken.contains(&(kind, name.clone()));
-        let (from, to) = (&mut draft.config, &mut waiting);
+        let (from, to) = (&mut draft.config, if keep { &mut waiting } else { &mut unfit });
         match kind {
-            Kind::Router => take(&mut from.routers, name, keep.then_some(&mut to.routers)),
+            Kind::Router => take(&mut from.routers, name, Some(&mut to.routers)),
             Kind::Service => {
                 take(&mut from.composites, name.clone(), keep.then_some(&mut to.composites));
                 take(&mut from.services, name, keep.then_some(&mut to.services));
@@ -131,16 +136,16 @@ pub(crate) fn check(draft: &mut Draft<'_>) -> Config {
             Kind::Middleware => take(&mut from.middlewares, name, keep.then_some(&mut to.middlewares)),
             Kind::ServersTransport => take(&mut from.servers_transports, name, None),
             Kind::TlsOptions => take(&mut from.tls.options, name, None),
-            Kind::TcpRouter => take(&mut from.tcp.routers, name, keep.then_some(&mut to.tcp.routers)),
+            Kind::TcpRouter => take(&mut from.tcp.routers, name, Some(&mut to.tcp.routers)),
             Kind::TcpService => take(&mut from.tcp.services, name, keep.then_some(&mut to.tcp.services)),
             Kind::TcpMiddleware => take(&mut from.tcp.middlewares, name, None),
             Kind::TcpServersTransport => take(&mut from.tcp.servers_transports, name, None),
-            Kind::UdpRouter => take(&mut from.udp.routers, name, keep.then_some(&mut to.udp.routers)),
+            Kind::UdpRouter => take(&mut from.udp.routers, name, Some(&mut to.udp.routers)),
             Kind::UdpService => take(&mut from.udp.services, name, keep.then_some(&mut to.udp.services)),
             Kind::Certificate | Kind::File => {}
         }
     }
-    waiting
+    Removed { waiting, unfit }
 }
 
 fn take<T>(from: &mut BTreeMap<String, T>, name: String, to: Option<&mut BTreeMap<String, T>>) {
@@ -275,63 +280,52 @@ fn report_unprobed(draft: &Draft<'_>) {
     }
 }
 
-/// Services with middlewares that a router does not lead to by itself.
-fn report_inner_middlewares(draft: &Draft<'_>) {
-    for Reference { from, to, at, field, .. } in &draft.references {
-        if from.0 == Kind::Router || to.0 != Kind::Service || draft.config.middlewares_of(&to.1).is_empty() {
-            continue;
-        }
-        let written = field.string().unwrap_or_default();
-        let hint =
-            "give the middlewares to the router, or to the service that the router leads to".to_owned();
-        let message = format!(
-            "the `middlewares` of the service {} are not supported yet where it is part of something else",
-            quoted(&written)
-        );
-        draft.report.error_on(from.0, &from.1, *at, &field.path(), message, Some(hint), None);
-    }
-}
-
-/// Chains and services that contain themselves. The one that closes the circle is broken, so `spread` reaches
-/// the others.
-fn report_cycles(draft: &Draft<'_>, of: Kind) {
-    let mut next: HashMap<&str, Vec<&Reference<'_>>> = HashMap::new();
+/// Chains and services that contain themselves, services by way of `errors` too. The one that closes the circle is
+/// broken, so `spread` reaches the others.
+fn report_cycles(draft: &Draft<'_>, kinds: &[Kind]) {
+    let mut next: HashMap<(Kind, &str), Vec<&Reference<'_>>> = HashMap::new();
     for reference in &draft.references {
-        if reference.from.0 == of && reference.to.0 == of {
-            next.entry(&reference.from.1).or_default().push(reference);
+        let Reference { from, to, .. } = reference;
+        if kinds.contains(&from.0) && kinds.contains(&to.0) {
+            next.entry((from.0, &from.1)).or_default().push(reference);
         }
     }
-    let mut starts: Vec<&str> = next.keys().copied().collect();
+    let mut starts: Vec<_> = next.keys().copied().collect();
     starts.sort_unstable();
-    let mut done: HashSet<&str> = HashSet::new();
+    let mut done: HashSet<(Kind, &str)> = HashSet::new();
     for start in starts {
-        if done.contains(start) {
+        if done.contains(&start) {
             continue;
         }
         // Depth first, without recursion: a chain of ten thousand chains must not use up the stack.
-        let mut path: Vec<(&str, usize)> = vec![(start, 0)];
-        let mut on_path: HashSet<&str> = HashSet::from([start]);
-        while let Some((name, step)) = path.last_mut() {
-            let Some(reference) = next.get(name).and_then(|references| references.get(*step)) else {
-                let (name, _) = (*name, path.pop());
-                on_path.remove(name);
-                done.insert(name);
+        let mut path = vec![(start, 0)];
+        let mut on_path = HashSet::from([start]);
+        while let Some((object, step)) = path.last_mut() {
+            let Some(reference) = next.get(object).and_then(|references| references.get(*step)) else {
+                let (object, _) = (*object, path.pop());
+                on_path.remove(&object);
+                done.insert(object);
                 continue;
             };
             *step += 1;
-            let target = reference.to.1.as_str();
-            if on_path.contains(target) {
-                let from = path.iter().position(|(name, _)| *name == target).unwrap_or(0);
-                let mut names: Vec<&str> = path[from..].iter().map(|(name, _)| *name).take(SHOWN).collect();
-                names.push(if path.len() - from > SHOWN { "..." } else { target });
-                let what = if of == Kind::Middleware { "chain" } else { "service" };
-                let message = format!("the {what} contains itself: {}", quoted(&names.join(" > ")));
+            let target = (reference.to.0, reference.to.1.as_str());
+            if on_path.contains(&target) {
+                let from = path.iter().position(|(object, _)| *object == target).unwrap_or(0);
+                let circle = &path[from..];
+                let mut names: Vec<_> = circle.iter().map(|(object, _)| *object).take(SHOWN).collect();
+                names.push(if circle.len() > SHOWN { (target.0, "...") } else { target });
+                let chains = circle.iter().all(|((kind, _), _)| *kind == Kind::Middleware);
+                let what = if chains { "chain" } else { "service" };
+                let shown: Vec<_> = names.iter().map(|(_, name)| *name).collect();
+                let message = format!("the {what} contains itself: {}", quoted(&shown.join(" > ")));
                 let (kind, name) = &reference.from;
-                let circle = names.iter().map(|name| format!("{of}:{name}")).collect::<Vec<_>>().join("->");
+                let circle: Vec<_> = names.iter().map(|(of, name)| format!("{of}:{name}")).collect();
+                let (of, target) = target;
+                let circle = circle.join("->");
                 let reason = format!("could not instantiate {of} {target}: recursion detected in {circle}");
                 let key = reference.field.path();
                 draft.report.error_on(*kind, name, reference.at, &key, message, None, Some(reason));
-            } else if !done.contains(target) && next.contains_key(target) {
+            } else if !done.contains(&target) && next.contains_key(&target) {
                 on_path.insert(target);
                 path.push((target, 0));
             }

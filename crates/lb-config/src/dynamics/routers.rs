@@ -94,9 +94,9 @@ impl<'a> Draft<'a> {
     /// A resolver that is named must exist.
     pub(super) fn know_resolver(&self, name: &Text<'a>) {
         if let Some(known) = &self.context.cert_resolvers
-            && !known.contains(name.value)
+            && !known.contains_key(name.value)
         {
-            let hint = suggest::hint(name.value, "resolvers", known.iter().map(String::as_str));
+            let hint = suggest::hint(name.value, "resolvers", known.keys().map(String::as_str));
             let message = format!("no certificate resolver is called {}", quoted(name.value));
             name.field.report.tolerated(name.start(), &name.field.path(), message, Some(hint));
         }
@@ -108,11 +108,15 @@ impl<'a> Draft<'a> {
         if let Some(text) = field.text() {
             self.know_resolver(&text);
         }
+        let resolver = tls.cert_resolver.as_ref().zip(self.context.cert_resolvers.as_ref());
+        if resolver.is_none_or(|(name, known)| known.get(name).copied().unwrap_or(true)) {
+            return;
+        }
         let names = tls.domains.iter().flat_map(|domain| std::iter::once(&domain.main).chain(&domain.sans));
         for name in names.filter(|name| name.starts_with("*.")) {
             let message =
                 format!("no certificate is ordered for {}: a wildcard needs `dnsChallenge`", quoted(name));
-            let hint = "`dnsChallenge` is not supported yet; list the names themselves".to_owned();
+            let hint = "give the resolver a `dnsChallenge`, or list the names themselves".to_owned();
             tolerated(message, Some(hint));
         }
     }
@@ -272,7 +276,7 @@ mod tests {
     fn load(router: &str) -> Loaded {
         let context = Context {
             entry_points: Some(["web".to_owned()].into()),
-            cert_resolvers: Some(["le".to_owned()].into()),
+            cert_resolvers: Some([("le".to_owned(), false), ("dns".to_owned(), true)].into()),
             ..Context::default()
         };
         parse_dynamic("a.yml", &with(router), "file", &context).unwrap()
@@ -356,6 +360,7 @@ mod tests {
             ("{certResolver: ''}", None),
             ("{certResolver: lee}", Some("no certificate resolver is called `lee`")),
             ("{certResolver: le, domains: [{main: a.test, sans: ['*.a.test']}]}", Some("for `*.a.test`")),
+            ("{certResolver: dns, domains: [{main: a.test, sans: ['*.a.test']}]}", None),
         ] {
             let loaded = load(&format!("{{rule: 'Host(`a`)', service: s, tls: {tls}}}"));
             assert!(loaded.config.routers.contains_key("r@file") && loaded.disabled.is_empty());

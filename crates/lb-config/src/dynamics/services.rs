@@ -11,7 +11,7 @@ use super::{Draft, health, limits, outliers, sticky};
 use crate::composite::Composite;
 use crate::decode::{Block, Field};
 use crate::dynamic::{Server, Service};
-use crate::net::server_url;
+use crate::net::{server_url, split_user};
 use crate::problem::{Kind, quoted};
 
 /// `responseForwarding.flushInterval` when absent (reference 2.5).
@@ -157,13 +157,24 @@ fn server(block: &Block<'_>, max_connections: Option<NonZeroU32>) -> Option<Serv
     }
     let own = block.take("maxConnections").and_then(|field| limits::max_connections(&field));
     let url = url?;
-    match server_url(url.value) {
+    let address = match split_user(url.value) {
+        Some((address, _)) => {
+            // As Traefik, which sends them to nobody. Here they are not shown either.
+            url.warn(
+                "the user and password before the host are not used",
+                Some("remove them; the middleware `headers` can send an `Authorization`".to_owned()),
+            );
+            address
+        }
+        None => url.value.to_owned(),
+    };
+    match server_url(&address) {
         Ok(parts) => {
             if parts.ignored {
                 url.warn("what follows `?` or `#` is not used", Some("remove it".to_owned()));
             }
             Some(Server {
-                url: url.value.to_owned(),
+                url: address,
                 scheme: parts.scheme,
                 host: parts.host,
                 port: parts.port,
@@ -264,6 +275,19 @@ mod tests {
     }
 
     #[test]
+    fn a_user_in_a_url_is_neither_used_nor_shown() {
+        let balancer = "{servers: [{url: 'http://user:secret@[::1]:8080/p@q'}]}";
+        assert_eq!(load_balancer(balancer).unwrap().servers[0].url, "http://[::1]:8080/p@q");
+        let problems = load_balancer_problems(balancer);
+        assert_eq!(problems, ["~servers[0].url: the user and password before the host are not used"]);
+        assert!(
+            load_balancer_problems("{servers: [{url: 'http://user:secret@'}]}")
+                .iter()
+                .all(|p| !p.contains("secret"))
+        );
+    }
+
+    #[test]
     fn what_makes_no_balancer() {
         for (balancer, expected) in [
             ("{servers: [{url: a}]}", "servers[0].url: `a` has no scheme"),
@@ -293,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn services_of_any_kind_have_middlewares_unless_they_are_part_of_another() {
+    fn services_of_any_kind_have_middlewares() {
         let with = |more: &str| {
             format!(
                 "http: {{middlewares: {{m: {{addPrefix: {{prefix: /}}}}, e: {{errors: {{service: s, status: ['500']}}}}}}, \
@@ -301,17 +325,13 @@ mod tests {
                  w: {{weighted: {{services: [{{name: a}}]}}, middlewares: m}}{more}}}}}"
             )
         };
-        let text = with("").replace("e: {errors: {service: s,", "e: {errors: {service: a,");
-        let loaded = load(&text);
+        let loaded = load(&with(", v: {weighted: {services: [{name: a}, {name: w}, {name: s}]}}"));
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
         assert_eq!(loaded.config.middlewares_of("s@file"), ["m@file", "m@file"]);
         assert_eq!(loaded.config.middlewares_of("w@file"), ["m@file"]);
         assert_eq!(
-            problems(&with(", v: {weighted: {services: [{name: a}, {name: w}]}}")),
-            [
-                "http.middlewares.e.errors.service: the `middlewares` of the service `s` are not supported yet where it is part of something else",
-                "http.services.v.weighted.services[1].name: the `middlewares` of the service `w` are not supported yet where it is part of something else",
-            ]
+            problems(&with(", v: {weighted: {services: [{name: s}]}}").replace("[m, m@file]", "[e]")),
+            ["http.middlewares.e.errors.service: the service contains itself: `s@file > e@file > s@file`"]
         );
     }
 

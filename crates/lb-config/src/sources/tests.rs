@@ -30,7 +30,7 @@ fn read(source: &StaticSource) -> StaticConfig {
 /// Without what only tells where something is written.
 pub(super) fn unplaced(mut config: StaticConfig) -> StaticConfig {
     config.entry_points.iter_mut().for_each(|entry| entry.http.middleware_places.clear());
-    StaticConfig { file: String::new(), ..config }
+    StaticConfig { file: String::new(), written: serde_json::Value::Null, ..config }
 }
 
 fn of_file(text: &str) -> StaticConfig {

@@ -1,5 +1,6 @@
 //! The static configuration: from a tree to the checked [`StaticConfig`].
 
+mod dns_challenge;
 mod docker;
 mod entry_points;
 mod observe;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use lb_core::route::Syntax;
 
 use crate::decode::{Block, Enabled, Field, Report};
-use crate::document::Node;
+use crate::document::{Node, masked};
 use crate::dynamic::ServersTransport;
 use crate::dynamics::{default_tcp_transport, forwarding_timeouts, max_idle_conns};
 use crate::net::is_udp;
@@ -48,6 +49,7 @@ pub(crate) const TRAEFIK: &str = "traefik";
 
 /// Reads the static file called `name`; what it returns may only be used if the report refuses nothing.
 pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<StaticConfig> {
+    let written = masked(root);
     let root = Block::root(report, root)?;
     let (entry_points, resolvers_at) = entry_points::read(&root);
     let (mut udp_entry_points, mut entry_points): (Vec<_>, Vec<_>) =
@@ -96,6 +98,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
     let unlocked = root.take("experimental").and_then(|field| field.peek("otlpLogs"));
     let otlp_logs = unlocked.and_then(crate::decode::boolean) == Some(true);
     let config = StaticConfig {
+        written,
         file: name.to_owned(),
         providers,
         log: observe::log(root.take("log").as_ref(), otlp_logs),

@@ -7,7 +7,7 @@ use crate::decode::{Block, Enabled, Field, Text};
 use crate::document::MAX_BYTES;
 use crate::dynamic::{Scheme, ServersTransport};
 use crate::middlewares::header_map;
-use crate::net::server_url;
+use crate::net::{server_url, split_user};
 use crate::problem::quoted;
 use crate::remote::{
     ConsulOptions, Endpoint, Headers, HttpSource, KvSource, Login, RedisOptions, RemoteProvider,
@@ -120,14 +120,8 @@ fn http_endpoint(text: &Text<'_>) -> Option<HttpEndpoint> {
     use base64::Engine as _;
     let hint = || Some("write `https://config.example.com/vigie.yml`".to_owned());
     let url = text.value.split('#').next().unwrap_or_default();
-    let (url, user) = match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            match rest[..end].rsplit_once('@') {
-                Some((user, _)) => (format!("{scheme}://{}", &rest[user.len() + 1..]), Some(user)),
-                None => (url.to_owned(), None),
-            }
-        }
+    let (url, user) = match split_user(url) {
+        Some((url, user)) => (url, Some(user)),
         None => (url.to_owned(), None),
     };
     let parts = match server_url(&url) {

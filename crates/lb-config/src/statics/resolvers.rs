@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 
-use super::{require_entry_point, text};
+use super::{dns_challenge, require_entry_point, text};
 use crate::acme::{Challenge, Eab, KeyType, Resolver};
 use crate::decode::{Block, Enabled, Field};
 use crate::pem;
@@ -102,14 +102,15 @@ fn resolver(block: Block<'_>, entry_points: &[&str]) -> Option<Resolver> {
 
 /// The one challenge of a resolver. Traefik prefers DNS, then HTTP, then TLS where several are named.
 fn challenge(block: &Block<'_>, entry_points: &[&str]) -> Option<Challenge> {
-    if let Some(field) = block.take_unlisted("dnsChallenge") {
-        let hint = "use `httpChallenge` or `tlsChallenge`; certificates with wildcards need another client, its files \
-                    go under `tls.certificates` of a dynamic file";
-        field.error_at_key("`dnsChallenge` is not supported yet".to_owned(), Some(hint.to_owned()));
-        block.harmless(&["httpChallenge", "tlsChallenge"]);
-        return None;
-    }
+    let dns = block.take("dnsChallenge");
     let (http, tls) = (block.take("httpChallenge"), block.take("tlsChallenge"));
+    if let Some(dns) = dns.and_then(|field| field.block()) {
+        for other in http.iter().chain(&tls) {
+            let message = "is not used: there is a `dnsChallenge`".to_owned();
+            other.warn_at_key(message, Some("keep one".to_owned()));
+        }
+        return dns_challenge::read(dns).map(Challenge::Dns);
+    }
     if let Some(http) = http.and_then(|field| field.block()) {
         if let Some(tls) = tls {
             tls.warn_at_key(
@@ -135,7 +136,10 @@ fn challenge(block: &Block<'_>, entry_points: &[&str]) -> Option<Challenge> {
         Some(Enabled::Off) | None => {
             block.error(
                 "there is no challenge".to_owned(),
-                Some("write `tlsChallenge: {}`, or `httpChallenge: {entryPoint: web}`".to_owned()),
+                Some(
+                    "write `tlsChallenge: {}`, `httpChallenge: {entryPoint: web}` or `dnsChallenge: {provider: rfc2136}`"
+                        .to_owned(),
+                ),
             );
             None
         }
@@ -250,7 +254,6 @@ mod tests {
         for (resolvers, expected) in [
             ("{le: {}}", "certificatesResolvers.le: `acme` is missing"),
             ("{le: {acme: {}}}", "certificatesResolvers.le.acme: there is no challenge"),
-            ("{le: {acme: {dnsChallenge: {provider: x}}}}", "`dnsChallenge` is not supported yet"),
             ("{le: {tailscale: {}}}", "`tailscale` is not supported yet"),
             ("{le: {acme: {httpChallenge: {entryPoint: wbe}}}}", "no entry point is called `wbe`"),
             ("{le: {acme: {httpChallenge: {delay: 1s}}}}", "`entryPoint` is missing"),
@@ -266,6 +269,10 @@ mod tests {
             ("{le: {acme: {tlsChallenge: {}, certificatesDuration: 0}}}", "certificatesDuration: "),
             ("{le: {acme: {tlsChallenge: {}, emial: a}}}", "there is no key `emial` here"),
             ("{'a@b': {acme: {tlsChallenge: {}}}}", "cannot be the name of a resolver"),
+            (
+                "{le: {acme: {tlsChallenge: {}, dnsChallenge: {provider: exec}}}}",
+                "tlsChallenge: is not used: there is a `dnsChallenge`",
+            ),
         ] {
             let told = told(resolvers).join("\n");
             assert!(told.contains(expected), "{resolvers}: {told}");

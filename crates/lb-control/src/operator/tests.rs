@@ -20,9 +20,9 @@ fn plane(urls: &[&str]) -> (Operators, StateWatch) {
 fn reload(operators: &Operators, state: &StateWatch, urls: &[&str]) {
     let services =
         services::build(&config(SERVICE, urls, None), &state.load().services, Instant::now().into_std());
-    operators.apply(&services);
+    operators.apply(&services, &Services::new());
     state.store(State { services: Arc::new(services), ..State::default() });
-    operators.apply(&state.load().services);
+    operators.apply(&state.load().services, &Services::new());
 }
 
 fn order(url: &str, state: AdminState, deadline: Option<Duration>) -> OperatorState {
@@ -55,6 +55,23 @@ async fn an_order_survives_reloads_and_the_absence_of_its_server() {
     reload(&operators, &state, &[ONE, TWO]);
     assert_eq!(states(&state), ["ready", "ready"]);
     assert!(operators.all().is_empty());
+}
+
+/// Services of HTTP and of TCP may have the same name.
+#[tokio::test]
+async fn servers_of_tcp_take_orders_too() {
+    let (operators, state) = plane(&[ONE]);
+    let text = "tcp: {services: {app: {loadBalancer: {servers: [{address: '10.0.0.1:80'}]}}}}";
+    let config = lb_config::parse_dynamic("a.yml", text, "file", &Default::default()).unwrap().config;
+    let build = || Arc::new(services::build_tcp(&config, &state.load().tcp, Instant::now().into_std()));
+    state.store(State { tcp: build(), ..State::clone(&state.load()) });
+    let tcp = || state.load().tcp[SERVICE].servers().next().unwrap().0.admin_state().word();
+    assert_eq!(operators.set(order("10.0.0.1:80", AdminState::Drain, None)), Some(AdminState::Ready));
+    assert_eq!((states(&state), tcp()), (vec!["ready"], "drain"));
+    let after = build();
+    operators.apply(&state.load().services, &after);
+    state.store(State { tcp: after, ..State::clone(&state.load()) });
+    assert_eq!((states(&state), tcp()), (vec!["ready"], "drain"));
 }
 
 #[tokio::test]

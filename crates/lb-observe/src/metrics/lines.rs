@@ -34,7 +34,7 @@ const NAMES: [(&str, &str, &str); 21] = [
     ("traefik_config_reloads_total", "config.reload.total", ""),
     ("traefik_config_last_reload_success", "config.reload.lastSuccessTimestamp", ""),
     ("traefik_open_connections", "open.connections", ""),
-    ("traefik_tls_certs_not_after", "tls.certs.notAfterTimestamp", ""),
+    ("traefik_tls_certs_not_after", CERTIFICATES, ""),
     ("traefik_entrypoint_requests_total", "entrypoint.request.total", "entrypoint.requests.total"),
     (
         "traefik_entrypoint_requests_tls_total",
@@ -57,6 +57,8 @@ const NAMES: [(&str, &str, &str); 21] = [
     ("traefik_service_retries_total", "service.retries.total", ""),
     ("traefik_service_server_up", "service.server.up", ""),
 ];
+
+const CERTIFICATES: &str = "tls.certs.notAfterTimestamp";
 
 /// The order in which Datadog gets them; Prometheus has them in another.
 const TAGS: [&str; 12] = [
@@ -114,49 +116,55 @@ impl Lines {
     /// What happened since the last call.
     pub fn take(&mut self, metrics: &Metrics, at: SystemTime) -> Vec<String> {
         let families = collect::families(&metrics.inner, &self.view);
-        let mut changes: BTreeMap<String, (Series<'_>, Change)> = BTreeMap::new();
+        let mut lines: BTreeMap<String, (Series<'_>, Change)> = BTreeMap::new();
+        // What is no more, or begins anew, has no before.
+        let (mut counters, mut durations) = (HashMap::new(), HashMap::new());
         for family in &families {
             let Some(name) = self.name(family.name()) else { continue };
             for metric in family.get_metric() {
+                // Series by series: of those that share a line one may be gone since.
+                let own = series_key(family.name(), metric.get_label());
+                let change = match change(family, metric) {
+                    Change::Counted(value) => {
+                        let before = self.counters.get(&own).copied().unwrap_or(0.0);
+                        counters.insert(own, value);
+                        // A count that has gone back began anew.
+                        Change::Counted(if value < before { value } else { value - before })
+                    }
+                    Change::Took(all) => {
+                        let new = self.durations.get(&own).map_or_else(|| all.clone(), |b| all.since(b));
+                        durations.insert(own, all);
+                        Change::Took(new)
+                    }
+                    is => is,
+                };
                 let series = Series { name, tags: self.tags(metric.get_label()) };
-                let change = change(family, metric);
                 let key = series.key();
-                match (changes.get_mut(&key), change) {
+                match (lines.get_mut(&key), change) {
+                    // Of several certificates the one that expires first.
+                    (Some((Series { name: CERTIFICATES, .. }, Change::Is(known))), Change::Is(other)) => {
+                        *known = known.min(other);
+                    }
                     (
-                        Some((_, Change::Counted(before) | Change::Is(before))),
+                        Some((_, Change::Counted(sum) | Change::Is(sum))),
                         Change::Counted(more) | Change::Is(more),
-                    ) => {
-                        *before += more;
-                    }
-                    (Some((_, Change::Took(before))), Change::Took(more)) => before.add(&more),
-                    (_, change) => drop(changes.insert(key, (series, change))),
-                }
-            }
-        }
-        let mut lines = Vec::new();
-        // What is no more, or begins anew, has no before.
-        let (mut counters, mut durations) = (HashMap::new(), HashMap::new());
-        for (key, (series, change)) in changes {
-            match change {
-                Change::Is(value) => lines.push(self.line(&series, value, "g", at)),
-                Change::Counted(value) => {
-                    let before = self.counters.remove(&key).unwrap_or(0.0);
-                    counters.insert(key, value);
-                    // A count that has gone back began anew.
-                    let new = if value < before { value } else { value - before };
-                    if new > 0.0 {
-                        lines.push(self.line(&series, new, "c", at));
-                    }
-                }
-                Change::Took(all) => {
-                    let before = self.durations.remove(&key).unwrap_or_default();
-                    self.durations_of(&series, &all.since(&before), at, &mut lines);
-                    durations.insert(key, all);
+                    ) => *sum += more,
+                    (Some((_, Change::Took(all))), Change::Took(more)) => all.add(&more),
+                    (_, change) => drop(lines.insert(key, (series, change))),
                 }
             }
         }
         (self.counters, self.durations) = (counters, durations);
-        lines
+        let mut texts = Vec::new();
+        for (series, change) in lines.into_values() {
+            match change {
+                Change::Is(value) => texts.push(self.line(&series, value, "g", at)),
+                Change::Counted(new) if new > 0.0 => texts.push(self.line(&series, new, "c", at)),
+                Change::Counted(_) => {}
+                Change::Took(new) => self.durations_of(&series, &new, at, &mut texts),
+            }
+        }
+        texts
     }
 
     fn name(&self, prometheus: &str) -> Option<&'static str> {
@@ -213,6 +221,13 @@ impl Lines {
             }
         }
     }
+}
+
+/// With all labels, whatever a line shows of them.
+fn series_key(name: &str, labels: &[LabelPair]) -> String {
+    let mut key = name.to_owned();
+    labels.iter().for_each(|label| key.extend(["\0", label.name(), "\0", label.value()]));
+    key
 }
 
 fn change(family: &MetricFamily, metric: &prometheus::proto::Metric) -> Change {
@@ -281,6 +296,10 @@ impl Durations {
     }
 
     fn since(&self, before: &Self) -> Self {
+        let total = |durations: &Self| durations.counts.iter().sum::<u64>();
+        if total(self) < total(before) {
+            return self.clone();
+        }
         let earlier = before.counts.iter().copied().chain(std::iter::repeat(0));
         let counts = self.counts.iter().zip(earlier).map(|(now, before)| now.saturating_sub(before));
         Self { bounds: self.bounds.clone(), counts: counts.collect(), sum: (self.sum - before.sum).max(0.0) }
@@ -324,25 +343,23 @@ fn at_quantile(estimates: &[(f64, u64)], quantile: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::metrics::{Kind, Method, Protocol, Sample, Settings};
+    use crate::metrics::{Certificate, Kind, Method, Protocol, Sample, Settings};
 
-    #[test]
-    fn lines_say_what_has_happened_since_the_last_ones() {
-        let bounds = vec![0.1, 1.0];
-        let settings = Settings { more_buckets: bounds.clone(), ..Settings::default() };
-        let metrics = Metrics::new(settings, 1);
-        let view = View {
-            buckets: bounds,
-            entry_points: true,
-            routers: false,
-            services: false,
-            semantic: false,
-            forgets: false,
-        };
-        let sample = |millis| Sample {
+    const NOTHING: View = View {
+        buckets: Vec::new(),
+        entry_points: false,
+        routers: false,
+        services: false,
+        semantic: false,
+        forgets: false,
+    };
+
+    fn sample(metrics: &Metrics, millis: u64) -> Sample {
+        Sample {
             entry_point: Some(metrics.label(Kind::EntryPoint, "web")),
             router: None,
             service: None,
@@ -357,7 +374,16 @@ mod tests {
             service_duration: Duration::ZERO,
             request_bytes: 5,
             response_bytes: 7,
-        };
+        }
+    }
+
+    #[test]
+    fn lines_say_what_has_happened_since_the_last_ones() {
+        let bounds = vec![0.1, 1.0];
+        let settings = Settings { more_buckets: bounds.clone(), ..Settings::default() };
+        let metrics = Metrics::new(settings, 1);
+        let view = View { buckets: bounds, entry_points: true, ..NOTHING };
+        let sample = |millis| sample(&metrics, millis);
         let prefix = "lb".to_owned();
         let labels = BTreeMap::from([("host".to_owned(), "a b".to_owned())]);
         let formats = [
@@ -401,5 +427,50 @@ mod tests {
             ["lb.entrypoint.request.duration:30.000000|ms", "lb.entrypoint.request.total:1.000000|c"]
         );
         assert_eq!(take().map(|lines| lines.len()), [0, 0, 0]);
+    }
+
+    /// StatsD has one line for all routers, of which a reload takes one away.
+    #[test]
+    fn what_is_gone_is_not_counted_again() {
+        let metrics = Metrics::new(Settings::default(), 1);
+        let view = View { routers: true, forgets: true, ..NOTHING };
+        let mut lines = Lines::new(Format::StatsD { prefix: "lb".to_owned() }, view);
+        let [stays, goes] = ["stays@file", "goes@file"].map(|name| metrics.label(Kind::Router, name));
+        let service = metrics.label(Kind::Service, "app@file");
+        let record = |router, count| {
+            let sample = Sample { router: Some(router), service: Some(service), ..sample(&metrics, 20) };
+            (0..count).for_each(|_| metrics.shard(0).record(&sample));
+        };
+        let mut counted = || {
+            let taken = lines.take(&metrics, UNIX_EPOCH);
+            let line = taken.into_iter().find(|line| line.starts_with("lb.router.request.total:"));
+            line.map(|line| line["lb.router.request.total:".len()..].to_owned())
+        };
+        record(stays, 5);
+        record(goes, 3);
+        assert_eq!(counted().as_deref(), Some("8.000000|c"));
+        metrics.retain(&HashSet::from([stays, service]));
+        assert_eq!(counted(), None, "shown once more");
+        assert_eq!(counted(), None);
+        record(stays, 1);
+        assert_eq!(counted().as_deref(), Some("1.000000|c"));
+    }
+
+    #[test]
+    fn of_several_certificates_the_first_to_expire_is_said() {
+        let metrics = Metrics::new(Settings::default(), 1);
+        let certificate = |serial: &str, not_after| Certificate {
+            common_name: "a".to_owned(),
+            serial: serial.to_owned(),
+            sans: String::new(),
+            not_after,
+        };
+        metrics.set_certificates(vec![
+            certificate("1", UNIX_EPOCH + Duration::from_secs(9)),
+            certificate("2", UNIX_EPOCH + Duration::from_secs(7)),
+        ]);
+        let mut lines = Lines::new(Format::StatsD { prefix: "lb".to_owned() }, NOTHING);
+        let taken = lines.take(&metrics, UNIX_EPOCH);
+        assert!(taken.contains(&"lb.tls.certs.notAfterTimestamp:7.000000|g".to_owned()), "{taken:?}");
     }
 }

@@ -34,7 +34,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 /// First bytes, and then a TLS handshake, must come in this time. Chosen; nginx gives 60 s.
-pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client that is refused may take so long to be told why. Chosen.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -134,9 +134,8 @@ async fn greet(
     let mut deadline = Deadline::default();
     // Others than clients of HTTP may take their time before they say something.
     let mut undecided = l4::greet::has_routes(worker, entry);
-    let longest = if undecided { Duration::MAX } else { GREETING_TIMEOUT };
-    let patience = entry.config.read_timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(longest));
-    deadline.set(Instant::now(), Some(patience));
+    let patience = patience(entry.config.read_timeout, undecided);
+    deadline.set(Instant::now(), patience);
     let mut stream = Stream::Plain(tcp);
     let mut client = peer;
     let peers = &entry.config.proxy_protocol;
@@ -148,7 +147,9 @@ async fn greet(
     let mut destination = None;
     let tcp_route = |stream, first: &[u8], client, destination, routed, seat| {
         let first = first.to_vec();
-        Some(Greeted::Tcp(Box::new(l4::serve::Accepted { stream, first, client, destination, routed, seat })))
+        let accepted =
+            l4::serve::Accepted { stream, first, client, destination, routed, seat, header: false };
+        Some(Greeted::Tcp(Box::new(accepted)))
     };
     if !believed {
         match Seat::take(entry, client.ip()) {
@@ -163,7 +164,10 @@ async fn greet(
         && !believed
         && let Some(routed) = l4::greet::at_once(worker, entry, client.ip())
     {
-        return tcp_route(stream, &[], client, destination, routed, seat);
+        let first = Vec::new();
+        let accepted =
+            l4::serve::Accepted { stream, first, client, destination, routed, seat, header: expected };
+        return Some(Greeted::Tcp(Box::new(accepted)));
     }
     let mut ending = false;
     poll_fn(|cx| {
@@ -173,7 +177,8 @@ async fn greet(
         }
         if worker.is_draining() && !ending {
             ending = true;
-            deadline.set(Instant::now(), Some(patience.min(LAME_DUCK)));
+            deadline
+                .set(Instant::now(), Some(patience.map_or(LAME_DUCK, |patience| patience.min(LAME_DUCK))));
         }
         deadline.poll(cx).map(|()| None)
     })
@@ -289,6 +294,15 @@ async fn greet(
                 }));
             }
         }
+    }
+}
+
+/// How long a client may say nothing; `None`: as long as it likes, which an operator may allow others than those of
+/// HTTP.
+fn patience(read_timeout: Option<Duration>, undecided: bool) -> Option<Duration> {
+    match undecided {
+        true => read_timeout,
+        false => Some(read_timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT))),
     }
 }
 
@@ -424,6 +438,26 @@ async fn handshake(
         Err(_) => {
             worker.metrics.refused(entry.label, "tls_timeout");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clients_of_http_have_to_hurry() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (read_timeout, undecided, expected) in [
+            (seconds(60), false, seconds(10)),
+            (seconds(3), false, seconds(3)),
+            (None, false, seconds(10)),
+            (seconds(60), true, seconds(60)),
+            (seconds(3), true, seconds(3)),
+            (None, true, None),
+        ] {
+            assert_eq!(patience(read_timeout, undecided), expected, "{read_timeout:?} {undecided}");
         }
     }
 }

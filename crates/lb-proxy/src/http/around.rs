@@ -14,7 +14,7 @@ use super::grpc_web;
 use super::handle::{Passed, Reply, ask, send, unwind};
 use super::layers::rest;
 use super::local::Local;
-use super::pages;
+use super::pages::{self, Before};
 use super::replay::Replay;
 use super::traced;
 use crate::exchange::Exchange;
@@ -30,19 +30,6 @@ pub(super) async fn run<'r, D: Downstream>(
     route: &'r Route,
     at: Option<usize>,
 ) -> bool {
-    match at.and_then(|_| grpc_web::asked(route, &p.x.head)) {
-        Some(form) => Box::pin(grpc_web::run(p, route, at, form)).await,
-        None => chain(p, route, at, false).await,
-    }
-}
-
-/// The same; with `framed` what is sent has a form of its own already, which is not compressed as a whole.
-pub(super) async fn chain<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, D>,
-    route: &'r Route,
-    at: Option<usize>,
-    framed: bool,
-) -> bool {
     let Passage { worker, connection, framing, patience, renewed, .. } = *p;
     let (x, outcome) = (&mut *p.x, &mut *p.outcome);
     let mut replay = Replay::new(&mut *p.down);
@@ -52,15 +39,12 @@ pub(super) async fn chain<'r, D: Downstream>(
         None => rest(&mut p, route, 0).await,
     };
     unwind(p.x, &route.middlewares[..passed.reached]);
-    if framed {
-        p.x.encode = None;
-    }
     send(&mut p, &mut passed.reply).await
 }
 
 /// The chain from `from` on. The middlewares before `at`, where one of those is, have not seen the answer yet.
-async fn stage<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+async fn stage<'r>(
+    p: &mut Passage<'_, 'r, Replay<'_>>,
     route: &'r Route,
     from: usize,
     at: usize,
@@ -77,9 +61,9 @@ async fn stage<'r, D: Downstream>(
         Middleware::Retry(retry) => retried(p, route, (at, retry)).await,
         Middleware::Buffering(options) => Box::pin(buffered(p, route, (at, options))).await,
         Middleware::Errors(errors) => {
-            let (asked, outer) = (p.x.head.clone(), traced::outer(p.x));
+            let before = Before::of(p.x);
             let passed = behind(p, route, at + 1).await;
-            pages::replace(p, errors, (&asked, outer), passed).await
+            pages::replace(p, errors, &before, passed).await
         }
         Middleware::GrpcWeb(web) => Box::pin(grpc_web::stage(p, route, (at, web))).await,
         Middleware::ForwardAuth(auth) => match Box::pin(authorized(p, auth)).await {
@@ -96,8 +80,8 @@ async fn stage<'r, D: Downstream>(
 }
 
 /// The chain from `from` on, whose middlewares have seen the answer.
-pub(super) async fn behind<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+pub(super) async fn behind<'r>(
+    p: &mut Passage<'_, 'r, Replay<'_>>,
     route: &'r Route,
     from: usize,
 ) -> Passed<'r> {
@@ -146,10 +130,7 @@ pub(super) fn without_body<D>(p: &mut Passage<'_, '_, D>, unkept: Unkept) -> Ref
 }
 
 /// Asks an auth server whether the request may go on.
-async fn authorized<D: Downstream>(
-    p: &mut Passage<'_, '_, Replay<'_, D>>,
-    auth: &ForwardAuth,
-) -> Result<(), Refusal> {
+async fn authorized(p: &mut Passage<'_, '_, Replay<'_>>, auth: &ForwardAuth) -> Result<(), Refusal> {
     // What is behind the body comes too late to be looked at, and may not say what only the auth server can.
     p.down.drop_trailers();
     if !(auth.options.forward_body && p.framing.has_body()) {
@@ -174,8 +155,8 @@ fn refused<'r>(at: usize, refusal: Refusal) -> Passed<'r> {
     Passed { reply: refusal.map_or(Reply::Gone, Reply::Local), reached: at, failure: None }
 }
 
-async fn retried<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+async fn retried<'r>(
+    p: &mut Passage<'_, 'r, Replay<'_>>,
     route: &'r Route,
     (at, retry): (usize, &Retry),
 ) -> Passed<'r> {
@@ -194,7 +175,9 @@ async fn retried<'r, D: Downstream>(
 pub(super) fn asked<'a>(x: &'a Exchange, route: &'a Route) -> Option<&'a Arc<Service>> {
     match &route.target {
         Target::Service(service) => Some(service),
-        Target::Composite(_) => x.composed.as_ref().and_then(|composed| composed.service()),
+        Target::Composite(_) | Target::Within(_) => {
+            x.composed.as_ref().and_then(|composed| composed.service())
+        }
         Target::Internal(_) | Target::Children(_) => None,
     }
 }
@@ -205,8 +188,8 @@ fn may_repeat(retry: &Retry, method: &str) -> bool {
 }
 
 /// What is behind the retry middleware at `at`, until it is answered well or no try is left.
-async fn attempts<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+async fn attempts<'r>(
+    p: &mut Passage<'_, 'r, Replay<'_>>,
     route: &'r Route,
     (at, retry): (usize, &Retry),
 ) -> Passed<'r> {
@@ -257,7 +240,7 @@ async fn attempts<'r, D: Downstream>(
         }
         tries += 1;
         p.x.head.clone_from(&saved);
-        p.x.response.clear();
+        p.x.drop_answer();
         p.down.rewind();
     }
 }

@@ -10,19 +10,19 @@ use super::downstream::Downstream;
 use super::h1::H1;
 
 /// Sends `body` and listens to nothing but whether the client is still there: what it has sent of its own body stays.
-pub(super) struct Asking<'a, D> {
-    client: &'a mut D,
+pub(super) struct Asking<'a> {
+    client: &'a mut dyn Downstream,
     body: &'a [u8],
     at: usize,
 }
 
-impl<'a, D: Downstream> Asking<'a, D> {
-    pub(super) fn new(client: &'a mut D, body: &'a [u8]) -> Self {
+impl<'a> Asking<'a> {
+    pub(super) fn new(client: &'a mut dyn Downstream, body: &'a [u8]) -> Self {
         Self { client, body, at: 0 }
     }
 }
 
-impl<D: Downstream> Source for Asking<'_, D> {
+impl Source for Asking<'_> {
     fn poll_fill(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Fill>> {
         Poll::Ready(Ok(if self.at < self.body.len() { Fill::Data } else { Fill::End }))
     }
@@ -41,7 +41,7 @@ impl<D: Downstream> Source for Asking<'_, D> {
 }
 
 /// The answer is read by whoever has asked, never passed on this way.
-impl<D: Downstream> Sink for Asking<'_, D> {
+impl Sink for Asking<'_> {
     fn poll_send(&mut self, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
@@ -55,7 +55,7 @@ impl<D: Downstream> Sink for Asking<'_, D> {
     }
 }
 
-impl<D: Downstream> Downstream for Asking<'_, D> {
+impl Downstream for Asking<'_> {
     fn respond(&mut self, _: &mut Head, _: Framing) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -26,8 +26,8 @@ use crate::upstream::failure::{Cause, Failure};
 const MOST_RETRIES: u32 = 10;
 
 /// What is behind the middleware at `at`, and what comes of it, whole.
-pub(super) async fn buffered<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+pub(super) async fn buffered<'r>(
+    p: &mut Passage<'_, 'r, Replay<'_>>,
     route: &'r Route,
     (at, options): (usize, &Buffering),
 ) -> Passed<'r> {
@@ -62,7 +62,7 @@ pub(super) async fn buffered<'r, D: Downstream>(
         p.x.settle(held, p.worker.now());
         tries += 1;
         p.x.head.clone_from(saved);
-        p.x.response.clear();
+        p.x.drop_answer();
         p.down.rewind();
     }
 }
@@ -106,10 +106,7 @@ impl Lost {
 }
 
 /// Reads the request's body, if that was not done already, and says how long it is.
-async fn keep_request<D: Downstream>(
-    p: &mut Passage<'_, '_, Replay<'_, D>>,
-    limits: &BodyLimits,
-) -> Result<(), Lost> {
+async fn keep_request(p: &mut Passage<'_, '_, Replay<'_>>, limits: &BodyLimits) -> Result<(), Lost> {
     if !p.framing.has_body() {
         return Ok(());
     }
@@ -150,6 +147,10 @@ async fn keep_answer<D: Downstream>(
         }
         // Another `buffering` behind this one has read it.
         Reply::Whole(whole) if limits.max_bytes.is_some_and(|most| whole.spool.len() > most) => {
+            Err(Lost::AnswerTooLarge)
+        }
+        // As by Traefik, whoever has answered.
+        Reply::Local(body) if limits.max_bytes.is_some_and(|most| body.len() as u64 > most) => {
             Err(Lost::AnswerTooLarge)
         }
         _ => return,

@@ -6,48 +6,62 @@ use std::sync::Arc;
 
 use lb_http1::{Framing, Head};
 
-use super::around::{keep_body, without_body};
-use super::downstream::Downstream;
+use super::around::{behind, keep_body, without_body};
+use super::downstream::Downstream as _;
 use super::handle::{Passed, Reply, answered};
 use super::local::Local;
 use super::mirror::Copy;
-use crate::composite::{Composite, Failover, Kind, Way};
+use super::replay::Replay;
+use super::traced;
+use crate::composite::{self, Composite, Failover, Keeps, Kind, Node, Way};
 use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::passage::Passage;
-use crate::snapshot::{Route, Service};
+use crate::snapshot::{Route, Service, Target};
 use crate::worker::Worker;
 
-/// What is behind the middlewares of `route`, once.
-pub(super) async fn pass<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, D>,
-    route: &'r Route,
-    composite: &'r Arc<Composite>,
-) -> Passed<'r> {
-    let composed = p.x.composed.get_or_insert_default();
-    // Of a try before this one.
-    composed.cookies.clear();
-    let way = composite.way(p.x, p.worker);
+/// What is behind the middlewares of `route`, once: a composite, or a part of one that has middlewares of its own.
+pub(super) async fn pass<'r>(p: &mut Passage<'_, 'r, Replay<'_>>, route: &'r Route) -> Passed<'r> {
     let reached = route.middlewares.len();
-    let most = if p.framing.has_body() { way.keeps(p.framing) } else { 0 };
-    if most > 0
-        && let Err(unkept) = keep_body(p, most, most as u64).await
+    let composed = p.x.composed.get_or_insert_default();
+    // Those of levels above are theirs; there are none of a try before this one.
+    let cookies = composed.cookies.len();
+    let (root, way) = match &route.target {
+        Target::Composite(composite) => (Some(Arc::clone(composite)), composite.way(p.x, p.worker)),
+        Target::Within(node) => {
+            let root = composed.root.clone();
+            let way = composite::way_through(root.as_deref(), node, p.x, p.worker);
+            (root, way)
+        }
+        // Never: they are others' to lead to.
+        Target::Service(_) | Target::Internal(_) | Target::Children(_) => {
+            return Passed { reply: Reply::Gone, reached, failure: None };
+        }
+    };
+    if p.framing.has_body()
+        && let Some(Keeps { memory, most }) = way.keeps(p.framing)
+        && let Err(unkept) = keep_body(p, memory, most).await
     {
         let reply = without_body(p, unkept).map_or(Reply::Gone, Reply::Local);
         return Passed { reply, reached, failure: None };
     }
-    let passed = Walk { router: &route.name, reached, root: composite }.go(p, way).await;
-    stick(p.x, &passed);
+    let passed = Walk { router: &route.name, reached, root: root.as_ref() }.go(p, way).await;
+    stick(p.x, &passed, cookies);
     passed
 }
 
-/// Sets the cookies of all levels.
-fn stick(x: &mut Exchange, passed: &Passed<'_>) {
-    if let (Reply::Answer(_), Some(composed)) = (&passed.reply, &mut x.composed) {
-        for cookie in composed.cookies.drain(..) {
-            x.response.append("Set-Cookie", cookie.as_bytes());
-        }
+/// Sets the cookies of the levels from here on.
+fn stick(x: &mut Exchange, passed: &Passed<'_>, from: usize) {
+    let Some(composed) = &mut x.composed else { return };
+    // Middlewares on the way may have answered: the client comes back to the same ones.
+    let has_answer = match passed.reply {
+        Reply::Answer(_) | Reply::Whole(_) => true,
+        Reply::Local(_) => passed.failure.is_none() && x.response.status() != 503,
+        Reply::Gone => false,
+    };
+    for cookie in composed.cookies.drain(from..).filter(|_| has_answer) {
+        x.response.append("Set-Cookie", cookie.as_bytes());
     }
 }
 
@@ -60,49 +74,53 @@ pub(super) fn end(worker: &Rc<Worker>, connection: &Connection, x: &mut Exchange
 }
 
 impl Way<'_> {
-    /// Bytes of this body to read before it is sent on; 0: none.
-    fn keeps(&self, framing: Framing) -> usize {
+    /// How much of this body to read before it is sent on.
+    fn keeps(&self, framing: Framing) -> Option<Keeps> {
         let keeps = match self {
-            Self::Service(_) | Self::Nobody(_) => return 0,
+            Self::Service(_) | Self::Chained(_) | Self::Nobody(_) => return None,
             Self::Failover(composite, _) => composite.keeps,
             Self::Mirroring(composite, ..) => composite.keeps,
         };
-        match framing {
-            // In vain: nobody would have use for a part of it.
-            Framing::Length(length) if length > keeps as u64 => 0,
-            _ => keeps,
-        }
+        // Else in vain: nobody would have use for a part of it.
+        let fits = !matches!(framing, Framing::Length(length) if length > keeps.most);
+        (fits && keeps.most > 0).then_some(keeps)
     }
 }
 
 /// The way of one request through a composite.
 #[derive(Clone, Copy)]
-pub(super) struct Walk<'r> {
+pub(super) struct Walk<'w> {
     /// Name of the router, for those who read the log.
-    pub(super) router: &'r str,
+    pub(super) router: &'w str,
     /// Middlewares that the request has passed.
     pub(super) reached: usize,
-    pub(super) root: &'r Composite,
+    /// Where it began; `None`: at a service with middlewares of its own.
+    pub(super) root: Option<&'w Arc<Composite>>,
 }
 
-impl<'r> Walk<'r> {
+impl<'w> Walk<'w> {
     /// Goes on to the end; boxed, since ways lead through each other.
-    pub(super) fn go<'p, D: Downstream>(
+    pub(super) fn go<'p, 'r>(
         self,
-        p: &'p mut Passage<'_, 'r, D>,
+        p: &'p mut Passage<'_, 'r, Replay<'_>>,
         way: Way<'r>,
     ) -> Pin<Box<dyn Future<Output = Passed<'r>> + 'p>>
     where
         'r: 'p,
+        'w: 'p,
     {
         Box::pin(async move {
             match way {
                 Way::Service(service) => self.ask(p, service).await,
+                Way::Chained(route) => {
+                    p.x.composed.get_or_insert_default().root = self.root.cloned();
+                    let passed = behind(p, route, 0).await;
+                    Passed { reached: self.reached, ..passed }
+                }
                 Way::Failover(composite, failover) => self.fail_over(p, composite, failover).await,
                 Way::Mirroring(composite, mirroring, number) => {
                     let copy = Copy::of(p, composite, mirroring, number);
-                    let way = self.root.way_through(&mirroring.main, p.x, p.worker);
-                    let passed = self.go(p, way).await;
+                    let passed = self.through(p, &mirroring.main).await;
                     p.x.composed.get_or_insert_default().copies.extend(copy);
                     passed
                 }
@@ -121,14 +139,20 @@ impl<'r> Walk<'r> {
         })
     }
 
+    /// The same, through a node.
+    pub(super) async fn through<'r>(self, p: &mut Passage<'_, 'r, Replay<'_>>, node: &'r Node) -> Passed<'r> {
+        let way = composite::way_through(self.root.map(|root| &**root), node, p.x, p.worker);
+        self.go(p, way).await
+    }
+
     /// An answer of our own.
-    fn local(&self, response: &mut Head, local: Local) -> Passed<'r> {
+    fn local<'r>(&self, response: &mut Head, local: Local) -> Passed<'r> {
         local.write_head(response);
         Passed { reply: Reply::Local(local.body), reached: self.reached, failure: None }
     }
 
     /// Asks the load balancer at the end of the way.
-    async fn ask<D: Downstream>(self, p: &mut Passage<'_, 'r, D>, service: &'r Service) -> Passed<'r> {
+    async fn ask<'r>(self, p: &mut Passage<'_, 'r, Replay<'_>>, service: &'r Service) -> Passed<'r> {
         if p.outcome.asked.is_none() {
             let asked = if self.reached == 0 { p.x.started } else { p.worker.now() };
             p.outcome.asked = Some(asked);
@@ -140,9 +164,9 @@ impl<'r> Walk<'r> {
     }
 
     /// Asks the first service, and the second one if the answer is one of those that count as none.
-    async fn fail_over<D: Downstream>(
+    async fn fail_over<'r>(
         self,
-        p: &mut Passage<'_, 'r, D>,
+        p: &mut Passage<'_, 'r, Replay<'_>>,
         composite: &'r Composite,
         failover: &'r Failover,
     ) -> Passed<'r> {
@@ -158,10 +182,11 @@ impl<'r> Walk<'r> {
             return self.local(&mut p.x.response, Local::plain(413, "Request body too large"));
         }
         let once = p.framing.has_body() && kept.is_none();
-        let saved = p.x.head.clone();
+        let saved = (p.x.head.clone(), p.x.append_forwarded_for, p.x.detect_type);
+        let held = (p.x.permits.len(), p.x.breakers.len());
+        let outer = traced::outer(p.x);
         let cookies = p.x.composed.as_ref().map_or(0, |composed| composed.cookies.len());
-        let way = self.root.way_through(&failover.main, p.x, worker);
-        let passed = self.go(p, way).await;
+        let passed = self.through(p, &failover.main).await;
         let status = p.x.response.status();
         let is_good = !errors.status.iter().any(|(from, to)| (*from..=*to).contains(&status));
         let ends = once || is_good || status == 101 || matches!(passed.reply, Reply::Gone);
@@ -174,15 +199,17 @@ impl<'r> Walk<'r> {
         drop(passed);
         worker.metrics.failed_over(composite.label, "status");
         tracing::info!(routerName = self.router, status, "the fallback is asked instead");
-        p.x.head.clone_from(&saved);
-        p.x.response.clear();
+        // Middlewares of the first service have seen the end of it.
+        p.x.settle(held, worker.now());
+        (p.x.head, p.x.append_forwarded_for, p.x.detect_type) = saved;
+        p.x.drop_answer();
+        traced::leave(p.x, outer);
         p.x.tries = 0;
         p.outcome.endpoint = None;
         p.down.rewind();
         if let Some(composed) = &mut p.x.composed {
             composed.cookies.truncate(cookies);
         }
-        let way = self.root.way_through(&failover.fallback, p.x, worker);
-        self.go(p, way).await
+        self.through(p, &failover.fallback).await
     }
 }

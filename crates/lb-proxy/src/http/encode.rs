@@ -14,7 +14,9 @@ use zstd::stream::write::Encoder as Zstd;
 
 use super::body::{Fill, Sink, Source};
 use super::downstream::Downstream;
+use super::grpc_web::Frames;
 use super::h1::H1;
+use crate::middleware::Form;
 
 /// So much is encoded at a time, and so much before others get their turn: at 60 MB/s and more that is about a
 /// millisecond. Chosen.
@@ -30,20 +32,22 @@ const BROTLI_WINDOW_BITS: i32 = 16;
 const ZSTD_LEVEL: i32 = 3;
 const ZSTD_WINDOW_BITS: u32 = 18;
 
-/// What `compress` has decided about an answer.
+/// What middlewares have decided about the form of an answer's body.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Encode {
-    pub(crate) encoding: Encoding,
-    /// An announced length below this is not worth it.
-    pub(crate) min: u64,
+pub(crate) enum Encode {
+    /// By `compress`. An announced length below `min` is not worth it.
+    Compressed { encoding: Encoding, min: u64 },
+    /// By `grpcWeb`, whose head the answer has already.
+    Web(Form),
 }
 
 impl Encode {
     /// Whether there is something to encode, now that the whole head is known.
     pub(super) fn suits(self, head: &Head, framing: Framing) -> bool {
+        let Self::Compressed { min, .. } = self else { return true };
         let enough = match framing {
             Framing::Empty => false,
-            Framing::Length(length) => length >= self.min,
+            Framing::Length(length) => length >= min,
             // Nobody knows; to wait for more would hold back what is there. As by Traefik.
             Framing::Chunked | Framing::UntilClose => true,
         };
@@ -83,15 +87,21 @@ impl<'a> Encoded<'a> {
         down: &'a mut dyn Downstream,
         head: &mut Head,
         framing: Framing,
-        encoding: Encoding,
+        encode: Encode,
     ) -> io::Result<Self> {
         let left = if let Framing::Length(length) = framing { Some(length) } else { None };
-        let encoder = Encoder::new(encoding, left)?;
+        let encoder = match encode {
+            Encode::Compressed { encoding, .. } => {
+                let encoder = Encoder::new(encoding, left)?;
+                // RFC 9110 section 14.3: ranges would be of other bytes.
+                head.remove("accept-ranges");
+                head.set("Content-Encoding", encoding.name().as_bytes());
+                weaken(head);
+                encoder
+            }
+            Encode::Web(form) => Encoder::Web(Frames::new(form)),
+        };
         head.remove("content-length");
-        // RFC 9110 section 14.3: ranges would be of other bytes.
-        head.remove("accept-ranges");
-        head.set("Content-Encoding", encoding.name().as_bytes());
-        weaken(head);
         let ending = Ending::None;
         Ok(Self { down, encoder, at: 0, sent: 0, left, unflushed: false, spent: 0, ending })
     }
@@ -143,18 +153,17 @@ impl Sink for Encoded<'_> {
         if self.left.is_some_and(|left| left > 0) {
             return Err(io::Error::other("body shorter than announced"));
         }
-        self.encoder.finish()?;
+        let trailers = self.encoder.finish(trailers)?;
         self.unflushed = false;
         self.ending = Ending::Due(trailers.map(|trailers| Box::new(trailers.clone())));
         Ok(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
         if std::mem::take(&mut self.unflushed) {
             self.encoder.flush()?;
-            ready!(self.poll_drain(cx))?;
         }
+        ready!(self.poll_drain(cx))?;
         if let Ending::Due(trailers) = &self.ending {
             self.down.finish(trailers.as_deref())?;
             self.ending = Ending::Said;
@@ -210,6 +219,7 @@ enum Encoder {
     Gzip(GzEncoder<Vec<u8>>),
     Brotli(Box<Brotli<Vec<u8>>>),
     Zstd(Zstd<'static, Vec<u8>>),
+    Web(Frames),
     Finished(Vec<u8>),
 }
 
@@ -242,6 +252,7 @@ impl Encoder {
             Self::Gzip(encoder) => encoder.get_mut(),
             Self::Brotli(encoder) => encoder.get_mut(),
             Self::Zstd(encoder) => encoder.get_mut(),
+            Self::Web(frames) => &mut frames.out,
             Self::Finished(out) => out,
         }
     }
@@ -251,6 +262,10 @@ impl Encoder {
             Self::Gzip(encoder) => encoder.write_all(data),
             Self::Brotli(encoder) => encoder.write_all(data),
             Self::Zstd(encoder) => encoder.write_all(data),
+            Self::Web(frames) => {
+                frames.write(data);
+                Ok(())
+            }
             Self::Finished(_) => Err(io::Error::other("written behind the end")),
         }
     }
@@ -261,17 +276,23 @@ impl Encoder {
             Self::Gzip(encoder) => encoder.flush(),
             Self::Brotli(encoder) => encoder.flush(),
             Self::Zstd(encoder) => encoder.flush(),
+            Self::Web(frames) => {
+                frames.flush();
+                Ok(())
+            }
             Self::Finished(_) => Ok(()),
         }
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    /// Returns the trailers that are still to be sent.
+    fn finish<'t>(&mut self, mut trailers: Option<&'t Head>) -> io::Result<Option<&'t Head>> {
         *self = Self::Finished(match std::mem::replace(self, Self::Finished(Vec::new())) {
             Self::Gzip(encoder) => encoder.finish()?,
             Self::Brotli(encoder) => encoder.into_inner(),
             Self::Zstd(encoder) => encoder.finish()?,
+            Self::Web(frames) => frames.end(trailers.take()),
             Self::Finished(out) => out,
         });
-        Ok(())
+        Ok(trailers)
     }
 }

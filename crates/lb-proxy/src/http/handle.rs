@@ -149,8 +149,11 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
         return false;
     }
     let Passage { worker, connection, framing: asked, patience, renewed, .. } = *p;
-    let encode = p.x.encode.take().filter(|encode| encode.suits(&p.x.response, framing));
-    let begun = encode.map(|encode| Encoded::begin(p.down, &mut p.x.response, framing, encode.encoding));
+    let encode =
+        p.x.encode
+            .take()
+            .filter(|encode| !matches!(reply, Reply::Gone) && encode.suits(&p.x.response, framing));
+    let begun = encode.map(|encode| Encoded::begin(p.down, &mut p.x.response, framing, encode));
     let mut encoded = match begun {
         Some(Ok(encoded)) => encoded,
         None => return Box::pin(send(p, reply)).await,
@@ -302,10 +305,10 @@ pub(super) async fn pass<'r, D: Downstream>(
             local.write_head(&mut p.x.response);
             return Passed { reply: Reply::Local(local.body), reached: chain.len(), failure: None };
         }
-        // Boxed: others need not make room for it.
-        Target::Composite(composite) => return Box::pin(compose::pass(p, route, composite)).await,
         // Never: `layers` has led the request on.
-        Target::Children(_) => return Passed { reply: Reply::Gone, reached: from, failure: None },
+        Target::Composite(_) | Target::Within(_) | Target::Children(_) => {
+            return Passed { reply: Reply::Gone, reached: from, failure: None };
+        }
         Target::Service(service) => service,
     };
     // Without middlewares nothing has happened since.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lb_observe::metrics::LabelId;
 
 use super::around::behind;
-use super::downstream::Downstream;
+use super::compose;
 use super::handle::{Passed, Query, Reply, ask, complete_path, pass};
 use super::local::Local;
 use super::replay::Replay;
@@ -30,19 +30,25 @@ impl Above {
 }
 
 /// The chain from `from` on, in which nothing has a hand in what is behind it, and what is behind.
-pub(super) async fn rest<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+pub(super) async fn rest<'r>(
+    p: &mut Passage<'_, 'r, Replay<'_>>,
     route: &'r Route,
     from: usize,
 ) -> Passed<'r> {
     match &route.target {
-        Target::Children(children) => descend(p, route, from, children).await,
-        _ => pass(p, route, from).await,
+        Target::Children(children) => return descend(p, route, from, children).await,
+        Target::Service(_) | Target::Internal(_) => return pass(p, route, from).await,
+        Target::Composite(_) | Target::Within(_) => {}
     }
+    if let Some((reached, body)) = ask(p.worker, p.x, route, from..route.middlewares.len()).await {
+        return Passed { reply: Reply::Local(body), reached, failure: None };
+    }
+    complete_path(p.x);
+    Box::pin(compose::pass(p, route)).await
 }
 
-async fn descend<'r, D: Downstream>(
-    p: &mut Passage<'_, 'r, Replay<'_, D>>,
+async fn descend<'r>(
+    p: &mut Passage<'_, 'r, Replay<'_>>,
     route: &'r Route,
     from: usize,
     children: &'r Children,

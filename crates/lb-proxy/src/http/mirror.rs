@@ -15,6 +15,7 @@ use super::downstream::{Downstream, Unkept};
 use super::h1::H1;
 use super::handle::Reply;
 use super::record::{self, Outcome};
+use super::replay::Replay;
 use super::traced::{self, Traced};
 use crate::composite::{Composite, Mirroring};
 use crate::entrypoint::Connection;
@@ -99,6 +100,8 @@ impl Copy {
                 if tokio::time::timeout(PATIENCE, sent).await.is_err() {
                     tracing::debug!("a mirror takes too long");
                 }
+                // Those on the way to the mirror alone.
+                x.settle((0, 0), worker.now());
                 traced::end_copy(&worker, &mut x);
                 // A mirror may have mirrors of its own.
                 super::compose::end(&worker, &connection, &mut x, false);
@@ -115,7 +118,8 @@ impl Copy {
         x.started = worker.now();
         let renewed = Renewed::default();
         let mut outcome = Outcome::new(worker, x);
-        let mut down = Nobody { body: &self.body, at: 0 };
+        let mut nobody = Nobody { body: &self.body, at: 0 };
+        let mut down = Replay::new(&mut nobody);
         let patience = Patience { read_by: None, write_by: None };
         let mut p = Passage {
             worker,
@@ -127,9 +131,8 @@ impl Copy {
             outcome: &mut outcome,
             renewed: Some(&renewed),
         };
-        let way = self.composite.way_through(node, p.x, worker);
-        let walk = Walk { router: "", reached: 0, root: &self.composite };
-        let passed = walk.go(&mut p, way).await;
+        let walk = Walk { router: "", reached: 0, root: Some(&self.composite) };
+        let passed = walk.through(&mut p, node).await;
         p.outcome.status = p.x.response.status();
         if let Reply::Answer(mut answer) = passed.reply {
             let (delivered, bytes) = answer.deliver(&mut *p.down, patience).await;

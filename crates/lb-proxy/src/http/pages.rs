@@ -9,18 +9,33 @@ use super::asking::Asking;
 use super::compose::Walk;
 use super::downstream::Downstream;
 use super::handle::{Passed, Reply, answered};
+use super::replay::Replay;
 use super::traced;
 use crate::composite::Node;
+use crate::exchange::Exchange;
 use crate::forward;
 use crate::middleware::Errors;
 use crate::passage::Passage;
 
-/// `passed` as the client gets it; `asked` is the request as it was before anything behind the middleware saw it, within
-/// `outer` spans.
+/// A request before anything behind the middleware saw it.
+pub(super) struct Before {
+    asked: Head,
+    detect_type: bool,
+    /// Spans that are open.
+    outer: usize,
+}
+
+impl Before {
+    pub(super) fn of(x: &Exchange) -> Self {
+        Self { asked: x.head.clone(), detect_type: x.detect_type, outer: traced::outer(x) }
+    }
+}
+
+/// `passed` as the client gets it.
 pub(super) async fn replace<'r, D: Downstream>(
     p: &mut Passage<'_, 'r, D>,
     errors: &'r Errors,
-    (asked, outer): (&Head, usize),
+    before: &Before,
     passed: Passed<'r>,
 ) -> Passed<'r> {
     let original = p.x.response.status();
@@ -30,9 +45,10 @@ pub(super) async fn replace<'r, D: Downstream>(
     if let Reply::Answer(answer) = reply {
         answer.discard(p.worker);
     }
-    p.x.response.clear();
-    traced::leave(p.x, outer);
-    let page = errors.request(asked, p.x.peer.secure, status, original);
+    p.x.drop_answer();
+    p.x.detect_type = before.detect_type;
+    traced::leave(p.x, before.outer);
+    let page = errors.request(&before.asked, p.x.peer.secure, status, original);
     let reply = Box::pin(show(p, errors, page, status)).await;
     Passed { reply, reached, failure }
 }
@@ -81,7 +97,8 @@ async fn show<'r, D: Downstream>(
 
 /// Sends the request for the page, which has no body.
 async fn ask<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, errors: &'r Errors) -> Reply<'r> {
-    let mut down = Asking::new(&mut *p.down, &[]);
+    let mut asking = Asking::new(&mut *p.down, &[]);
+    let mut down = Replay::new(&mut asking);
     let Passage { worker, connection, patience, .. } = *p;
     let (x, outcome) = (&mut *p.x, &mut *p.outcome);
     let framing = Framing::Empty;
@@ -92,9 +109,9 @@ async fn ask<'r, D: Downstream>(p: &mut Passage<'_, 'r, D>, errors: &'r Errors) 
             let called = forward::call(&mut p, pages).await;
             answered(&mut p, pages, called).0
         }
-        Node::Composite(pages) => {
-            let way = pages.way(p.x, worker);
-            Walk { router: "", reached: 0, root: pages }.go(&mut p, way).await.reply
+        pages => {
+            let root = if let Node::Composite(pages) = pages { Some(pages) } else { None };
+            Walk { router: "", reached: 0, root }.through(&mut p, pages).await.reply
         }
     }
 }

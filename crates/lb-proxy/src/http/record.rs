@@ -186,7 +186,7 @@ fn write_line(
     let last = outcome.endpoint.map(|endpoint| &*endpoint.service);
     let service = route.and_then(|route| match &route.target {
         Target::Service(service) => last.or(outcome.asked.map(|_| &*service.name)),
-        Target::Composite(_) => {
+        Target::Composite(_) | Target::Within(_) => {
             last.or_else(|| x.composed.as_ref().and_then(|composed| composed.service()).map(|s| &*s.name))
         }
         Target::Internal(internal) => Some(internal.name()),

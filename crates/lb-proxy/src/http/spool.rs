@@ -45,6 +45,11 @@ impl Spool {
         Self { most_memory, memory, file: None, in_file: 0, tail, moving: None, at: 0, window, window_at: 0 }
     }
 
+    /// An empty one that keeps as much in memory.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.most_memory)
+    }
+
     /// Keeps up to so much in memory, if nothing has gone to the file yet.
     pub(super) fn allow(&mut self, most_memory: usize) {
         if self.in_file == 0 && self.tail.is_empty() {

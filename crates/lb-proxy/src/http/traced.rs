@@ -58,7 +58,12 @@ pub(super) fn begin(
         None => connection.entry.config.observability.unwrap_or_default().traces(),
     };
     let Some(verbosity) = verbosity else { return };
-    let mut trace = tracer.begin(|name| x.head.get_str(name), || worker.random());
+    let state = all_of(&x.head, "tracestate");
+    let field = |name: &str| match &state {
+        Some(state) if name == "tracestate" => Some(&**state),
+        _ => x.head.get_str(name),
+    };
+    let mut trace = tracer.begin(field, || worker.random());
     let began = (unix_nanos(SystemTime::now()), x.started);
     let detailed = verbosity == TraceVerbosity::Detailed && trace.is_sampled();
     if trace.is_sampled() {
@@ -129,6 +134,12 @@ pub(super) fn leave(x: &mut Exchange, outer: usize) {
     if let Some(traced) = &mut x.trace {
         (traced.outer, traced.service) = (outer, None);
     }
+}
+
+/// The list that several lines of a field are: RFC 9110 section 5.3.
+fn all_of(head: &Head, name: &str) -> Option<String> {
+    let lines = || head.get_all(name).filter_map(|line| std::str::from_utf8(line).ok());
+    (lines().count() > 1).then(|| lines().collect::<Vec<_>>().join(","))
 }
 
 /// What a client asks for.

@@ -140,16 +140,23 @@ impl Builder<'_> {
         let target = self.node((Kind::TcpRouter, name), &router.service, 0)?;
         let before = self.source.previous.and_then(|previous| previous.routes.get(name));
         let mut middlewares = Vec::with_capacity(router.middlewares.len());
-        for (at, middleware) in router.middlewares.iter().enumerate() {
+        for middleware in &router.middlewares {
             let Some(config) = self.source.config.tcp.middlewares.get(middleware) else {
                 self.fail(Kind::TcpRouter, name, format!("middleware {middleware:?} does not exist"));
                 return None;
             };
             middlewares.push(match config {
                 tcp::Middleware::InFlightConn { amount } => {
-                    let kept = before.and_then(|route| match route.middlewares.get(at)? {
-                        Middleware::InFlightConn(limiter) if limiter.amount() == *amount => Some(limiter),
-                        _ => None,
+                    let is_same = |middleware: &&Middleware| match middleware {
+                        Middleware::InFlightConn(limiter) => limiter.amount() == *amount,
+                        Middleware::IpAllowList(_) => false,
+                    };
+                    // Each of several with one amount has its own.
+                    let nth = middlewares.iter().filter(is_same).count();
+                    let kept = before.and_then(|route| route.middlewares.iter().filter(is_same).nth(nth));
+                    let kept = kept.and_then(|middleware| match middleware {
+                        Middleware::InFlightConn(limiter) => Some(limiter),
+                        Middleware::IpAllowList(_) => None,
                     });
                     Middleware::InFlightConn(kept.map_or_else(|| InFlightLimiter::new(*amount), Arc::clone))
                 }
@@ -245,6 +252,7 @@ impl Builder<'_> {
             port: server.port,
             socket: server.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, server.port)),
             tls: server.tls,
+            unreached: Report::default(),
         };
         let label = self.source.metrics.label(metrics::Kind::Service, name);
         let service = Arc::new(Service {

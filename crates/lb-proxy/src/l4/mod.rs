@@ -93,6 +93,7 @@ struct Server {
     /// Known without a look-up when it is an address.
     socket: Option<SocketAddr>,
     tls: bool,
+    unreached: Report,
 }
 
 /// How servers are dialled.

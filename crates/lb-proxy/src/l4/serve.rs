@@ -1,9 +1,11 @@
 //! One connection of a TCP router, from its route to its end.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use lb_core::balance::{Pick, Picked};
@@ -18,8 +20,12 @@ use super::connect::{Introduction, connect};
 use super::greet::Routed;
 use super::relay::{self, End};
 use super::{Middleware, Route, Service, Tls};
+use crate::buffers::Buffers;
 use crate::entrypoint::Entry;
+use crate::entrypoint::greet::GREETING_TIMEOUT;
+use crate::entrypoint::proxy_protocol::{self, Header};
 use crate::entrypoint::seats::Seat;
+use crate::forward::prefer_awake;
 use crate::stream::{Prefixed, Stream};
 use crate::tls::{TlsProfile, UNRECOGNIZED_NAME, config_for_suites};
 use crate::worker::{Watch, Worker};
@@ -37,6 +43,8 @@ pub(crate) struct Accepted {
     pub(crate) destination: Option<SocketAddr>,
     pub(crate) routed: Routed,
     pub(crate) seat: Option<Seat>,
+    /// Nothing was read, and it may begin with a PROXY protocol header, which nobody believes.
+    pub(crate) header: bool,
 }
 
 /// Serves it to its end. `watch` lets draining wait for it.
@@ -46,7 +54,7 @@ pub(crate) async fn serve(
     accepted: Accepted,
     (_open, _watch): (OpenConnection, Watch),
 ) {
-    let Accepted { stream, first, client, destination, routed, seat: _seat } = accepted;
+    let Accepted { stream, first, client, destination, routed, seat: _seat, header } = accepted;
     let Routed { route, postgres } = routed;
     let refuse = |outcome: &'static str, reason: &str| {
         worker.metrics.tcp_ended(route.label, outcome);
@@ -74,6 +82,13 @@ pub(crate) async fn serve(
     let Some((service, picked, mut server)) = found else {
         return refuse("no_server", "no server takes it");
     };
+    let mut first = [first, Vec::new()];
+    if header {
+        match Box::pin(without_header(&mut stream, &mut server, &worker.buffers)).await {
+            Ok(said) => first = said,
+            Err((outcome, reason)) => return refuse(outcome, reason),
+        }
+    }
     let address = &service.servers[picked.index()].address;
     tracing::debug!(entryPointName = %entry.config.name, routerName = %route.name, serviceName = %service.name,
         %client, server = %address, "TCP connection");
@@ -109,6 +124,53 @@ fn pass(route: &Route, client: SocketAddr) -> Result<SmallVec<[Permit; 1]>, &'st
         }
     }
     Ok(permits)
+}
+
+/// What client and server say first, without the client's header of the PROXY protocol; or what has come of it, and why.
+///
+/// A header comes before all else (section 2 of its specification): where the server speaks first there is none to
+/// wait for.
+async fn without_header(
+    client: &mut Stream,
+    server: &mut Stream,
+    buffers: &Buffers,
+) -> Result<[Vec<u8>; 2], (&'static str, &'static str)> {
+    let mut input = Vec::new();
+    let (read, is_client) = poll_fn(|cx| {
+        input = buffers.input();
+        if let Poll::Ready(read) = client.poll_read(cx, &mut input) {
+            return Poll::Ready((read, true));
+        }
+        if let Poll::Ready(read) = server.poll_read(cx, &mut input) {
+            return Poll::Ready((read, false));
+        }
+        // Whoever waits holds no buffer.
+        buffers.give_input(std::mem::take(&mut input));
+        Poll::Pending
+    })
+    .await;
+    let aborted = if is_client { "client_aborted" } else { "server_aborted" };
+    let mut end = read.map_err(|_| (aborted, "nothing was said"))?;
+    if !is_client {
+        input.truncate(end);
+        return Ok([Vec::new(), input]);
+    }
+    let header = async {
+        loop {
+            match proxy_protocol::parse(&input[..end]).ok()? {
+                Header::None => return Some(0),
+                Header::Complete { consumed, .. } => return Some(consumed),
+                Header::Partial => match poll_fn(|cx| client.poll_read(cx, &mut input[end..])).await {
+                    Ok(0) | Err(_) => return Some(0),
+                    Ok(count) => end += count,
+                },
+            }
+        }
+    };
+    let consumed = timeout(GREETING_TIMEOUT, header).await.ok().flatten();
+    let first = consumed.map(|consumed| input[consumed..end].to_vec());
+    buffers.give_input(input);
+    Ok([first.ok_or(("refused", "bad PROXY protocol header"))?, Vec::new()])
 }
 
 /// The client's TLS ends here.
@@ -172,19 +234,27 @@ async fn find_server(
             tried.len() - 1
         });
         let Tried { servers, spent, .. } = &mut tried[at];
-        let picked = service.live.pick(&Pick { client, sticky: None, random, tried: servers });
-        let Some(picked) = picked.filter(|picked| !servers.contains(&picked.index())) else {
+        let pick = Pick { client, sticky: None, random, tried: servers };
+        let picked = service.live.pick(&pick);
+        let Some(picked) = picked.filter(|picked| !pick.tried.contains(&picked.index())) else {
             *spent = true;
             continue;
         };
+        let picked = prefer_awake(worker, &service.live, picked, &pick);
         servers.push(picked.index());
         let server = &service.servers[picked.index()];
         match connect(&service, server, introduction).await {
-            Ok(stream) => return Some((service, picked, stream)),
+            Ok(stream) => {
+                picked.server().awake();
+                return Some((service, picked, stream));
+            }
             Err((reason, error)) => {
+                picked.server().rest(worker.now());
                 worker.metrics.tcp_dial_failed(service.label, reason);
-                tracing::warn!(serviceName = %service.name, server = %server.address, reason, %error,
-                    "TCP server cannot be reached");
+                if let Some(connections) = server.unreached.count(worker.now()) {
+                    tracing::warn!(serviceName = %service.name, server = %server.address, reason, %error,
+                        connections, "TCP server cannot be reached");
+                }
             }
         }
     }

@@ -41,7 +41,7 @@ impl Compress {
         let Some(Some(encoding)) = x.encodings.pop() else { return };
         vary(&mut x.response);
         if x.encode.is_none() && self.suits(&x.response) {
-            x.encode = Some(Encode { encoding, min: self.min });
+            x.encode = Some(Encode::Compressed { encoding, min: self.min });
         }
     }
 

@@ -43,9 +43,14 @@ impl ForwardAuth {
     pub(crate) fn new(options: &config::ForwardAuth, build: &Build<'_>) -> Result<Self, String> {
         let server = build.auth_server.clone().ok_or("the auth server is missing")?;
         let regex = options.auth_response_headers_regex.as_deref().map(go_regex).transpose()?;
-        let granted = options.auth_response_headers.iter().map(|name| name.to_ascii_lowercase());
+        let mut granted: Vec<String> = Vec::new();
+        for name in options.auth_response_headers.iter().map(|name| name.to_ascii_lowercase()) {
+            if !is_never_granted(name.as_bytes()) && !granted.contains(&name) {
+                granted.push(name);
+            }
+        }
         Ok(Self {
-            granted: granted.filter(|name| !is_never_granted(name.as_bytes())).collect(),
+            granted,
             granted_like: regex,
             name: build.name.to_owned(),
             label: build.metrics.label(Kind::Middleware, build.name),
@@ -247,7 +252,7 @@ pub(crate) mod tests {
         ]);
         for (options, expected) in [
             (
-                "authResponseHeaders: [X-User, x-role]",
+                "authResponseHeaders: [X-User, x-role, x-user]",
                 &["Host: h", "Content-Length: 3", "x-user: alice", "x-user: bob"][..],
             ),
             (

@@ -1,4 +1,4 @@
-//! `grpcWeb`: the heads of gRPC-Web and of what browsers ask before (CORS); [`Web`](crate::http::grpc_web::Web) has the
+//! `grpcWeb`: the heads of gRPC-Web and of what browsers ask before (CORS); [`grpc_web`](crate::http::grpc_web) has the
 //! bodies.
 
 use std::fmt::Write as _;
@@ -7,6 +7,7 @@ use lb_http1::Head;
 
 use super::Step;
 use crate::exchange::Exchange;
+use crate::http::encode::Encode;
 use crate::http::local::Local;
 
 const GRPC: &str = "application/grpc";
@@ -28,11 +29,6 @@ impl Form {
     pub(crate) fn of(head: &Head) -> Option<Self> {
         let (form, _) = split(head.get_str("content-type")?)?;
         (head.method() == "POST").then_some(form)
-    }
-
-    /// That of an answer.
-    pub(crate) fn of_answer(head: &Head) -> Option<Self> {
-        Some(split(head.get_str("content-type")?)?.0)
     }
 
     fn media_type(self) -> &'static str {
@@ -76,15 +72,17 @@ impl GrpcWeb {
     }
 
     pub(crate) fn on_response(&self, x: &mut Exchange, form: Form) {
-        let Exchange { response, origin, .. } = x;
+        let Exchange { response, origin, encode, .. } = x;
         let kind = response.get_str("content-type").unwrap_or_default();
         if let Some(rest) = kind.strip_prefix(GRPC)
             && matches!(rest.bytes().next(), None | Some(b'+' | b';' | b' '))
+            // The others have no body.
+            && !matches!(response.status(), 101 | 204 | 304)
         {
             let kind = format!("{}{rest}", form.media_type());
             response.set("Content-Type", kind.as_bytes());
-            // The trailers come behind it.
-            response.remove("content-length");
+            // In place of what `compress` would do: gRPC compresses by itself.
+            *encode = Some(Encode::Web(form));
         }
         response.append("Vary", b"Origin");
         if self.allows(origin) {

@@ -86,6 +86,8 @@ impl Snapshot {
             endpoints: HashSet::new(),
             layers: layers::Layers::new(config),
             service_chains: HashMap::new(),
+            chained: HashMap::new(),
+            chaining: Vec::new(),
         };
         builder.transports();
         let internal = internal::routers(&fixed.config);
@@ -153,6 +155,10 @@ pub(super) struct Builder<'a> {
     endpoints: HashSet<u64>,
     layers: layers::Layers<'a>,
     pub(super) service_chains: HashMap<String, Arc<ServiceChain>>,
+    /// Services behind their middlewares, as parts of others.
+    pub(super) chained: HashMap<String, Node>,
+    /// Those under way, one inside the other.
+    pub(super) chaining: Vec<String>,
 }
 
 /// A router on one entry point.
@@ -390,6 +396,7 @@ impl<'a> Builder<'a> {
             None => match self.node((Kind::Router, name), &router.service)? {
                 Node::Service(service) => Target::Service(service),
                 Node::Composite(composite) => Target::Composite(composite),
+                node @ Node::Chained(_) => Target::Within(node),
             },
         };
         let apart = entry.filter(|entry| elsewhere && self.fixed.config.shapes_routers(entry));
@@ -446,6 +453,7 @@ impl<'a> Builder<'a> {
             service: match &target {
                 Target::Service(service) => service.label,
                 Target::Composite(composite) => composite.label,
+                Target::Within(_) => self.fixed.metrics.label(metrics::Kind::Service, &router.service),
                 Target::Internal(own) => self.fixed.metrics.label(metrics::Kind::Service, own.name()),
                 // As Traefik calls it.
                 Target::Children(_) => {
@@ -478,7 +486,7 @@ impl<'a> Builder<'a> {
     ) -> Option<Middleware> {
         let (mut pages, mut auth_server) = (None, None);
         match &self.config.middlewares[name] {
-            dynamic::Middleware::Errors(errors) => pages = Some(self.node(user, &errors.service)?),
+            dynamic::Middleware::Errors(errors) => pages = Some(self.part(user, &errors.service)?),
             dynamic::Middleware::ForwardAuth(auth) => auth_server = Some(self.auth_server(name, auth)?),
             _ => {}
         }

@@ -8,9 +8,10 @@ use lb_core::balance::{ChildSpec, Children, Spread};
 use lb_core::sticky;
 use lb_observe::metrics;
 
-use super::Service;
 use super::build::Builder;
-use crate::composite::{self, Child, Composite, Failover, Mirroring, Node};
+use super::{Route, Service, Target};
+use crate::composite::{self, Chained, Child, Composite, Failover, Mirroring, Node};
+use crate::middleware::Middleware;
 
 /// Services inside each other at most, and ways from one down to load balancers; chosen, nobody needs as many, and what
 /// runs for each request is bounded by them.
@@ -18,20 +19,73 @@ const DEEPEST: usize = 32;
 const MOST_WAYS: usize = 10_000;
 
 impl Builder<'_> {
-    /// The service of this name, for whoever names it.
+    /// The service of this name, for the router that leads there; its middlewares are in the router's chain.
     pub(super) fn node(&mut self, user: (Kind, &str), name: &str) -> Option<Node> {
         self.node_at(user, name, 0)
     }
 
-    fn node_at(&mut self, user: (Kind, &str), name: &str, depth: usize) -> Option<Node> {
-        // Only where it comes from another provider, or from before: otherwise the file was refused.
-        if user.0 != Kind::Router && !self.config.middlewares_of(name).is_empty() {
-            let message = format!(
-                "the middlewares of the service {name:?} are not supported yet where it is part of something else"
+    /// The same for what it is part of, behind its middlewares.
+    pub(super) fn part(&mut self, user: (Kind, &str), name: &str) -> Option<Node> {
+        self.part_at(user, name, 0)
+    }
+
+    fn part_at(&mut self, user: (Kind, &str), name: &str, depth: usize) -> Option<Node> {
+        if self.config.middlewares_of(name).is_empty() {
+            return self.node_at(user, name, depth);
+        }
+        if let Some(built) = self.chained.get(name) {
+            return Some(built.clone());
+        }
+        if self.chaining.len() > DEEPEST || self.chaining.iter().any(|above| above == name) {
+            // Only where others' files are part of it: otherwise the file was refused.
+            self.fail(
+                Kind::Service,
+                name,
+                "the service contains itself, or too many others, by its middlewares",
             );
-            self.fail(user.0, user.1, message);
             return None;
         }
+        self.chaining.push(name.to_owned());
+        let built = self.node_at(user, name, depth).and_then(|node| self.behind_middlewares(name, node));
+        self.chaining.pop();
+        let built = built?;
+        self.chained.insert(name.to_owned(), built.clone());
+        Some(built)
+    }
+
+    fn behind_middlewares(&mut self, name: &str, node: Node) -> Option<Node> {
+        let shared = self.service_chain(name)?;
+        let mut middlewares = Vec::with_capacity(shared.names.len());
+        for (middleware, kept) in shared.names.iter().zip(&shared.middlewares) {
+            middlewares.push(self.middleware((Kind::Service, name), middleware, Some(kept))?);
+        }
+        let pages = middlewares.iter().map(|middleware| match middleware {
+            Middleware::Errors(errors) => errors.pages.height(),
+            _ => 0,
+        });
+        let height = 1 + pages.fold(node.height(), usize::max);
+        if height > DEEPEST {
+            self.fail(Kind::Service, name, format!("more than {DEEPEST} services inside each other"));
+            return None;
+        }
+        let label = self.fixed.metrics.label(metrics::Kind::Service, name);
+        let route = Route {
+            name: name.into(),
+            label,
+            service: label,
+            middlewares: middlewares.into(),
+            target: Target::Within(node.clone()),
+            tls_options: None,
+            access_log: true,
+            metrics: true,
+            tracing: None,
+            shown: None,
+            names: shared.names.clone(),
+        };
+        Some(Node::Chained(Arc::new(Chained { route, node, height })))
+    }
+
+    fn node_at(&mut self, user: (Kind, &str), name: &str, depth: usize) -> Option<Node> {
         let Some(config) = self.config.composites.get(name) else {
             return self.service(user, name).map(Node::Service);
         };
@@ -49,7 +103,7 @@ impl Builder<'_> {
 
     fn composite(&mut self, name: &str, config: &dynamic::Composite, depth: usize) -> Option<Composite> {
         let mut child = |service: &ServiceRef, probed: bool| {
-            let node = self.node_at((Kind::Service, name), &service.name, depth + 1)?;
+            let node = self.part_at((Kind::Service, name), &service.name, depth + 1)?;
             if probed && !self.is_probed(&service.name) {
                 // Only where it comes from elsewhere, or from before: otherwise the file was refused.
                 self.fail(Kind::Service, name, format!("the service {:?} has no health check", service.name));
@@ -127,17 +181,24 @@ impl Builder<'_> {
             }
         };
         for node in nodes {
-            match node {
+            match node.behind_middlewares() {
+                Node::Composite(inner) => {
+                    ways = ways.saturating_add(inner.ways);
+                    keeps = keeps.or(inner.keeps);
+                    inner.leaves.iter().for_each(|(service, _)| add(service));
+                }
                 Node::Service(service) => {
                     ways += 1;
                     add(service);
                 }
-                Node::Composite(inner) => {
-                    ways = ways.saturating_add(inner.ways);
-                    keeps = keeps.max(inner.keeps);
-                    inner.leaves.iter().for_each(|(service, _)| add(service));
-                }
+                Node::Chained(_) => {}
             }
+        }
+        // Where others have built what is here, nobody has counted it from this one on.
+        let height = 1 + nodes.iter().map(Node::height).max().unwrap_or(0);
+        if height > DEEPEST {
+            self.fail(Kind::Service, name, format!("more than {DEEPEST} services inside each other"));
+            return None;
         }
         if ways > MOST_WAYS {
             self.fail(Kind::Service, name, format!("leads to load balancers in more than {MOST_WAYS} ways"));
@@ -153,6 +214,7 @@ impl Builder<'_> {
             kind,
             health_check: config.health_check,
             leaves: leaves.collect(),
+            height,
             ways,
             retry_after,
             keeps,

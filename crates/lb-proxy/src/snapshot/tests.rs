@@ -222,3 +222,51 @@ fn an_auth_server_lives_on_while_it_is_reached_the_same_way() {
     same.retire_for(&other);
     assert!(server(&same).is_retired() && !server(&other).is_retired());
 }
+
+/// Each of them would be one call inside another for every request. Whoever is built first, from whatever end.
+#[test]
+fn what_is_inside_each_other_has_an_end() {
+    use std::fmt::Write as _;
+
+    let setup = Setup::new("entryPoints: {web: {address: ':80'}}\nproviders: {file: {filename: d.yml}}");
+    for count in [30, 40, 500] {
+        let (mut routers, mut services) = (String::new(), String::new());
+        for at in 0..count {
+            let (parent, more) = match at {
+                0 => ("top".to_owned(), ""),
+                _ => (format!("m{:03}", at - 1), if at + 1 == count { ", service: s" } else { "" }),
+            };
+            // Those in the middle are reached from aside, the last of them first.
+            let aside = count - at;
+            let _ = write!(
+                routers,
+                "m{at:03}: {{rule: 'Path(`/`)', parentRefs: [{parent}, a{aside:03}]{more}}}, \
+                 a{aside:03}: {{rule: 'Path(`/{at}`)'}}, b{aside:03}: {{rule: 'Path(`/{at}`)', service: w{at:03}}}, "
+            );
+            let (inner, middlewares) = match count - at {
+                1 => ("s".to_owned(), ""),
+                left => (format!("w{:03}", at + 1), if left % 2 == 0 { ", middlewares: [m]" } else { "" }),
+            };
+            let _ =
+                write!(services, "w{at:03}: {{weighted: {{services: [{{name: {inner}}}]}}{middlewares}}}, ");
+        }
+        let (snapshot, failures) = setup.build(
+            &format!(
+                "http: {{routers: {{{routers} top: {{rule: 'Path(`/`)'}}}}, middlewares: {{m: {{addPrefix: {{prefix: /}}}}}}, \
+                 services: {{{services} s: {{loadBalancer: {{servers: [{{url: 'http://192.0.2.1'}}]}}}}}}}}"
+            ),
+            None,
+        );
+        let deepest = snapshot.composites.values().map(|composite| composite.height).max();
+        assert!(deepest.is_some_and(|deepest| deepest <= 32), "{count}: {deepest:?}");
+        for kind in [lb_config::Kind::Router, lb_config::Kind::Service] {
+            let is_too_deep =
+                |failure: &&Failure| failure.kind == kind && failure.message.starts_with("more than 32");
+            assert_eq!(
+                failures.iter().any(|failure| is_too_deep(&failure)),
+                count > 30,
+                "{count} {kind} {failures:?}"
+            );
+        }
+    }
+}

@@ -31,6 +31,8 @@ const LONGEST: usize = 65_535;
 const BATCH: usize = 64;
 /// What a client may send until its server's name has been looked up. Chosen.
 const MOST_WAITING: usize = 16;
+/// What all clients of a socket may: a look-up takes as long as it takes, and clients can be invented. Chosen.
+const MOST_WAITING_BYTES: usize = 1024 * 1024;
 
 /// Flows of an entry point that does not say how many: chosen, a quarter of the descriptors where those are few.
 const MOST_FLOWS: u64 = 10_000;
@@ -50,6 +52,8 @@ pub(crate) struct Relay {
     /// Used by one datagram at a time, never across a wait.
     buffer: RefCell<Box<[u8]>>,
     allowance: Allowance,
+    /// Bytes that may still wait for look-ups.
+    room: Cell<usize>,
     stopping: Cell<bool>,
     /// Another process reads from the socket now.
     handed_over: Arc<AtomicBool>,
@@ -115,6 +119,7 @@ impl Relay {
             flows: RefCell::default(),
             buffer: RefCell::new(vec![0; LONGEST].into()),
             allowance: Allowance::of_process(),
+            room: Cell::new(MOST_WAITING_BYTES),
             stopping: Cell::new(false),
             handed_over,
             dropped: Report::default(),
@@ -171,7 +176,7 @@ impl Relay {
         let known = self.flows.borrow().get(&client).cloned();
         if let Some(flow) = known {
             flow.last.set(now);
-            match flow.send(data) {
+            match flow.send(data, &self.room) {
                 Ok(()) => return,
                 Err(Lost::Unreachable) => {
                     // Its server has gone away since: another one gets this, as soon as possible.
@@ -208,7 +213,7 @@ impl Relay {
         if let Ok(ip) = flow.server.host.parse::<IpAddr>() {
             flow.connect(SocketAddr::new(ip, flow.server.port), self.allowance)?;
         }
-        flow.send(data)?;
+        flow.send(data, &self.room)?;
         self.counts.opened();
         self.flows.borrow_mut().insert(client, Rc::clone(&flow));
         tracing::debug!(%client, server = flow.server.address, entryPointName = self.entry.config.name, "a UDP flow begins");
@@ -218,9 +223,9 @@ impl Relay {
 
     /// Brings answers back until nobody has said anything for `udp.timeout`, or the server is gone.
     async fn run(self: Rc<Self>, flow: Rc<Flow>) {
-        if let Err(lost) = flow.ready(self.allowance).await {
+        if let Err(lost) = flow.ready(self.allowance, &self.room).await {
             tracing::debug!(server = flow.server.address, reason = lost.reason(), "a UDP flow has no server");
-            let waiting = flow.waiting.take().len();
+            let waiting = flow.take_waiting(&self.room).len();
             (0..waiting).for_each(|_| self.lost(lost, Instant::now()));
         } else if let Some(socket) = flow.socket.get() {
             let timeout = self.entry.config.udp_timeout;
@@ -317,12 +322,11 @@ impl Relay {
 
 impl Flow {
     /// Sends it to the server, or keeps it until it is known where that is.
-    fn send(&self, data: &[u8]) -> Result<(), Lost> {
+    fn send(&self, data: &[u8], room: &Cell<usize>) -> Result<(), Lost> {
         let Some(socket) = self.socket.get() else {
             let mut waiting = self.waiting.borrow_mut();
-            if waiting.len() >= MOST_WAITING {
-                return Err(Lost::Congested);
-            }
+            let left = room.get().checked_sub(data.len()).filter(|_| waiting.len() < MOST_WAITING);
+            room.set(left.ok_or(Lost::Congested)?);
             waiting.push(data.into());
             return Ok(());
         };
@@ -335,18 +339,24 @@ impl Flow {
     }
 
     /// Looks the server up if need be, and sends what has come meanwhile.
-    async fn ready(&self, allowance: Allowance) -> Result<(), Lost> {
+    async fn ready(&self, allowance: Allowance, room: &Cell<usize>) -> Result<(), Lost> {
         if self.socket.get().is_some() {
             return Ok(());
         }
         let found = addresses(&self.server.host, self.server.port).await;
         let address = found.ok().and_then(|found| found.first().copied()).ok_or(Lost::Unreachable)?;
         self.connect(address, allowance)?;
-        for data in self.waiting.take() {
+        for data in self.take_waiting(room) {
             // One that is lost is not all that is lost.
-            let _ = self.send(&data);
+            let _ = self.send(&data, room);
         }
         Ok(())
+    }
+
+    fn take_waiting(&self, room: &Cell<usize>) -> Vec<Box<[u8]>> {
+        let waiting = self.waiting.take();
+        room.set(room.get() + waiting.iter().map(|data| data.len()).sum::<usize>());
+        waiting
     }
 
     fn connect(&self, address: SocketAddr, allowance: Allowance) -> Result<(), Lost> {
@@ -369,5 +379,37 @@ impl Flow {
             Err(error) if is_shortage(&error) => Err(Lost::Descriptors),
             Err(_) => Err(Lost::Unreachable),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow() -> Flow {
+        Flow {
+            client: SocketAddr::from(([192, 0, 2, 1], 1)),
+            server: Arc::new(UdpServer { address: "a.test:1".into(), host: "a.test".into(), port: 1 }),
+            socket: OnceCell::new(),
+            waiting: RefCell::default(),
+            last: Cell::new(Instant::now()),
+            broken: Notify::new(),
+            _seat: None,
+        }
+    }
+
+    /// However many clients there are, and however large what they send is.
+    #[test]
+    fn what_waits_for_a_look_up_is_bounded() {
+        let room = Cell::new(MOST_WAITING_BYTES);
+        let large = vec![0; 60_000];
+        let flows: Vec<Flow> = (0..100).map(|_| flow()).collect();
+        let taken = flows.iter().filter(|flow| flow.send(&large, &room).is_ok()).count();
+        assert_eq!(taken, MOST_WAITING_BYTES / large.len());
+        assert_eq!(flows[99].send(&large, &room), Err(Lost::Congested));
+        assert_eq!(flows.iter().map(|flow| flow.take_waiting(&room).len()).sum::<usize>(), taken);
+        assert_eq!(room.get(), MOST_WAITING_BYTES);
+        let few = (0..100).filter(|_| flows[0].send(b"x", &room).is_ok()).count();
+        assert_eq!(few, MOST_WAITING);
     }
 }

@@ -27,6 +27,11 @@ pub(super) struct Authority {
 impl Authority {
     /// Its certificates are valid for so many seconds. `more` are further keys of its configuration.
     pub(super) async fn start(valid: u32, more: &str) -> Self {
+        Self::start_asking(None, valid, more).await
+    }
+
+    /// As [`start`](Self::start), asking a name server of the test's.
+    pub(super) async fn start_asking(asked: Option<SocketAddr>, valid: u32, more: &str) -> Self {
         let [address, management, web, websecure, names, control] =
             std::array::from_fn(|_| reserve_address());
         let (files, own) = (Files::new(), lb_testkit::Authority::new("pebble"));
@@ -47,7 +52,8 @@ impl Authority {
         let mut name_server = VigieProcess::spawn(&mut command).expect("pebble is installed");
         name_server.wait_ready(control).await.unwrap();
         let mut command = Command::new("pebble");
-        command.arg("-config").arg(config).args(["-dnsserver", &names.to_string()]);
+        command.arg("-config").arg(config);
+        command.args(["-dnsserver", &asked.unwrap_or(names).to_string()]);
         // No sleeps, and every order is validated anew. Some nonces are refused, as is its habit.
         command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_AUTHZREUSE", "0");
         command.env("PEBBLE_ALTERNATE_ROOTS", "1");

@@ -8,6 +8,7 @@ use lb_testkit::{Client, Gate, Origin, PATIENCE, Response, Script, VigieProcess,
 use serde_json::{Value, json};
 
 use crate::harness::{HOST, Protocol, STATIC, Vigie, app, binary, origin};
+use crate::tcp::{Talker, everybody, greeted};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const STICKY: &str = "sticky: {cookie: {name: seat}}";
@@ -309,4 +310,42 @@ async fn nobody_without_the_token_changes_anything() {
     }
     assert_eq!(commanded(&shut, &["drain", "app", &server.url()]).await.0, Some(0));
     assert_eq!(shut.get("/").await.status, 503);
+}
+
+/// New connections go elsewhere, those that there are go on, and the command waits for them.
+#[tokio::test]
+async fn tcp_servers_drain_too() {
+    let (a, b) = (Talker::start("a").await, Talker::start("b").await);
+    let text = crate::tcp::STATIC
+        .replace("api: {insecure: true}", &format!("api: {{insecure: true, token: {TOKEN}}}"));
+    let vigie = Vigie::with(&text, &everybody("", &[a.address, b.address])).await;
+    let db = vigie.address("db");
+    let (mut old, greeting) = greeted(db).await;
+    let (first, other) = if greeting == "hello a\n" { (&a, "hello b\n") } else { (&b, "hello a\n") };
+    let server = first.address.to_string();
+    let (code, said, error) = commanded(&vigie, &["drain", "all", &server]).await;
+    assert_eq!(code, Some(0), "{error}");
+    assert!(said.contains("healthy, 1 in flight"), "{said}");
+    for _ in 0..4 {
+        assert_eq!(greeted(db).await.1, other);
+    }
+    old.send("still here").await.unwrap();
+    assert_eq!(old.bytes(10).await.unwrap(), b"still here");
+    vigie.until_metric("lb_server_admin_state", &[("service", "all@file"), ("url", &server)], 1.0).await;
+    // A reload forgets nothing.
+    vigie.write(&everybody("terminationDelay: 5000,", &[a.address, b.address]));
+    let shown = eventually(PATIENCE, async || {
+        vigie.json("/api/tcp/services/all@file").await["loadBalancer"]["terminationDelay"] == 5000
+    });
+    assert!(shown.await);
+    assert_eq!(greeted(db).await.1, other);
+    old.finish().await.unwrap();
+    old.rest().await.unwrap();
+    let (code, said, _) = commanded(&vigie, &["drain", "all", &server, "--wait", "--timeout", "10s"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (_, said, _) = commanded(&vigie, &["list"]).await;
+    assert!(said.contains(&format!("all@file {server}: drain")), "{said}");
+    let (code, ..) = commanded(&vigie, &["ready", "all", &server]).await;
+    assert_eq!(code, Some(0));
+    assert!(eventually(PATIENCE, async || greeted(db).await.1 != other).await);
 }

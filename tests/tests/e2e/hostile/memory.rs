@@ -1,31 +1,27 @@
 //! Load shedding: when memory is short new requests are refused, until it is not.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_testkit::{Client, Gate, Origin, PATIENCE, Script, eventually};
 
 use super::frames::*;
-use crate::harness::{HOST, Protocol, STATIC, Vigie, app};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_requests_are_refused_while_memory_is_short() {
     let gate = Gate::closed();
     let origin = Origin::start("origin").await;
     origin.on("/held", Script::echo().gated(&gate));
-    let limit = 96 << 20;
-    let text = STATIC.replace("core: {workers: 2}", &format!("core: {{workers: 2, memoryLimit: {limit}}}"));
-    let vigie = Vigie::with(&format!("{text}log: {{level: INFO}}\n"), &app("", &[origin.url()])).await;
+    let vigie = start(&origin).await;
     assert_eq!(vigie.get("/").await.status, 200);
-    vigie.until_metric("lb_memory_limit_bytes", &[], f64::from(limit)).await;
+    vigie.until_metric("lb_memory_limit_bytes", &[], f64::from(LIMIT)).await;
     vigie.until_metric("lb_memory_shedding", &[], 0.0).await;
     let web = vigie.web();
     let held: Vec<_> =
         Protocol::BOTH.map(|protocol| tokio::spawn(async move { protocol.get(web, "/held").await })).into();
     assert!(eventually(PATIENCE, async || origin.requests() == 3).await);
 
-    let hogs = hogs(web).await;
-    vigie.until_metric("lb_memory_shedding", &[], 1.0).await;
+    let hogs = hogs(&vigie).await;
     for protocol in Protocol::BOTH {
         let answer = protocol.get(web, "/").await;
         assert_eq!((answer.status, answer.get("retry-after")), (503, Some("5")), "{protocol:?}");
@@ -67,14 +63,12 @@ async fn new_requests_are_refused_while_memory_is_short() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_long_head_is_waited_for_while_memory_is_short() {
     let origin = Origin::start("origin").await;
-    let limit = 96 << 20;
-    let text = STATIC.replace("core: {workers: 2}", &format!("core: {{workers: 2, memoryLimit: {limit}}}"));
-    let vigie = Vigie::with(&format!("{text}log: {{level: INFO}}\n"), &app("", &[origin.url()])).await;
+    let vigie = start(&origin).await;
     let web = vigie.web();
-    let hogs = hogs(web).await;
-    vigie.until_metric("lb_memory_shedding", &[], 1.0).await;
+    let hogs = hogs(&vigie).await;
     let mut client = Client::connect(web).await.unwrap();
-    client.send(&endless_head()[..100_000]).await.unwrap();
+    let endless = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(100_000));
+    client.send(endless).await.unwrap();
     let answer = client.response("GET").await.unwrap();
     assert_eq!((answer.status, answer.get("retry-after")), (503, Some("5")));
     assert!(client.closes_within(PATIENCE).await);
@@ -89,21 +83,36 @@ async fn no_long_head_is_waited_for_while_memory_is_short() {
     drop(hogs);
 }
 
-/// Nearly a mebibyte of head, which does not end.
-fn endless_head() -> String {
-    format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "x".repeat(1_000_000))
+const LIMIT: u32 = 96 << 20;
+
+/// With an entry point of its own for those who take the memory.
+async fn start(origin: &Origin) -> Vigie {
+    let text = STATIC
+        .replace("core: {workers: 2}", &format!("core: {{workers: 2, memoryLimit: {LIMIT}}}"))
+        .replace("  traefik:", "  hogs: {address: '127.0.0.1:0'}\n  traefik:");
+    let hogs = "    hogs: {rule: PathPrefix(`/`), entryPoints: [hogs], middlewares: [keep], service: app}
+  middlewares: {keep: {buffering: {memRequestBodyBytes: 2000000}}}
+  services:";
+    let dynamic = app_with("entryPoints: [web]", "", &[origin.url()]).replace("  services:", hogs);
+    Vigie::with(&format!("{text}log: {{level: INFO}}\n"), &dynamic).await
 }
 
-/// Clients that send such a head, as many as are let in.
-async fn hogs(web: SocketAddr) -> Vec<Client> {
-    let start = endless_head();
+/// Clients that send most of a body which is kept in memory, as many as are let in before it is short. Requests under way
+/// are left alone, however long this takes.
+async fn hogs(vigie: &Vigie) -> Vec<Client> {
+    let address = vigie.address("hogs");
+    let part = format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1900000\r\n\r\n{}",
+        "x".repeat(1_800_000)
+    );
     let mut hogs = Vec::new();
-    for _ in 0..200 {
-        let mut client = Client::connect(web).await.unwrap();
-        if client.send(&start).await.is_err() {
+    for _ in 0..100 {
+        let mut client = Client::connect(address).await.unwrap();
+        if client.send(&part).await.is_err() {
             break;
         }
         hogs.push(client);
     }
+    vigie.until_metric("lb_memory_shedding", &[], 1.0).await;
     hogs
 }

@@ -162,7 +162,7 @@ tls:
         assert_eq!(client.get(host, path).await.unwrap().status, status, "{host}{path}");
     }
     for router in ["hostless", "both"] {
-        assert!(vigie.words().contains(&format!("routerName={router}@file")), "{}", vigie.words());
+        vigie.until_said(&format!("routerName={router}@file")).await;
     }
     // On the entry point of people there is nothing without a certificate, whatever the name.
     let known = authority.client_config_with(&[], &people.issue_client("someone"));

@@ -156,7 +156,11 @@ async fn middlewares_refuse_connections() {
     let (two, _) = greeted(vigie.address("db")).await;
     assert!(refused().await);
     // The count lives on in the next configuration.
-    vigie.write(&with("inFlightConn: {amount: 2}").replace("servers: [", "terminationDelay: 5, servers: ["));
+    let more = with("inFlightConn: {amount: 2}").replace("servers: [", "terminationDelay: 5, servers: [");
+    let more = more.replace("[m]", "[n, m]");
+    vigie.write(
+        &more.replace("middlewares: {m:", "middlewares: {n: {ipAllowList: {sourceRange: [127.0.0.1]}}, m:"),
+    );
     vigie.until_said("generation=2").await;
     assert!(refused().await);
     drop(one);

@@ -131,6 +131,10 @@ async fn a_trace_goes_on_as_its_caller_wants() {
     assert_eq!(spans[0].span.trace_state, "a=b,c=d");
     assert_eq!(spans[0].span.flags, 0x301);
     assert_eq!(spans[0].span.parent_span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
+    // W3C Trace Context section 3.3.1: a list may come in several lines.
+    let fields = [("traceparent", followed.as_str()), ("tracestate", "a=b"), ("tracestate", "c=d")];
+    let [_, state, _] = told("/followed/twice", &fields).await;
+    assert_eq!(state, "a=b,c=d");
     // What is not followed has no spans, but servers learn that it is not, and may say where they belong.
     let [parent, ..] = told("/ignored", &[("traceparent", &ignored)]).await;
     assert!(

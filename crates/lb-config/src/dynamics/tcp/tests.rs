@@ -65,6 +65,8 @@ fn balancers_and_transports_have_traefiks_defaults() {
             health_check: None,
         }
     );
+    let here = &balancer("{servers: [{address: ':5432'}]}").servers[0];
+    assert_eq!((&*here.host, here.port, &*here.address), ("localhost", 5432, ":5432"));
     let old = balancer("{servers: [], proxyProtocol: {version: 1}, terminationDelay: -1, healthCheck: {}}");
     assert_eq!((old.proxy_protocol, old.termination_delay), (Some(ProxyVersion::V1), Some(None)));
     let check = balancer("{servers: [], healthCheck: {send: PING, expect: PONG, interval: 3s, port: 9}}");

@@ -61,10 +61,16 @@ impl ForwardAuth {
         say("X-Forwarded-Method", "x-forwarded-method", x.head.method().as_bytes());
         say("X-Forwarded-Proto", "x-forwarded-proto", if x.peer.secure { b"https" } else { b"http" });
         say("X-Forwarded-Host", "x-forwarded-host", host);
-        say("X-Forwarded-Uri", "x-forwarded-uri", x.head.target_bytes());
+        let target = x.head.target_bytes();
+        // A stripped prefix was perhaps all of the path.
+        let slash: &[u8] = if target.first() == Some(&b'/') { b"" } else { b"/" };
+        say("X-Forwarded-Uri", "x-forwarded-uri", &[slash, target].concat());
         if trust.is_some() {
             // Without it, what the entry point has said stays as it is.
             say("X-Forwarded-Port", "x-forwarded-port", port_text(host, x.peer.secure));
+        }
+        if trust == Some(true) {
+            say("X-Real-Ip", "x-real-ip", b"");
         }
         question.remove("x-forwarded-for");
         if trust == Some(true) {
@@ -157,6 +163,19 @@ mod tests {
         assert!(told[4..].iter().all(|field| field.starts_with("X-Forwarded-")), "{told:?}");
         let (_, told) = asked("", &fields, 0);
         assert!(told.contains(&"Proxy-Authorization: p".to_owned()), "{told:?}");
+    }
+
+    #[test]
+    fn the_uri_is_one_and_who_is_trusted_names_the_client() {
+        let mut x = exchange(&[("Host", "h"), ("X-Real-Ip", "9.9.9.9")]);
+        x.head.set_target("?all=stripped");
+        let mut question = Head::new();
+        for (trust, real) in [("true", Some("9.9.9.9")), ("false", None)] {
+            let options = format!("trustForwardHeader: {trust}, authRequestHeaders: [Cookie]");
+            auth(&options).question(&x, &mut question, 0);
+            assert_eq!(question.get_str("x-forwarded-uri"), Some("/?all=stripped"));
+            assert_eq!(question.get_str("x-real-ip"), real, "{trust}");
+        }
     }
 
     #[test]

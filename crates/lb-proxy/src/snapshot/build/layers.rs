@@ -18,9 +18,16 @@ pub(super) struct Layers<'a> {
     /// By parent.
     children: HashMap<&'a str, Vec<(&'a str, &'a Router)>>,
     /// Built already: they are the same on every entry point.
-    built: HashMap<&'a str, Arc<Children>>,
+    built: HashMap<&'a str, Built>,
     /// From a root to the router that is being built.
     path: Vec<&'a str>,
+}
+
+#[derive(Clone)]
+struct Built {
+    children: Arc<Children>,
+    /// Routers behind each other from here on.
+    height: usize,
 }
 
 impl<'a> Layers<'a> {
@@ -43,11 +50,11 @@ impl<'a> Builder<'a> {
     /// What is behind a router that is a parent; `None` if none of it works.
     pub(super) fn children(&mut self, name: &'a str) -> Option<Arc<Children>> {
         if let Some(built) = self.layers.built.get(name) {
-            return Some(Arc::clone(built));
+            return Some(Arc::clone(&built.children));
         }
         let members = self.layers.children.get(name).cloned().unwrap_or_default();
         self.layers.path.push(name);
-        let mut routes = Vec::with_capacity(members.len());
+        let (mut routes, mut height) = (Vec::with_capacity(members.len()), 1);
         for (child, router) in members {
             // The link that closes a circle is cut; whoever read the file was told.
             if self.layers.path.contains(&child) {
@@ -56,6 +63,7 @@ impl<'a> Builder<'a> {
             if let Some(value) = self.child(child, router) {
                 let (rule, rank) = (Arc::clone(&router.rule), self.rank(child));
                 routes.push(route::Route { rule, priority: router.priority, rank, value });
+                height = height.max(1 + self.layers.built.get(child).map_or(0, |built| built.height));
             }
         }
         self.layers.path.pop();
@@ -63,9 +71,14 @@ impl<'a> Builder<'a> {
             self.fail(Kind::Router, name, "no router with this one as its parent works");
             return None;
         }
-        let built = Arc::new(Children::build(routes));
-        self.layers.built.insert(name, Arc::clone(&built));
-        Some(built)
+        // Where others have built what is here, nobody has counted it from this one on.
+        if height > DEEPEST {
+            self.fail(Kind::Router, name, format!("more than {DEEPEST} routers behind each other"));
+            return None;
+        }
+        let children = Arc::new(Children::build(routes));
+        self.layers.built.insert(name, Built { children: Arc::clone(&children), height });
+        Some(children)
     }
 
     fn child(&mut self, name: &'a str, router: &'a Router) -> Option<Arc<Route>> {

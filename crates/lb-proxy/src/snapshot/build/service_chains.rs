@@ -9,7 +9,7 @@ use crate::snapshot::ServiceChain;
 
 impl Builder<'_> {
     /// The instances whose live state all routers to this service share.
-    pub(super) fn service_chain(&mut self, service: &str) -> Option<Arc<ServiceChain>> {
+    pub(in crate::snapshot) fn service_chain(&mut self, service: &str) -> Option<Arc<ServiceChain>> {
         if let Some(built) = self.service_chains.get(service) {
             return Some(Arc::clone(built));
         }

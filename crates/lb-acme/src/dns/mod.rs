@@ -1,0 +1,270 @@
+//! Validation by records in the DNS (DNS-01, RFC 8555 section 8.4): who sets them, and when they can be seen.
+
+mod acme_dns;
+mod cloudflare;
+mod exec;
+mod http_request;
+mod lookup;
+mod message;
+mod propagation;
+mod rfc2136;
+#[cfg(test)]
+mod testing;
+mod tsig;
+mod variables;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lb_config::acme::{DnsChallenge, DnsProvider};
+
+use crate::http::HttpError;
+use lookup::DnsError;
+use propagation::Propagation;
+use tsig::TsigError;
+use variables::{Lacking, Variables};
+
+/// Lego's defaults, where a provider has none of its own.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(2);
+const TTL_SECONDS: u32 = 120;
+
+/// One record that shows that a name is ours.
+#[derive(Clone)]
+pub(crate) struct Record {
+    /// The name that is validated; without the `*.` of a wildcard.
+    pub(super) domain: String,
+    pub(super) token: String,
+    pub(super) authorization: String,
+    /// Where the record goes, aliases followed, with a final dot.
+    fqdn: String,
+    value: String,
+}
+
+/// How long is waited for records, and how often is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Timing {
+    timeout: Duration,
+    interval: Duration,
+    /// For a provider that keeps one record at a time: the pause between two.
+    sequence: Option<Duration>,
+}
+
+impl Timing {
+    /// As the variables with this prefix have it.
+    fn of(
+        variables: &Variables<'_>,
+        names: [[&'static str; 2]; 2],
+        timeout: Duration,
+    ) -> Result<Self, Lacking> {
+        let [timeouts, intervals] = names;
+        let timeout = variables.seconds(&timeouts, timeout)?;
+        Ok(Self { timeout, interval: variables.seconds(&intervals, INTERVAL)?, sequence: None })
+    }
+}
+
+/// Why a record is not set, or a provider cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum ProviderError {
+    #[error("{0}")]
+    Lacking(#[from] Lacking),
+    #[error("{0}")]
+    Http(#[from] HttpError),
+    #[error("{0}")]
+    Dns(#[from] DnsError),
+    #[error("{0}")]
+    Tsig(#[from] TsigError),
+    #[error("{0:?} cannot be run: {1}")]
+    Run(PathBuf, std::io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a provider is asked to do with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Present,
+    CleanUp,
+}
+
+impl Action {
+    /// As programs and servers are told.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::CleanUp => "cleanup",
+        }
+    }
+}
+
+/// For a request to a provider's API: lego's.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A URL that paths are added to, without a final slash. It is not repeated: it may hold a secret.
+fn base_url(variable: &'static str, text: &str) -> Result<String, Lacking> {
+    let url = text.parse::<http::Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let bad = || Lacking::Bad(variable, "is no URL that begins with http:// or https://".to_owned());
+    let authority = url.as_ref().and_then(|url| url.authority()).ok_or_else(bad)?;
+    if authority.as_str().contains('@') {
+        let elsewhere = "has a user name, for which there are other variables".to_owned();
+        return Err(Lacking::Bad(variable, elsewhere));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+enum Kind {
+    AcmeDns(acme_dns::AcmeDns),
+    Cloudflare(cloudflare::Cloudflare),
+    Exec(exec::Exec),
+    HttpRequest(http_request::HttpRequest),
+    Rfc2136(Box<rfc2136::Rfc2136>),
+}
+
+/// Sets records and takes them away.
+struct Provider {
+    name: &'static str,
+    kind: Kind,
+    timing: Timing,
+}
+
+impl Provider {
+    fn open(provider: DnsProvider, variables: &Variables<'_>) -> Result<Self, ProviderError> {
+        let (kind, timing) = match provider {
+            DnsProvider::AcmeDns => {
+                let (provider, timing) = acme_dns::AcmeDns::open(variables)?;
+                (Kind::AcmeDns(provider), timing)
+            }
+            DnsProvider::Cloudflare => {
+                let (provider, timing) = cloudflare::Cloudflare::open(variables)?;
+                (Kind::Cloudflare(provider), timing)
+            }
+            DnsProvider::Exec => {
+                let (provider, timing) = exec::Exec::open(variables)?;
+                (Kind::Exec(provider), timing)
+            }
+            DnsProvider::HttpReq => {
+                let (provider, timing) = http_request::HttpRequest::open(variables)?;
+                (Kind::HttpRequest(provider), timing)
+            }
+            DnsProvider::Rfc2136 => {
+                let (provider, timing) = rfc2136::Rfc2136::open(variables)?;
+                (Kind::Rfc2136(Box::new(provider)), timing)
+            }
+        };
+        Ok(Self { name: provider.name(), kind, timing })
+    }
+
+    async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
+        match &self.kind {
+            Kind::AcmeDns(provider) => provider.act(action, record).await,
+            Kind::Cloudflare(provider) => provider.act(action, record).await,
+            Kind::Exec(provider) => provider.act(action, record).await,
+            Kind::HttpRequest(provider) => provider.act(action, record).await,
+            Kind::Rfc2136(provider) => provider.act(action, record).await,
+        }
+    }
+}
+
+/// What keeps a provider from working, as far as that can be said without asking anybody.
+///
+/// # Errors
+/// In words for the operator.
+pub fn check(provider: DnsProvider) -> Result<(), String> {
+    open(provider).map(drop)
+}
+
+fn open(provider: DnsProvider) -> Result<Provider, String> {
+    let environment = |name: &str| std::env::var(name).ok();
+    Provider::open(provider, &Variables(&environment))
+        .map_err(|error| format!("{}: {error}", provider.name()))
+}
+
+/// A resolver's DNS challenge for one order. Variables, and the files that they name, are read anew for each.
+pub(crate) struct Dns {
+    provider: Arc<Provider>,
+    propagation: Propagation,
+}
+
+impl Dns {
+    pub(crate) fn open(challenge: &DnsChallenge) -> Result<Self, String> {
+        let provider = Arc::new(open(challenge.provider)?);
+        Ok(Self { provider, propagation: Propagation::new(challenge) })
+    }
+
+    /// Where the provider keeps one record at a time: the pause between two names.
+    pub(crate) fn sequence(&self) -> Option<Duration> {
+        self.provider.timing.sequence
+    }
+
+    pub(crate) async fn record(&self, domain: &str, token: &str, authorization: String) -> Record {
+        let fqdn = self.propagation.recursive.follow(&format!("_acme-challenge.{domain}.")).await;
+        let value = URL_SAFE_NO_PAD.encode(digest(&SHA256, authorization.as_bytes()));
+        Record { domain: domain.to_owned(), token: token.to_owned(), authorization, fqdn, value }
+    }
+
+    /// Sets the records; they are there as long as somebody holds what is returned.
+    pub(crate) async fn present(&self, records: Vec<Record>) -> Result<Presented, String> {
+        let provider = Arc::clone(&self.provider);
+        let mut presented = Presented { provider, records: Vec::with_capacity(records.len()) };
+        for record in records {
+            let (provider, domain) = (self.provider.name, record.domain.clone());
+            // It may be there even if the answer gets lost.
+            presented.records.push(record);
+            let Some(record) = presented.records.last() else { continue };
+            if let Err(error) = self.provider.act(Action::Present, record).await {
+                let reason = format!("{provider} does not set the record for {domain}: {error}");
+                presented.clean_up().await;
+                return Err(reason);
+            }
+            tracing::info!(
+                provider,
+                domain,
+                record = record.fqdn.trim_end_matches('.'),
+                "A DNS record is set"
+            );
+        }
+        Ok(presented)
+    }
+
+    /// Returns when the records can be seen.
+    pub(crate) async fn wait(&self, presented: &Presented) -> Result<(), String> {
+        self.propagation.wait(&presented.records, &self.provider.timing).await
+    }
+}
+
+/// Records that are set. They are taken away by [`clean_up`](Self::clean_up), and in the background if this is dropped
+/// before: an order may be given up anywhere.
+pub(crate) struct Presented {
+    provider: Arc<Provider>,
+    records: Vec<Record>,
+}
+
+impl Presented {
+    /// A record that cannot be taken away harms nobody: it is told in the log.
+    pub(crate) async fn clean_up(mut self) {
+        clean_up(&self.provider, std::mem::take(&mut self.records)).await;
+    }
+}
+
+async fn clean_up(provider: &Provider, records: Vec<Record>) {
+    for record in records {
+        if let Err(error) = provider.act(Action::CleanUp, &record).await {
+            tracing::warn!(provider = provider.name, domain = record.domain, %error, "A DNS record is left behind");
+        }
+    }
+}
+
+impl Drop for Presented {
+    fn drop(&mut self) {
+        let (provider, records) = (Arc::clone(&self.provider), std::mem::take(&mut self.records));
+        if !records.is_empty()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { clean_up(&provider, records).await });
+        }
+    }
+}
