@@ -125,3 +125,10 @@ def handshakes(port, seconds, certificate, resumed, connections=8):
 
 def websocket(port, seconds, connections=64, size=128):
     return own("websocket", seconds, target=f"127.0.0.1:{port}", connections=connections, bytes=size)
+
+
+def http3(port, seconds, certificate, connections=16, streams=16):
+    return own(
+        "http3", seconds, target=f"127.0.0.1:{port}", name="bench.example.com", ca=certificate,
+        connections=connections, streams=streams,
+    )

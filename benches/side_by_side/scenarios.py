@@ -318,6 +318,8 @@ def catalogue():
         Scenario("tls-resumed", "one resumed TLS 1.3 handshake per request", tls=True, load=handshakes(True)),
         Scenario("h2", "HTTP/2 over TLS, 16 connections x 16 streams", tls=True,
                  load=lambda peer, seconds: load.h2load(peer.url(tls=True), seconds, peer.logs)),
+        Scenario("h3", "HTTP/3, 16 connections x 16 streams", {"http3": True}, needs=frozenset({"http3"}), tls=True,
+                 load=lambda peer, seconds: load.http3(peer.https, seconds, peer.setup.certificate)),
         Scenario("download-1m", "1 MiB answers, 16 connections", load=wrk("/size/1048576", connections=16)),
         Scenario("upload-1m", "1 MiB requests, 16 connections", load=wrk(connections=16, body_bytes=2**20)),
         Scenario("websocket", "64 connections, echoed messages of 128 bytes", {"upgrades": True},

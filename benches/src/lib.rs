@@ -1,6 +1,6 @@
 //! Benchmarks: criterion for lb-core (`benches/`), side by side with peers for the product
 //! (`benches/compare`). The binaries here are the harness's own tools: an origin, the relay that
-//! marks the floor, and a TLS handshake client. They share only what this library holds.
+//! marks the floor, and clients for TLS handshakes, WebSockets and HTTP/3. They share only what this library holds.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

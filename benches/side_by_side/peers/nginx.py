@@ -24,6 +24,8 @@ MIDDLEWARES = """
 
 class Nginx(Peer):
     name = "nginx"
+    # Debian's has no HTTP/3.
+    lacks = frozenset({"http3"})
     # The open-source build has no Prometheus exporter; the log is compared without.
 
     def binary(self):

@@ -32,6 +32,8 @@ class Setup:
     access_log: bool = False
     metrics: bool = False
     health_check: bool = False
+    # HTTP/3 on the port of TLS.
+    http3: bool = False
     # WebSockets reach the origin.
     upgrades: bool = False
     # Wish for reloads to be applied at once where the product would wait.

@@ -46,13 +46,14 @@ class Traefik(Peer):
             more += f"accessLog: {{filePath: {self.logs / 'access.log'}, format: json, bufferingSize: 1000}}\n"
         if setup.metrics:
             more += "metrics: {prometheus: {entryPoint: metrics}}\n"
+        http3 = ", http3: {}" if setup.http3 else ""
         throttle = "100ms" if setup.reloads else "2s"
         return f"""
 global: {{checkNewVersion: false, sendAnonymousUsage: false}}
 log: {{level: ERROR}}
 entryPoints:
   web: {{address: "127.0.0.1:{self.http}"}}
-  websecure: {{address: "127.0.0.1:{self.https}"}}
+  websecure: {{address: "127.0.0.1:{self.https}"{http3}}}
   metrics: {{address: "127.0.0.1:{self.admin}"}}
 providers:
   providersThrottleDuration: {throttle}

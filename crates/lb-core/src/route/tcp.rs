@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(table.find(&hello("c", &[])).map(|route| route.value), Some(1));
     }
 
-    /// Every row was seen on Traefik 3.7.
+    /// Which rules are taken, and their priorities, were seen on Traefik 3.7.
     #[test]
     fn in_v2_any_of_several_values_will_do() {
         let parse =

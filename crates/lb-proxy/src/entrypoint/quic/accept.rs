@@ -103,7 +103,9 @@ impl Receiver {
     /// Whether a connection is open, on whatever worker, or about to be, that has not used up its entry point's
     /// `graceTimeOut`.
     pub(crate) fn waits_after(&self, elapsed: Duration) -> bool {
-        let awaited = || self.asked.get().is_some_and(|asked| asked.elapsed() < PROOF);
+        let asked = || self.asked.get().is_some_and(|asked| asked.elapsed() < PROOF);
+        // Where nobody follows it may as well end: the client finds nothing here either way.
+        let awaited = || self.socket.is_followed() && asked();
         (self.shared.open.load(Ordering::Acquire) > 0 || awaited())
             && elapsed < self.shared.entry.config.grace_timeout
     }
@@ -115,7 +117,6 @@ impl Receiver {
 }
 
 fn transport(entry: &Entry) -> TransportConfig {
-    let silence = entry.config.idle_timeout.map_or(SILENCE, |idle| idle.saturating_add(FAREWELL));
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(entry.config.http2_max_concurrent_streams.into())
@@ -126,8 +127,13 @@ fn transport(entry: &Entry) -> TransportConfig {
         // RFC 9221 is not offered.
         .datagram_receive_buffer_size(None)
         // More than 2^62 milliseconds cannot be said.
-        .max_idle_timeout(silence.try_into().ok());
+        .max_idle_timeout(silence(entry.config.idle_timeout).try_into().ok());
     transport
+}
+
+/// How long QUIC keeps a connection that is silent.
+fn silence(idle: Option<Duration>) -> Duration {
+    idle.map_or(SILENCE, |idle| idle.saturating_add(FAREWELL))
 }
 
 /// One connection on its way to the worker that serves it.
@@ -182,7 +188,11 @@ pub(crate) async fn accept(worker: Rc<Worker>, receiver: Rc<Receiver>, stop: Rc<
             () = &mut stopped => break,
             incoming = endpoint.accept() => incoming,
         };
-        let Some(incoming) = incoming else { return };
+        let Some(incoming) = incoming else {
+            let name = &receiver.shared.entry.config.name;
+            tracing::error!(entryPointName = %name, "the socket for HTTP/3 has failed: there is none until a restart");
+            return;
+        };
         welcome(&worker, &receiver, incoming);
     }
     socket.leave();
@@ -331,6 +341,15 @@ async fn greet(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// GOAWAY and what follows it (`h3::serve`) have their time before QUIC ends a connection without a word.
+    #[test]
+    fn an_idle_connection_has_time_to_be_told() {
+        for idle in [Duration::from_millis(1), Duration::from_secs(180), Duration::from_secs(86_400)] {
+            assert!(silence(Some(idle)) >= idle + Duration::from_secs(2));
+        }
+        assert_eq!(silence(Some(Duration::MAX)), Duration::MAX);
+    }
 
     #[test]
     fn there_is_a_cipher_suite_for_first_packets() {

@@ -77,6 +77,11 @@ impl Socket {
         }
         state.left |= state.heir.is_some();
     }
+
+    /// Whether another process reads the port.
+    pub(super) fn is_followed(&self) -> bool {
+        self.state.lock().left
+    }
 }
 
 impl fmt::Debug for Socket {
