@@ -4,7 +4,7 @@
 //! tree as labels, and what is known of files holds for them: the same options, checks and hints. Problems name the
 //! store in place of the file, and the key in place of line and key. One object's mistake spoils that object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decode::Report;
 use crate::docker::tree::{Branch, Part};
@@ -16,6 +16,9 @@ use crate::problem::{Problem, Problems, printable};
 
 /// The sections of a configuration; other keys below the root are somebody else's.
 const SECTIONS: [&str; 4] = ["http", "tcp", "udp", "tls"];
+
+/// Stands below a key whose value is no text: a map, which no value may be.
+const NO_TEXT: &str = "(not UTF-8 text)";
 
 /// The configuration that `pairs` make. Their keys are whole, and those outside of `root` mean nothing. `store` is
 /// what problems name in place of a file.
@@ -34,10 +37,11 @@ pub fn load_keys(
     let mut tree = Branch::new(Position { file, line: 0, column: 0 });
     let keys: Vec<&str> = pairs.keys().map(String::as_str).collect();
     let mut remarks = Vec::new();
+    let mut no_text = BTreeSet::new();
     // Lines count from 1.
     for (line, (key, value)) in (1..).zip(pairs) {
         let at = Position { file, line, column: 0 };
-        let Some(parts) = parts(key, root) else { continue };
+        let Some(mut parts) = parts(key, root) else { continue };
         if parts.len() > MAX_DEPTH {
             let hint = Some("remove the key".to_owned());
             remarks.push(files.error(at, "the key has too many parts".to_owned(), hint));
@@ -45,7 +49,12 @@ pub fn load_keys(
         }
         match std::str::from_utf8(value) {
             Ok(value) => tree.set(&parts, value, at),
-            Err(_) => remarks.push(files.error(at, "the value is not UTF-8 text".to_owned(), None)),
+            // Whatever reads it finds no value, which is an error of the object it is in.
+            Err(_) => {
+                no_text.insert(printable(key));
+                parts.push(Part::Field(NO_TEXT));
+                tree.set(&parts, "", at);
+            }
         }
     }
     let node = tree.into_map();
@@ -69,6 +78,9 @@ pub fn load_keys(
     problems.truncate(crate::decode::KEPT);
     for problem in &mut problems {
         name_key(problem, &keys, root);
+        if no_text.contains(&problem.key) {
+            (problem.message, problem.hint) = ("the value is not UTF-8 text".to_owned(), None);
+        }
     }
     if refused {
         return Err(Problems(problems));
@@ -230,8 +242,30 @@ mod tests {
             let told = load(keys).unwrap_err().to_string();
             assert!(told.contains(expected), "{told}");
         }
-        let binary = [("traefik/http/routers/a/rule".to_owned(), vec![0xff])].into();
-        let refused = load_keys("redis", "redis a:1", "traefik", &binary, &Context::default()).unwrap_err();
-        assert!(refused.to_string().contains("a/rule: the value is not UTF-8 text"), "{refused}");
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_spoils_its_object_only() {
+        let pair = |key: &str, value: &[u8]| (format!("traefik/http/routers/{key}"), value.to_vec());
+        let pairs = [
+            pair("a/rule", b"Path(`/a`)"),
+            pair("a/service", b"s"),
+            pair("b/rule", b"Path(`/b`)"),
+            pair("b/service", b"\xff"),
+            pair("c/rule", b"Path(`/c`)"),
+            pair("c/service", b"s"),
+            pair("c/middlewares/0", b"\xff"),
+            ("traefik/http/services/s/loadBalancer/servers/0/url".to_owned(), b"http://127.0.0.1:2".to_vec()),
+        ];
+        let pairs = pairs.into();
+        let loaded = load_keys("redis", "redis a:1", "traefik", &pairs, &Context::default()).unwrap();
+        assert!(loaded.config.routers.keys().eq(["a@redis"]), "{:?}", loaded.config.routers);
+        let told = told(&loaded.problems);
+        for key in ["b/service", "c/middlewares/0"] {
+            assert!(
+                told.contains(&format!("traefik/http/routers/{key}: the value is not UTF-8 text")),
+                "{told}"
+            );
+        }
     }
 }

@@ -64,7 +64,11 @@ mod tests {
     }
 
     /// What has to be said besides, for an option to be read at all.
-    const BESIDES: [(&str, &str); 17] = [
+    const BESIDES: [(&str, &str); 18] = [
+        (
+            "certificatesresolvers.<name>.acme.dnschallenge",
+            "--certificatesresolvers.x.acme.dnschallenge.provider=exec",
+        ),
         ("core.defaultrulesyntax", "--core.stricttlsoptions=false"),
         ("core.stricttlsoptions", "--core.defaultrulesyntax=v3"),
         (

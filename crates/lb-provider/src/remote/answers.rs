@@ -50,9 +50,41 @@ impl SourceError {
             Self::Status { status, .. } if status.is_redirection() => {
                 Some("redirections are not followed: name where it leads")
             }
+            Self::Redis(error) => match (error.kind(), error.code()) {
+                (redis::ErrorKind::AuthenticationFailed, _)
+                | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
+                    Some("check `username` and `password` of this provider, and what that user may do")
+                }
+                (_, Some("MOVED")) => {
+                    Some("Redis Cluster is not supported: give the keys a server of their own")
+                }
+                _ => None,
+            },
             Self::NoServer(_) => Some("check `sentinel.masterName`"),
             Self::TooLong(_) => Some("see `maxResponseBodySize`; no configuration is bigger than 16 MiB"),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_refuses_has_a_way_out() {
+        for (code, expected) in [
+            ("NOAUTH", Some("check `username` and `password`")),
+            ("MOVED", Some("Redis Cluster is not supported")),
+            ("LOADING", None),
+        ] {
+            let error = redis::make_extension_error(code.to_owned(), None);
+            let hint = SourceError::Redis(error).hint();
+            assert!(hint.is_some() == expected.is_some(), "{code}: {hint:?}");
+            assert!(
+                hint.is_none_or(|hint| hint.starts_with(expected.unwrap_or_default())),
+                "{code}: {hint:?}"
+            );
         }
     }
 }
