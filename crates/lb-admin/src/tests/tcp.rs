@@ -5,7 +5,7 @@ use serde_json::json;
 use super::names;
 use crate::testing::api;
 
-/// As Traefik 3.7 shows them.
+/// As Traefik 3.7 shows them, with the details that Vigie has of servers.
 #[test]
 fn tcp_objects_are_shown_as_traefik_does() {
     let view = crate::testing::view_of(
@@ -42,6 +42,9 @@ tcp:
             {"loadBalancer": {"servers": [{"address": "127.0.0.1:1"}, {"address": "127.0.0.1:2", "tls": true}],
                 "proxyProtocol": {"version": 1}, "terminationDelay": 200,
                 "healthCheck": {"send": "x", "expect": "hello", "interval": "1s", "timeout": "5s"}},
+                "serverDetails": [{"url": "127.0.0.1:1", "health": "healthy", "state": "ready", "weight": 1, "inFlight": 0},
+                    {"url": "127.0.0.1:2", "health": "healthy", "state": "ready", "weight": 1, "inFlight": 0}],
+                "serverStatus": {"127.0.0.1:1": "UP", "127.0.0.1:2": "UP"},
                 "status": "enabled", "usedBy": ["full@file"], "name": "s@file", "provider": "file",
                 "type": "loadbalancer"},
             {"weighted": {"services": [{"name": "s", "weight": 3}]}, "status": "enabled", "usedBy": ["lim@file"],

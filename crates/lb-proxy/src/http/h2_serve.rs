@@ -221,6 +221,8 @@ async fn serve_stream(
     worker.give_exchange(x);
     let gone = client.gone;
     if whole && !client.source.has_ended() {
+        // Nobody waits for the rest.
+        client.sends = Pace::default();
         Box::pin(linger(&mut client)).await;
     }
     // A client that still sends is told to stop, once the answer is out: dropping the stream makes h2

@@ -44,7 +44,8 @@ redis.call('expire', KEYS[1], ttl)
 return string.format('%.3f', wait)
 ";
 
-/// After a connection could not be had the next try is so far away: chosen, requests fail at once meanwhile.
+/// After a connection could not be had, or an answer did not come in time, the next try is so far away: chosen, requests
+/// fail at once meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct SharedLimit {
@@ -64,6 +65,13 @@ pub(super) struct SharedLimit {
 struct Place {
     connection: Option<MultiplexedConnection>,
     failed: Option<(Instant, String)>,
+}
+
+/// Why Redis did not say.
+struct Unanswered {
+    reason: String,
+    /// It may still.
+    is_late: bool,
 }
 
 impl SharedLimit {
@@ -102,11 +110,16 @@ impl SharedLimit {
             let mut connection = self.connection(place).await?;
             match self.ask(&mut connection, &key).await {
                 Ok(wait) => break wait,
-                Err(reason) => {
+                Err(Unanswered { reason, is_late }) => {
+                    let mut place = place.lock().await;
                     // Others may have replaced it meanwhile; then theirs is lost too, which costs them one more.
-                    place.lock().await.connection = None;
+                    place.connection = None;
+                    if is_late {
+                        // Who says nothing now keeps nobody else waiting.
+                        place.failed = Some((Instant::now(), reason.clone()));
+                    }
                     // It may have been closed long ago. Had the token been taken, two are; that is no harm.
-                    if !std::mem::take(&mut again) {
+                    if is_late || !std::mem::take(&mut again) {
                         return Err(reason);
                     }
                 }
@@ -132,7 +145,8 @@ impl SharedLimit {
         }
     }
 
-    async fn ask(&self, connection: &mut MultiplexedConnection, key: &str) -> Result<Duration, String> {
+    async fn ask(&self, connection: &mut MultiplexedConnection, key: &str) -> Result<Duration, Unanswered> {
+        let failed = |reason: String| Unanswered { reason, is_late: false };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
         let mut command = redis::cmd("EVAL");
@@ -142,12 +156,14 @@ impl SharedLimit {
         let patience =
             self.options.read_timeout.zip(self.options.write_timeout).map(|(read, write)| read + write);
         let answer = match patience {
-            Some(patience) => timeout(patience, asked).await.map_err(|_| "no answer in time".to_owned())?,
+            Some(patience) => timeout(patience, asked)
+                .await
+                .map_err(|_| Unanswered { reason: "no answer in time".to_owned(), is_late: true })?,
             None => asked.await,
         };
-        let microseconds: f64 =
-            answer.map_err(|error| reason(&error))?.parse().map_err(|_| "no number".to_owned())?;
-        Duration::try_from_secs_f64(microseconds / 1e6).map_err(|error| error.to_string())
+        let answer = answer.map_err(|error| failed(reason(&error)))?;
+        let microseconds: f64 = answer.parse().map_err(|_| failed("no number".to_owned()))?;
+        Duration::try_from_secs_f64(microseconds / 1e6).map_err(|error| failed(error.to_string()))
     }
 
     /// The one that there is, or a new one.

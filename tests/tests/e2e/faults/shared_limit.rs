@@ -121,8 +121,11 @@ async fn without_its_redis_a_limit_lets_nobody_in() {
     // One that does not answer is as good as none.
     redis.process.as_ref().unwrap().signal(Signal::STOP).unwrap();
     let began = tokio::time::Instant::now();
-    assert_eq!(get(vigie.web(), HOST, "/").await.unwrap().status, 500);
-    assert!(began.elapsed() < Duration::from_secs(5));
+    // 1 s for an answer, and then at once for 1 s.
+    for _ in 0..20 {
+        assert_eq!(get(vigie.web(), HOST, "/").await.unwrap().status, 500);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     redis.process.as_ref().unwrap().signal(Signal::CONT).unwrap();
     vigie.until("and again", |response| response.status == 200).await;
 }

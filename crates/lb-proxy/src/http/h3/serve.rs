@@ -271,6 +271,8 @@ async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -
     worker.give_exchange(x);
     drop(held);
     if whole && !client.source.has_ended() {
+        // Nobody waits for the rest.
+        client.sends = Pace::default();
         Box::pin(linger(&mut client)).await;
     }
     // RFC 9114 section 4.1: the rest of the request is not wanted, the answer stands.
