@@ -1,7 +1,7 @@
 //! The providers `docker` and `swarm`: containers that start join, containers that stop leave.
 //!
 //! Every event that may change anything is followed by a look at all containers, so nothing depends on an event's
-//! content or on none being missed; a look every half minute finds what no event announced. While the daemon cannot be
+//! content or on none being missed; a look now and then (`refresh`) finds what no event announced. While the daemon cannot be
 //! asked, what it said last stays in force and whoever listens is told, once; the first answer after that is looked at
 //! in full.
 
@@ -196,6 +196,8 @@ impl Follower {
                 self.reread.notified().await;
                 continue;
             };
+            let refresh = self.settings.refresh;
+            let pause = if is_settling { SETTLING.min(refresh) } else { refresh };
             tokio::select! {
                 event = change(events) => {
                     let mut event = event?;
@@ -213,7 +215,7 @@ impl Follower {
                         }
                     }
                 }
-                () = sleep(if is_settling { SETTLING.min(self.settings.refresh) } else { self.settings.refresh }) => {}
+                () = sleep(pause) => {}
                 () = self.reread.notified() => info!("asking the Docker daemon again, as told"),
             }
         }
