@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::container::{Container, Protocol};
+use super::layer4::is_served;
 use super::tree::Branch;
 use crate::document::Position;
 use crate::problem::quoted;
@@ -89,7 +90,8 @@ impl Reader<'_> {
             return None;
         }
         let mut root = self.tree()?;
-        let (tcp, udp) = (root.find("tcp").is_some(), root.find("udp").is_some());
+        self.refuse_tcp_transports(&mut root);
+        let (tcp, udp) = (is_served(&root, "tcp"), is_served(&root, "udp"));
         let http = root.find("http").is_some_and(|http| {
             ["routers", "services", "middlewares"].iter().any(|kind| http.count(kind) > 0)
         });

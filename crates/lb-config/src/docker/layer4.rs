@@ -4,7 +4,21 @@ use super::configuration::{IN_A_FILE, Reader, not_by_labels};
 use super::container::Protocol;
 use super::tree::Branch;
 
+/// Whether this container is to be a server of the layer: middlewares alone are for others.
+pub(super) fn is_served(root: &Branch, layer: &str) -> bool {
+    root.find(layer).is_some_and(|section| ["routers", "services"].iter().any(|kind| section.count(kind) > 0))
+}
+
 impl Reader<'_> {
+    pub(super) fn refuse_tcp_transports(&mut self, root: &mut Branch) {
+        let Some(section) = root.find_mut("tcp") else { return };
+        let Some(branch) = section.remove("serversTransports") else { return };
+        if section.children.is_empty() {
+            root.remove("tcp");
+        }
+        self.remark(branch.at, true, not_by_labels("serversTransports"), Some(IN_A_FILE));
+    }
+
     /// Turns the `server` of each service into its list of servers, and gives routers their service.
     pub(super) fn layer4(
         &mut self,
@@ -22,11 +36,6 @@ impl Reader<'_> {
                 ("write `loadbalancer.server.port`", "traefik.udp.services.NAME.loadbalancer.server.port")
             }
         };
-        if protocol == Protocol::Tcp
-            && let Some(branch) = section.remove("serversTransports")
-        {
-            self.remark(branch.at, true, not_by_labels("serversTransports"), Some(IN_A_FILE));
-        }
         if section.count("services") == 0 {
             let name = self.container.base_name();
             section.child("services", here).child(&name, here);

@@ -372,6 +372,15 @@ fn tcp_alone_makes_no_http() {
 }
 
 #[test]
+fn tcp_middlewares_alone_make_no_server() {
+    let few = ("traefik.tcp.middlewares.few.inflightconn.amount", "5");
+    let loaded = load(&[container("web1", &[few])]);
+    assert_eq!(show(&loaded), "web1@docker: Host(`web1`) -> web1@docker; web1@docker: [http://10.0.0.1:80]");
+    assert_eq!(show_tcp(&loaded), "");
+    assert!(told(&loaded).is_empty() && loaded.config.tcp.middlewares.contains_key("few@docker"));
+}
+
+#[test]
 fn tcp_labels_leave_out_what_is_clear_and_say_what_is_not() {
     let loaded = load(&[container("db1", &[("traefik.tcp.routers.t.rule", "HostSNI(`*`)")])]);
     assert_eq!(show_tcp(&loaded), "t@docker: HostSNI(`*`) -> db1@docker; db1@docker: [10.0.0.1:80]");
