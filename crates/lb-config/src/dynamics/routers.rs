@@ -234,11 +234,19 @@ fn domains(field: &Field<'_>) -> Vec<Domain> {
     field.list().iter().filter_map(Field::object).filter_map(domain).collect()
 }
 
-/// `main` and `sans`.
+/// `main` and `sans`. Without `main` the certificate is in the name of the first of `sans`, as in Traefik.
 pub(super) fn domain(block: Block<'_>) -> Option<Domain> {
-    let main = block.require("main", "write `main: example.com`").and_then(|field| field.string());
+    let main = block.take("main").and_then(|field| field.string());
     let sans = block.take("sans").map(|field| field.texts()).unwrap_or_default();
-    let sans = sans.iter().map(|text| text.value.to_owned()).collect();
+    let mut sans: Vec<String> = sans.iter().map(|text| text.value.to_owned()).collect();
+    let main = match main {
+        Some(main) if !main.is_empty() || sans.is_empty() => Some(main),
+        _ if !sans.is_empty() => Some(sans.remove(0)),
+        _ => {
+            block.error("`main` is missing".to_owned(), Some("write `main: example.com`".to_owned()));
+            None
+        }
+    };
     block.finish();
     main.map(|main| Domain { main, sans })
 }
@@ -370,6 +378,25 @@ mod tests {
                 Some(expected) => assert!(told[0].contains(expected), "{told:?}"),
             }
         }
+    }
+
+    #[test]
+    fn without_main_the_first_of_sans_is_in_its_place() {
+        let with = |domain: &str| {
+            load(&format!(
+                "{{rule: 'Host(`a`)', service: s, tls: {{certResolver: le, domains: [{domain}]}}}}"
+            ))
+        };
+        for domain in ["{sans: [b.test, c.test]}", "{main: '', sans: [b.test, c.test]}"] {
+            let loaded = with(domain);
+            let tls = loaded.config.routers["r@file"].tls.as_ref().unwrap();
+            assert_eq!(
+                (tls.domains[0].main.as_str(), &tls.domains[0].sans[..]),
+                ("b.test", &["c.test".to_owned()][..])
+            );
+            assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        }
+        assert_eq!(with("{}").problems[0].message, "`main` is missing");
     }
 
     #[test]
