@@ -210,7 +210,7 @@ pub(crate) fn segment(text: &str) -> String {
 pub(crate) fn whoami() -> String {
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
     let user = user.context("nobody says").unwrap_or_else(|_| "vigie server".to_owned());
-    let host = crate::run::host_name();
+    let host = crate::machine::host_name();
     format!("{user}@{host}").chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
