@@ -101,25 +101,35 @@ impl BasicAuth {
     }
 
     fn let_in(&self, x: &mut Exchange, user: &str) -> Step {
-        if let Some(field) = &self.options.header_field {
-            // Nor may the client name another user in a spelling that the server takes for the same field.
-            x.head.retain(|name, _| !reads_as(name.as_bytes(), field.as_bytes()));
-            x.head.set(field, user.as_bytes());
-        }
-        if self.options.remove_header {
-            x.head.remove("authorization");
-        }
-        Step::Next
+        let_in(x, user, self.options.header_field.as_deref(), self.options.remove_header)
     }
 
     fn refuse(&self) -> Step {
-        Step::Respond(
-            Local::bare(401)
-                .with("Www-Authenticate", self.challenge.clone())
-                .with("Content-Type", "text/plain")
-                .body(&b"401 Unauthorized\n"[..]),
-        )
+        refuse(self.challenge.clone())
     }
+}
+
+/// The request goes on, with the name of its user and without its credentials where that is wanted.
+pub(super) fn let_in(x: &mut Exchange, user: &str, header_field: Option<&str>, remove_header: bool) -> Step {
+    if let Some(field) = header_field {
+        // Nor may the client name another user in a spelling that the server takes for the same field.
+        x.head.retain(|name, _| !reads_as(name.as_bytes(), field.as_bytes()));
+        x.head.set(field, user.as_bytes());
+    }
+    if remove_header {
+        x.head.remove("authorization");
+    }
+    Step::Next
+}
+
+/// RFC 9110 section 11.6.1.
+pub(super) fn refuse(challenge: String) -> Step {
+    Step::Respond(
+        Local::bare(401)
+            .with("Www-Authenticate", challenge)
+            .with("Content-Type", "text/plain")
+            .body(&b"401 Unauthorized\n"[..]),
+    )
 }
 
 /// RFC 7617 section 2: the user ends at the first colon.
