@@ -213,7 +213,8 @@ fn verify(password: &[u8], hash: &str) -> bool {
 
 /// Poul-Henning Kamp's MD5-based crypt(3), with Apache's magic as well.
 fn md5_crypt(password: &[u8], magic: &str, salt: &str) -> String {
-    let salt = &salt[..salt.len().min(8)];
+    // A longer one is cut; one whose eighth byte is in the middle of a character is nobody's.
+    let salt = salt.get(..8).unwrap_or(salt);
     let inner: [u8; 16] =
         Md5::new().chain_update(password).chain_update(salt).chain_update(password).finalize().into();
     let mut first = Md5::new();
@@ -286,6 +287,10 @@ mod tests {
         let hash = bcrypt::hash("secret", 4).unwrap();
         assert!(verify(b"secret", &hash) && !verify(b"other", &hash));
         assert!(!verify(b"secret", "secret"), "plain text never matches");
+        assert!(
+            !verify(b"secret", "$apr1$1234567€$0lqb/6VUFP8JY/s/jTrIk0"),
+            "what is in a file ends no process"
+        );
     }
 
     #[test]
