@@ -1,5 +1,6 @@
 //! What a new connection speaks: PROXY protocol, TLS, HTTP/2 with prior knowledge, HTTP/1.1.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -77,6 +78,7 @@ pub(crate) fn serve(
             slot,
             _open: Some(open),
             _seat: seat,
+            private: OnceCell::new(),
         });
         match speaks {
             Speaks::Http1 { input, end } => {

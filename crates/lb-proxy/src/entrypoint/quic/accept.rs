@@ -1,6 +1,6 @@
 //! Connections from their first packet to their first request.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -291,6 +291,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arriving: Arriving, mut watch: Wat
         slot: None,
         _open: Some(worker.shard.connection(shared.label)),
         _seat: seat,
+        private: OnceCell::new(),
     });
     h3::serve::serve(worker, connection, quic, watch).await;
 }
