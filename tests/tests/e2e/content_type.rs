@@ -63,6 +63,36 @@ async fn answers_without_a_type_get_the_one_they_show() {
     assert_eq!((&shown["contentType"], &shown["type"]), (&serde_json::json!({}), &"contenttype".into()));
 }
 
+/// `buffering` knows the length of what is streamed, so its type is told as well.
+#[tokio::test]
+async fn answers_that_were_buffered_get_a_type_too() {
+    let server = Origin::with("api", |request| match request.target.as_str() {
+        "/streamed" => Script::chunked(&[HTML], Duration::ZERO),
+        "/typed" => Script::answer(200, &[("Content-Type", "x/y")], HTML),
+        "/empty" => Script::text(""),
+        _ => Script::text(HTML),
+    })
+    .await;
+    let kinds = "types: {contentType: {}}\nwhole: {buffering: {maxResponseBodyBytes: 4096}}\n\
+                 press: {compress: {minResponseBodyBytes: 1}}";
+    let vigie = Vigie::start(&behind("types, press, whole", kinds, &[server.url()])).await;
+    let html = Some("text/html; charset=utf-8");
+    for protocol in Protocol::BOTH {
+        let mut connection = protocol.connect(vigie.web()).await;
+        for (path, coding, kind) in [
+            ("/", "identity", html),
+            ("/streamed", "identity", html),
+            ("/typed", "identity", Some("x/y")),
+            ("/empty", "identity", None),
+            ("/", "gzip", html),
+        ] {
+            let response = connection.request("GET", path, &[("accept-encoding", coding)], None).await;
+            assert_eq!(response.get("content-type"), kind, "{protocol:?} {path} {coding}");
+            assert_eq!(response.get("content-encoding"), Some("gzip").filter(|it| *it == coding));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_head_does_not_wait_for_a_body_that_does_not_come() {
     let server = Origin::with("api", |request| match request.target.as_str() {

@@ -219,6 +219,12 @@ impl Whole {
     pub(super) fn framing(&self) -> Framing {
         if self.trailers.is_some() { Framing::Chunked } else { Framing::Length(self.spool.len()) }
     }
+
+    /// How the body begins; none of it is taken.
+    pub(super) async fn first_bytes(&mut self) -> io::Result<&[u8]> {
+        poll_fn(|cx| self.spool.poll_read(cx)).await?;
+        Ok(self.spool.data())
+    }
 }
 
 /// Sends an answer that was read to its end.

@@ -124,7 +124,10 @@ pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut 
             }
             whole
         }
-        Reply::Whole(whole) => Box::pin(buffering::send(p, whole)).await,
+        Reply::Whole(whole) => {
+            Box::pin(sniff::detect_whole(p, whole)).await;
+            Box::pin(buffering::send(p, whole)).await
+        }
         Reply::Gone => {
             p.outcome.status = 499;
             p.down.abort();
@@ -147,6 +150,9 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
     {
         p.down.abort();
         return false;
+    }
+    if let Reply::Whole(whole) = reply {
+        sniff::detect_whole(p, whole).await;
     }
     let Passage { worker, connection, framing: asked, patience, renewed, .. } = *p;
     let encode =

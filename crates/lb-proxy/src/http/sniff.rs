@@ -5,6 +5,7 @@ use std::time::Duration;
 use lb_core::sniff::media_type;
 use lb_http1::{Framing, Head};
 
+use super::buffering::Whole;
 use super::downstream::Downstream;
 use crate::forward::{Answer, Delivered};
 use crate::passage::Passage;
@@ -28,6 +29,17 @@ pub(super) async fn detect<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &m
             p.outcome.status = if gone { 499 } else { p.x.response.status() };
             false
         }
+    }
+}
+
+/// Names the type of an answer that was read to its end, be its length known before or not.
+pub(super) async fn detect_whole<D: Downstream>(p: &mut Passage<'_, '_, D>, whole: &mut Whole) {
+    // What cannot be read is told when it is sent.
+    if p.x.detect_type
+        && lacks_type(&p.x.response)
+        && let Ok(first) = whole.first_bytes().await
+    {
+        name(&mut p.x.response, first);
     }
 }
 

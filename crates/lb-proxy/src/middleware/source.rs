@@ -43,8 +43,8 @@ fn address(entry: &str) -> Option<IpAddr> {
     };
     let unzoned = || {
         let (address, zone) = entry.split_once('%')?;
-        let port = zone.find(']').map_or("", |end| &zone[end..]);
-        read(&format!("{address}{port}")).filter(IpAddr::is_ipv6)
+        let (zone, port) = zone.split_at(zone.find(']').unwrap_or(zone.len()));
+        read(&format!("{address}{port}")).filter(|ip| ip.is_ipv6() && !zone.is_empty())
     };
     Some(read(entry).or_else(unzoned)?.to_canonical())
 }
@@ -130,7 +130,9 @@ mod tests {
         assert_eq!(found("fe80::1%eth0", depth(1)), "fe80::1");
         assert_eq!(found("[fe80::1%eth0]:80", depth(1)), "fe80::1");
         assert_eq!(found("10.0.0.1%eth0", depth(1)), "-");
-        assert_eq!(found("%eth0", depth(1)), "-");
+        for broken in ["%eth0", "fe80::1%", "[fe80::1%]:80"] {
+            assert_eq!(found(broken, depth(1)), "-", "{broken}");
+        }
         let subnet = IpStrategy { depth: 1, ipv6_subnet: Some(64), ..IpStrategy::default() };
         assert_eq!(found("2001:db8:1:2:3:4:5:6", subnet), "2001:db8:1:2::");
     }
