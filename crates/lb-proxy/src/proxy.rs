@@ -33,8 +33,6 @@ use crate::snapshot::{Failure, Fixed, Snapshot};
 use crate::udp::{self, Relay};
 use crate::worker::{Internals, Worker};
 
-/// How often idle connections to servers are looked over.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a draining worker looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -516,8 +514,9 @@ impl Seed {
 async fn sweep(worker: Rc<Worker>, mut published: watch::Receiver<()>) {
     let mut seen = worker.snapshot();
     loop {
-        let tick = Instant::now() + SWEEP_INTERVAL;
+        let tick = Instant::now() + worker.pools.pause();
         tokio::select! {
+            () = worker.pools.hurry() => continue,
             () = tokio::time::sleep_until(worker.lasting.next_end().map_or(tick, |end| end.min(tick))) => {}
             () = worker.lasting.joined() => {}
             Ok(()) = published.changed() => {}

@@ -42,6 +42,19 @@ pub(super) enum Reply<'a> {
 }
 
 impl Reply<'_> {
+    /// How long its body is, as far as that is known.
+    pub(super) fn body_bytes(&self) -> u64 {
+        match self {
+            Self::Local(body) => body.len() as u64,
+            Self::Answer(answer) => match answer.framing {
+                Framing::Length(length) => length,
+                _ => 0,
+            },
+            Self::Whole(whole) => whole.bytes(),
+            Self::Gone => 0,
+        }
+    }
+
     /// Index of the server that it is from, if that is one of `service`.
     pub(super) fn server(&self, service: &Service) -> Option<usize> {
         let (name, server) = match self {
