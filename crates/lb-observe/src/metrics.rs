@@ -135,6 +135,7 @@ struct Inner {
     shards: Box<[Arc<Shard>]>,
     labels: Labels,
     refused: Events,
+    aliases: Events,
     udp: Mutex<BTreeMap<LabelId, Arc<UdpCounts>>>,
     udp_dropped: Events,
     upstream_errors: Events,
@@ -188,6 +189,7 @@ impl Metrics {
             shards: (0..workers.max(1)).map(|_| Arc::new(Shard::new(bounds.clone()))).collect(),
             labels: Labels::default(),
             refused: Events::default(),
+            aliases: Events::default(),
             udp: Mutex::default(),
             udp_dropped: Events::default(),
             upstream_errors: Events::default(),
@@ -271,6 +273,11 @@ impl Metrics {
     /// A request refused before routing. `reason` is one of a fixed set.
     pub fn refused(&self, entry_point: LabelId, reason: &'static str) {
         self.inner.refused.count(entry_point, reason);
+    }
+
+    /// Name servers were asked what a host is an alias of; `result` is one of a fixed set.
+    pub fn alias_asked(&self, entry_point: LabelId, result: &'static str) {
+        self.inner.aliases.count(entry_point, result);
     }
 
     /// What the flows of a UDP entry point count by themselves.

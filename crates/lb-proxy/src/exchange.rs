@@ -38,6 +38,8 @@ pub(crate) struct Exchange {
     pub(crate) original_forwarded_for: String,
     /// The query as it came, where normalising changed its `;`: a redirect gives it back to the client.
     pub(crate) raw_query: Option<String>,
+    /// What the host is an alias of, where rules are to see that.
+    pub(crate) alias: Option<Arc<str>>,
     /// The request as middlewares left it, for the access log where that has header fields: servers get others.
     pub(crate) logged: Option<Box<Head>>,
     /// The client's `Origin`, for the CORS fields of the answer.
@@ -81,6 +83,7 @@ impl Exchange {
             original_host: String::new(),
             original_forwarded_for: String::new(),
             raw_query: None,
+            alias: None,
             logged: None,
             origin: String::new(),
             tries: 0,
@@ -112,6 +115,7 @@ impl Exchange {
         self.original_host.clear();
         self.original_forwarded_for.clear();
         self.raw_query = None;
+        self.alias = None;
         self.logged = None;
         self.origin.clear();
         self.tries = 0;

@@ -26,6 +26,7 @@ use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::quic::{self, Beginning, Datagrams, Port};
 use crate::entrypoint::seats::Seats;
 use crate::entrypoint::{Entry, Validations, listen};
+use crate::http::alias::{Aliases, KnownAliases};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
@@ -44,6 +45,8 @@ pub struct Settings {
     /// What is said of requests that are traced, and where their spans go.
     pub tracing: Option<(Arc<trace::Settings>, Arc<Queue>)>,
     pub internals: Arc<dyn Internals>,
+    /// Whoever knows what hosts are aliases of; `None`: rules do not see that.
+    pub aliases: Option<Arc<dyn Aliases>>,
     /// Threads; at least one.
     pub workers: usize,
     /// Name of this machine, for `X-Forwarded-Server`.
@@ -309,6 +312,7 @@ impl Proxy {
             }
         }
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
+        let aliases = self.settings.aliases.clone().map(|source| Arc::new(KnownAliases::new(source)));
         let mut quic = quic::share_out(&mut self.quic, self.settings.workers)?;
         for (index, ((listeners, udp), inbox)) in shares.into_iter().zip(udp).zip(inboxes).enumerate() {
             let seed = Seed {
@@ -324,7 +328,7 @@ impl Proxy {
                 metrics: self.settings.metrics.clone(),
                 access_log: self.settings.access_log.as_ref().map(|log| log.shard(index)),
                 tracer: self.tracer(index),
-                internals: Arc::clone(&self.settings.internals),
+                internals: (Arc::clone(&self.settings.internals), aliases.clone()),
                 shedding: Arc::clone(&self.settings.shedding),
                 published: self.published.subscribe(),
                 phase: self.phase.subscribe(),
@@ -416,7 +420,7 @@ struct Seed {
     metrics: Metrics,
     access_log: Option<lb_observe::access_log::Shard>,
     tracer: Option<Tracer>,
-    internals: Arc<dyn Internals>,
+    internals: (Arc<dyn Internals>, Option<Arc<KnownAliases>>),
     shedding: Arc<AtomicBool>,
     published: watch::Receiver<()>,
     phase: watch::Receiver<Phase>,

@@ -20,7 +20,7 @@ use crate::print::complain;
 use crate::providers::{self, Remotes};
 use crate::publish::publish;
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
-use crate::{acme, activation, export, memory, notify, observe};
+use crate::{acme, activation, aliases, export, memory, notify, observe};
 
 /// How long the last lines may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -122,6 +122,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         access_log: access_log.clone(),
         tracing: traces.as_ref().map(|traces| (Arc::clone(&traces.settings), Arc::clone(&traces.queue))),
         internals: Arc::new(Answers(Arc::clone(&admin))),
+        aliases: config.host_resolver.as_ref().map(aliases::source),
         workers,
         host_name: host_name(),
         validations: acme::validations(&acme, &config),

@@ -109,6 +109,7 @@ impl Inner {
     fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
         for events in [
             &self.refused,
+            &self.aliases,
             &self.upstream_errors,
             &self.retries,
             &self.retries_refused,
@@ -337,6 +338,7 @@ fn services(inner: &Inner, families: &mut Vec<MetricFamily>) {
 fn events(inner: &Inner, view: &View, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
     for (definition, events) in [
         (names::REFUSED_REQUESTS, &inner.refused),
+        (names::ALIAS_LOOKUPS, &inner.aliases),
         (names::UDP_DROPPED, &inner.udp_dropped),
         (names::UPSTREAM_ERRORS, &inner.upstream_errors),
         (names::RETRIES, &inner.retries),
