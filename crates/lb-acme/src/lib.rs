@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use answers::Answers;
 pub use certificate::Validity;
-pub use dns::check as check_provider;
+pub use dns::{AliasError, Aliases, check as check_provider};
 pub use store::{StoreError, check};
 
 use resolver::Resolver;

@@ -66,6 +66,10 @@ impl Admin {
             Internal::Api | Internal::ApiByToken | Internal::Dashboard
                 if method != "GET" && method != "HEAD" =>
             {
+                // As by Traefik: nothing is there for any method, such as the provider `rest` where it is not open.
+                if self.respond(service, "GET", path, query, view).status == 404 {
+                    return Response::page_not_found();
+                }
                 let changes = service != Internal::Dashboard && operator::place(path, view).is_some();
                 Response::new(405, Vec::new())
                     .with("Allow", if changes { "GET, HEAD, PUT" } else { "GET, HEAD" })

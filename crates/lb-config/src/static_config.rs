@@ -42,6 +42,17 @@ pub struct StaticConfig {
     pub core: Core,
     /// OCSP responses are stapled.
     pub ocsp: Option<Ocsp>,
+    /// Rules see what a host is an alias of (`hostResolver.cnameFlattening`).
+    pub host_resolver: Option<HostResolver>,
+}
+
+/// Who is asked what a host is an alias of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostResolver {
+    /// The `resolv.conf` that names the name servers.
+    pub resolv_config: PathBuf,
+    /// Aliases of aliases that are followed.
+    pub depth: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

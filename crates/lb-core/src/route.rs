@@ -34,6 +34,11 @@ pub use crate::syntax::SyntaxError as RuleError;
 pub trait Request {
     /// Canonical: lower case, without port and brackets; empty when the request names none.
     fn host(&self) -> &str;
+    /// What the host is an alias of (CNAME), in the same form: `Host` and `HostRegexp` hold for either. `None`: of
+    /// nothing, or nobody has asked.
+    fn alias(&self) -> Option<&str> {
+        None
+    }
     /// The [`routing_path`].
     fn path(&self) -> &str;
     fn method(&self) -> &str;
@@ -64,6 +69,7 @@ mod fake {
     #[derive(Clone, Debug)]
     pub(super) struct Fake {
         pub(super) host: String,
+        pub(super) alias: Option<String>,
         pub(super) path: String,
         pub(super) method: String,
         pub(super) query: String,
@@ -78,12 +84,18 @@ mod fake {
             let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
             Self {
                 host: host.into(),
+                alias: None,
                 path: super::routing_path(path).into_owned(),
                 method: "GET".into(),
                 query: query.into(),
                 client: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 headers: Vec::new(),
             }
+        }
+
+        pub(super) fn alias(mut self, alias: &str) -> Self {
+            self.alias = Some(alias.into());
+            self
         }
 
         pub(super) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
@@ -95,6 +107,9 @@ mod fake {
     impl super::Request for Fake {
         fn host(&self) -> &str {
             &self.host
+        }
+        fn alias(&self) -> Option<&str> {
+            self.alias.as_deref()
         }
         fn path(&self) -> &str {
             &self.path

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 struct Asked {
     host: String,
+    alias: Option<String>,
     path: String,
     method: &'static str,
     query: &'static str,
@@ -20,13 +21,16 @@ struct Asked {
 impl Asked {
     fn get(host: &str, path: String) -> Self {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Self { host: host.into(), path, method: "GET", query: "", client, header: None }
+        Self { host: host.into(), alias: None, path, method: "GET", query: "", client, header: None }
     }
 }
 
 impl Request for Asked {
     fn host(&self) -> &str {
         &self.host
+    }
+    fn alias(&self) -> Option<&str> {
+        self.alias.as_deref()
     }
     fn path(&self) -> &str {
         &self.path
@@ -107,8 +111,19 @@ fn request() -> impl Strategy<Value = Asked> {
     let client =
         prop_oneof![Just(Ipv4Addr::LOCALHOST), Just(Ipv4Addr::new(10, 1, 1, 1))].prop_map(IpAddr::V4);
     let header = prop_oneof![Just(None), Just(Some("1")), Just(Some("2"))];
-    ("([ab](\\.[ab]){0,2}\\.?)?", "/([ab]{0,3}/?){0,3}", method, query, client, header).prop_map(
-        |(host, path, method, query, client, header)| Asked { host, path, method, query, client, header },
+    let host = "([ab](\\.[ab]){0,2}\\.?)?";
+    let alias = prop_oneof![2 => Just(None), 1 => host.prop_map(Some)];
+    let rest = (method, query, client, header);
+    (host, alias, "/([ab]{0,3}/?){0,3}", rest).prop_map(
+        |(host, alias, path, (method, query, client, header))| Asked {
+            host,
+            alias,
+            path,
+            method,
+            query,
+            client,
+            header,
+        },
     )
 }
 

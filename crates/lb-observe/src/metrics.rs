@@ -136,6 +136,7 @@ struct Inner {
     shards: Box<[Arc<Shard>]>,
     labels: Labels,
     refused: Events,
+    aliases: Events,
     udp: Mutex<BTreeMap<LabelId, Arc<UdpCounts>>>,
     udp_dropped: Events,
     upstream_errors: Events,
@@ -231,6 +232,11 @@ impl Metrics {
     /// A request refused before routing. `reason` is one of a fixed set.
     pub fn refused(&self, entry_point: LabelId, reason: &'static str) {
         self.inner.refused.count(entry_point, reason);
+    }
+
+    /// Name servers were asked what a host is an alias of; `result` is one of a fixed set.
+    pub fn alias_asked(&self, entry_point: LabelId, result: &'static str) {
+        self.inner.aliases.count(entry_point, result);
     }
 
     /// What the flows of a UDP entry point count by themselves.

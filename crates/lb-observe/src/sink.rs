@@ -150,11 +150,13 @@ impl Buffer {
 impl Shared {
     fn run(&self, mut output: Output) {
         let mut chunk = Vec::new();
+        output.begin();
         loop {
             let stopping = self.stop.load(Ordering::Acquire);
             let asked = *self.asked.lock();
             if self.reopen.swap(false, Ordering::AcqRel) {
                 output.close();
+                output.begin();
             }
             let mut idle = true;
             for buffer in &self.buffers {
@@ -258,6 +260,13 @@ impl Output {
             std::fs::create_dir_all(directory)?;
         }
         OpenOptions::new().append(true).create(true).open(path)
+    }
+
+    /// Makes the file, so that it is there before its first line. What is wrong is said of the first line.
+    fn begin(&mut self) {
+        if self.path.is_some() && self.file.is_none() {
+            self.file = self.open().ok();
+        }
     }
 
     /// The next write opens it again.

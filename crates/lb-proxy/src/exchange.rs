@@ -38,6 +38,10 @@ pub(crate) struct Exchange {
     pub(crate) original_forwarded_for: String,
     /// The query as it came, where normalising changed its `;`: a redirect gives it back to the client.
     pub(crate) raw_query: Option<String>,
+    /// What the host is an alias of, where rules are to see that.
+    pub(crate) alias: Option<Arc<str>>,
+    /// The request as middlewares left it, for the access log where that has header fields: servers get others.
+    pub(crate) logged: Option<Box<Head>>,
     /// The client's `Origin`, for the CORS fields of the answer.
     pub(crate) origin: String,
     /// Servers asked so far.
@@ -56,6 +60,8 @@ pub(crate) struct Exchange {
     pub(crate) encode: Option<Encode>,
     /// Bytes of the answer's body as the server sent it, where the client gets another form.
     pub(crate) origin_bytes: Option<u64>,
+    /// Status and bytes of the service's answer, where a middleware has put another one in its place.
+    pub(crate) replaced: Option<(u16, u64)>,
     /// A `contentType` on the way wants the answer's type named.
     pub(crate) detect_type: bool,
     /// Where requests are traced.
@@ -77,6 +83,8 @@ impl Exchange {
             original_host: String::new(),
             original_forwarded_for: String::new(),
             raw_query: None,
+            alias: None,
+            logged: None,
             origin: String::new(),
             tries: 0,
             tried: SmallVec::new(),
@@ -86,6 +94,7 @@ impl Exchange {
             encodings: SmallVec::new(),
             encode: None,
             origin_bytes: None,
+            replaced: None,
             detect_type: false,
             trace: None,
         }
@@ -106,6 +115,8 @@ impl Exchange {
         self.original_host.clear();
         self.original_forwarded_for.clear();
         self.raw_query = None;
+        self.alias = None;
+        self.logged = None;
         self.origin.clear();
         self.tries = 0;
         self.tried.clear();
@@ -114,6 +125,7 @@ impl Exchange {
         self.encodings.clear();
         self.encode = None;
         self.origin_bytes = None;
+        self.replaced = None;
         self.detect_type = false;
         self.trace = None;
     }
@@ -122,6 +134,7 @@ impl Exchange {
     pub(crate) fn drop_answer(&mut self) {
         self.response.clear();
         self.encode = None;
+        self.replaced = None;
     }
 
     /// Remembers the server of a try that failed.

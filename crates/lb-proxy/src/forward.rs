@@ -77,6 +77,9 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
         let mut lines = p.x.head.get_all("cookie");
         lines.find_map(|line| sticky::find_cookie(line, &cookie.name)).map(Box::<str>::from)
     });
+    if p.x.logged.is_none() && worker.access_log.as_ref().is_some_and(|log| log.keeps_request_headers()) {
+        p.x.logged = Some(Box::new(p.x.head.clone()));
+    }
     prepare(p.x, upgrade.as_deref(), p.framing);
     // RFC 9112 section 3.2: every HTTP/1.1 request names a host, also for a client that has not.
     let is_nameless = p.x.head.get("host").is_none_or(<[u8]>::is_empty);

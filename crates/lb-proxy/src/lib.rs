@@ -29,6 +29,7 @@ mod worker;
 pub use entrypoint::Validations;
 pub use entrypoint::inherit::Inherited;
 pub use entrypoint::quic::Datagrams;
+pub use http::alias::{Alias, Aliases};
 pub use proxy::{BindError, Compiled, Proxy, Publisher, Settings, check};
 pub use snapshot::{Failure, Internal, Snapshot};
 pub use tls::{TicketKey, client_tls, take_over_ticket_keys, ticket_keys};

@@ -26,6 +26,7 @@ use crate::entrypoint::inherit::{self, Inherited};
 use crate::entrypoint::quic::{self, Beginning, Datagrams, Port};
 use crate::entrypoint::seats::Seats;
 use crate::entrypoint::{Entry, Validations, listen};
+use crate::http::alias::{Aliases, KnownAliases};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
@@ -33,8 +34,6 @@ use crate::snapshot::{Failure, Fixed, Snapshot};
 use crate::udp::{self, Relay};
 use crate::worker::{Internals, Worker};
 
-/// How often idle connections to servers are looked over.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a draining worker looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -46,6 +45,8 @@ pub struct Settings {
     /// What is said of requests that are traced, and where their spans go.
     pub tracing: Option<(Arc<trace::Settings>, Arc<Queue>)>,
     pub internals: Arc<dyn Internals>,
+    /// Whoever knows what hosts are aliases of; `None`: rules do not see that.
+    pub aliases: Option<Arc<dyn Aliases>>,
     /// Threads; at least one.
     pub workers: usize,
     /// Name of this machine, for `X-Forwarded-Server`.
@@ -311,6 +312,7 @@ impl Proxy {
             }
         }
         let (balancer, inboxes) = Balancer::new(self.settings.workers);
+        let aliases = self.settings.aliases.clone().map(|source| Arc::new(KnownAliases::new(source)));
         let mut quic = quic::share_out(&mut self.quic, self.settings.workers)?;
         for (index, ((listeners, udp), inbox)) in shares.into_iter().zip(udp).zip(inboxes).enumerate() {
             let seed = Seed {
@@ -326,7 +328,7 @@ impl Proxy {
                 metrics: self.settings.metrics.clone(),
                 access_log: self.settings.access_log.as_ref().map(|log| log.shard(index)),
                 tracer: self.tracer(index),
-                internals: Arc::clone(&self.settings.internals),
+                internals: (Arc::clone(&self.settings.internals), aliases.clone()),
                 shedding: Arc::clone(&self.settings.shedding),
                 published: self.published.subscribe(),
                 phase: self.phase.subscribe(),
@@ -418,7 +420,7 @@ struct Seed {
     metrics: Metrics,
     access_log: Option<lb_observe::access_log::Shard>,
     tracer: Option<Tracer>,
-    internals: Arc<dyn Internals>,
+    internals: (Arc<dyn Internals>, Option<Arc<KnownAliases>>),
     shedding: Arc<AtomicBool>,
     published: watch::Receiver<()>,
     phase: watch::Receiver<Phase>,
@@ -516,8 +518,9 @@ impl Seed {
 async fn sweep(worker: Rc<Worker>, mut published: watch::Receiver<()>) {
     let mut seen = worker.snapshot();
     loop {
-        let tick = Instant::now() + SWEEP_INTERVAL;
+        let tick = Instant::now() + worker.pools.pause();
         tokio::select! {
+            () = worker.pools.hurry() => continue,
             () = tokio::time::sleep_until(worker.lasting.next_end().map_or(tick, |end| end.min(tick))) => {}
             () = worker.lasting.joined() => {}
             Ok(()) = published.changed() => {}

@@ -22,6 +22,7 @@ use slab::Slab;
 use crate::buffers::Buffers;
 use crate::entrypoint::balancer::Balancer;
 use crate::exchange::Exchange;
+use crate::http::alias::KnownAliases;
 use crate::http::forwarded::Peer;
 use crate::http::mirror::Mirrors;
 use crate::lasting::Lasting;
@@ -82,6 +83,8 @@ pub(crate) struct Worker {
     pub(crate) access_log: Option<access_log::Shard>,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) internals: Arc<dyn Internals>,
+    /// Where rules are to see what a host is an alias of.
+    pub(crate) aliases: Option<Arc<KnownAliases>>,
     shedding: Arc<AtomicBool>,
     #[expect(clippy::vec_box, reason = "an exchange is handed around while it is used, and 500 bytes large")]
     exchanges: RefCell<Vec<Box<Exchange>>>,
@@ -122,7 +125,7 @@ impl Worker {
         store: &Arc<ArcSwap<Snapshot>>,
         metrics: &Metrics,
         (access_log, tracer): (Option<access_log::Shard>, Option<Tracer>),
-        internals: Arc<dyn Internals>,
+        (internals, aliases): (Arc<dyn Internals>, Option<Arc<KnownAliases>>),
         shedding: Arc<AtomicBool>,
     ) -> Self {
         let now = tokio::time::Instant::now().into_std();
@@ -139,6 +142,7 @@ impl Worker {
             access_log,
             tracer,
             internals,
+            aliases,
             shedding,
             exchanges: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),

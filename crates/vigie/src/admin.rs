@@ -166,6 +166,22 @@ impl AdminService {
     }
 }
 
+/// The dashboard's own redirections are about what the client asked for, before `stripPrefix` took a part of it.
+fn lead_back(response: &mut Response, prefix: Option<&str>) {
+    // As by Traefik, a path only: `//` and what browsers take for it would lead to another host.
+    let is_path = |prefix: &&str| {
+        prefix.starts_with('/')
+            && !prefix[1..].starts_with(['/', '\\'])
+            && !prefix.contains(|c: char| c.is_control())
+    };
+    let Some(prefix) = prefix.filter(is_path) else { return };
+    for (name, value) in &mut response.headers {
+        if *name == "Location" && value.starts_with('/') {
+            value.insert_str(0, prefix.trim_end_matches('/'));
+        }
+    }
+}
+
 /// The handle that the data plane gets.
 pub(crate) struct Answers(pub(crate) Arc<AdminService>);
 
@@ -184,7 +200,8 @@ impl Internals for Answers {
                 {
                     return crate::rest::answer(&rest, &request);
                 }
-                let response = service.answer(&request);
+                let mut response = service.answer(&request);
+                lead_back(&mut response, request.forwarded_prefix.as_deref());
                 // As in Traefik: with many routers there are megabytes of metrics.
                 let metrics = request.service == Internal::Prometheus;
                 let response = if metrics && request.gzip { response.gzipped() } else { response };
@@ -196,5 +213,32 @@ impl Internals for Answers {
                 body: Vec::new(),
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirections_lead_to_where_the_client_has_asked() {
+        for (prefix, expected) in [
+            (None, "/dashboard/"),
+            (Some("/secure"), "/secure/dashboard/"),
+            (Some("/secure/"), "/secure/dashboard/"),
+            (Some("/"), "/dashboard/"),
+            (Some("secure"), "/dashboard/"),
+            (Some("//evil.test"), "/dashboard/"),
+            (Some("/\\evil.test"), "/dashboard/"),
+            (Some("https://evil.test"), "/dashboard/"),
+        ] {
+            let mut response = Response {
+                status: 302,
+                headers: vec![("Location", "/dashboard/".to_owned())],
+                body: Vec::new(),
+            };
+            lead_back(&mut response, prefix);
+            assert_eq!(response.headers[0].1, expected, "{prefix:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod acme;
 mod activation;
 mod admin;
+mod aliases;
 mod api_client;
 mod attempt;
 mod check;

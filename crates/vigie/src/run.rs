@@ -20,7 +20,7 @@ use crate::report::report;
 use crate::signals::{self, Commands, Signals};
 use crate::telemetry::{OwnLog, Telemetry};
 use crate::upgrade::{Launch, Predecessor, Requests, Upgrades};
-use crate::{acme, activation, machine, memory, notify};
+use crate::{acme, activation, aliases, machine, memory, notify};
 
 /// Serves until a signal says to stop.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -73,6 +73,7 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         access_log: telemetry.access_log.clone(),
         tracing: telemetry.tracing.clone(),
         internals: Arc::new(Answers(Arc::clone(&admin))),
+        aliases: config.host_resolver.as_ref().map(aliases::source),
         workers,
         host_name: machine::host_name(),
         validations: acme::validations(&acme, &config),

@@ -102,6 +102,9 @@ async fn requests_and_answers_have_limits() {
         let head = connection.request("HEAD", "/head", &[], None).await;
         assert_eq!((head.status, head.get("content-length")), (200, Some("5000")));
     }
+    // The service has answered well, and counts so.
+    vigie.until_metric("traefik_router_requests_total", &[("code", "500")], 4.0).await;
+    assert_eq!(vigie.metrics().await.value("traefik_service_requests_total", &[("code", "500")]), None);
     // Without an announced length the limit shows on the way.
     let asked = server.requests();
     let mut client = Client::connect(vigie.web()).await.unwrap();

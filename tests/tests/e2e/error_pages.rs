@@ -51,6 +51,10 @@ async fn listed_answers_get_a_page_with_their_own_status() {
     vigie
         .until_metric("traefik_router_requests_total", &[("code", "404"), ("router", "app@file")], 2.0)
         .await;
+    // The service counts what it has said itself.
+    let ill = [("code", "500"), ("service", "app@file")];
+    vigie.until_metric("traefik_service_requests_total", &ill, 4.0).await;
+    assert_eq!(vigie.metrics().await.value("traefik_service_requests_total", &[("code", "418")]), None);
     let path = vigie.files.path().join("access.log");
     let logged = async || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();

@@ -219,7 +219,7 @@ async fn the_json_log_has_the_sanitized_path_and_the_headers_as_received() {
         "accessLog: {filePath: '{dir}/access.log', format: json, fields: {headers: {defaultMode: keep}}}\n";
     let trusting = STATIC.replace(
         "web: {address: '127.0.0.1:0'}",
-        "web: {address: '127.0.0.1:0', forwardedHeaders: {trustedIPs: [127.0.0.1]}}",
+        "web: {address: '127.0.0.1:0', forwardedHeaders: {trustedIPs: [127.0.0.1], connection: [X-Kept]}}",
     );
     assert_ne!(trusting, STATIC);
     let dynamic = app_with("middlewares: [inside]", "", &[server.url()])
@@ -227,7 +227,13 @@ async fn the_json_log_has_the_sanitized_path_and_the_headers_as_received() {
     let vigie = Vigie::with(&format!("{trusting}{log}"), &dynamic).await;
     let path = vigie.files.path().join("access.log");
     for (turn, (client, status)) in [("203.0.113.9", 200), ("203.0.113.8", 403)].into_iter().enumerate() {
-        let fields = [("x-forwarded-for", client)];
+        let fields = [
+            ("x-forwarded-for", client),
+            ("connection", "X-Kept, X-Gone"),
+            ("x-kept", "1"),
+            ("x-gone", "2"),
+            ("proxy-authorization", "3"),
+        ];
         let mut connection = Protocol::Http1.connect(vigie.web()).await;
         connection.request("GET", "/%61//b/../c?d=%65", &fields, None).await;
         let line = lines(&path, turn + 1).await.pop().unwrap();
@@ -235,10 +241,15 @@ async fn the_json_log_has_the_sanitized_path_and_the_headers_as_received() {
         assert_eq!(entry["DownstreamStatus"], status, "{line}");
         assert_eq!(entry["RequestPath"], "/a/c?d=%65", "{line}");
         assert_eq!(entry["request_X-Forwarded-For"], client, "{line}");
-        assert!(entry.get("request_Host").is_none(), "{line}");
+        for (name, value) in [("Connection", "X-Kept"), ("X-Kept", "1"), ("Proxy-Authorization", "3")] {
+            assert_eq!(entry[format!("request_{name}")], value, "{line}");
+        }
+        assert!(entry.get("request_Host").is_none() && entry.get("request_X-Gone").is_none(), "{line}");
         assert_eq!(line.contains("\"origin_"), status == 200, "{line}");
         assert!(line.contains("\"downstream_"), "{line}");
     }
+    let asked = server.last();
+    assert_eq!((asked.get("x-kept"), asked.get("proxy-authorization")), (None, None));
 }
 
 #[tokio::test]

@@ -166,6 +166,17 @@ impl Recursive {
         Self { servers, port: PORT, limit: PATIENCE }
     }
 
+    /// The name servers of the text of a `resolv.conf`.
+    pub(super) fn system(text: &str, limit: Duration) -> Self {
+        Self { servers: system(text), port: PORT, limit }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(server: SocketAddr) -> Self {
+        let servers = vec![(server.ip().to_string(), server.port())];
+        Self { servers, port: PORT, limit: Duration::from_secs(5) }
+    }
+
     pub(super) async fn addresses(&self) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         for (host, port) in &self.servers {
@@ -192,25 +203,27 @@ impl Recursive {
     pub(super) async fn follow(&self, name: &str) -> String {
         let mut name = name.to_owned();
         for _ in 0..ALIASES {
-            let answer = match self.ask(&name, message::CNAME).await {
-                Ok(answer) => answer,
+            match self.alias(&name).await {
+                Ok(Some((target, _))) => name = target,
+                Ok(None) => break,
                 Err(error) => {
                     tracing::debug!(name, %error, "Whether the name is an alias cannot be found out");
                     break;
                 }
-            };
-            let alias = answer.records.into_iter().find_map(|record| match record.data {
-                Data::Alias(target) if record.name.eq_ignore_ascii_case(&name) && target != name => {
-                    Some(target)
-                }
-                _ => None,
-            });
-            match alias {
-                Some(target) => name = target,
-                None => break,
             }
         }
         name
+    }
+
+    /// What `name`, which ends in a dot, is an alias of, and for how many seconds.
+    pub(super) async fn alias(&self, name: &str) -> Result<Option<(String, u32)>, DnsError> {
+        let records = self.ask(name, message::CNAME).await?.records;
+        Ok(records.into_iter().find_map(|record| match record.data {
+            Data::Alias(target) if record.name.eq_ignore_ascii_case(name) && target != name => {
+                Some((target, record.ttl))
+            }
+            _ => None,
+        }))
     }
 
     /// The authoritative name servers of the zone that `name` is in, by name and addresses.

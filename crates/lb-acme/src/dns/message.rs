@@ -51,6 +51,8 @@ pub(super) struct Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) name: String,
+    /// Seconds.
+    pub(super) ttl: u32,
     pub(super) data: Data,
 }
 
@@ -155,11 +157,11 @@ pub(super) fn answer(bytes: &[u8]) -> Option<Answer> {
             let at = reader.at;
             let name = reader.name()?;
             let (kind, _class) = (reader.u16()?, reader.u16()?);
-            reader.take(4)?;
+            let ttl = u32::from(reader.u16()?) << 16 | u32::from(reader.u16()?);
             let length = usize::from(reader.u16()?);
             let end = reader.at.checked_add(length).filter(|end| *end <= bytes.len())?;
             if section == 1 {
-                records.push(Record { name, data: reader.data(kind, end)? });
+                records.push(Record { name, ttl, data: reader.data(kind, end)? });
             } else if kind == TSIG {
                 signature = Some(reader.signature(at)?);
             }

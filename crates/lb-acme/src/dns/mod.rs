@@ -1,6 +1,7 @@
 //! Validation by records in the DNS (DNS-01, RFC 8555 section 8.4): who sets them, and when they can be seen.
 
 mod acme_dns;
+mod aliases;
 mod cloudflare;
 mod exec;
 mod http_request;
@@ -21,6 +22,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lb_config::acme::{DnsChallenge, DnsProvider};
+
+pub use aliases::{AliasError, Aliases};
 
 use crate::http::HttpError;
 use lookup::DnsError;

@@ -63,6 +63,9 @@ fn errors_are_traefiks() {
     let metrics = lb_observe::metrics::Metrics::new(lb_observe::metrics::Settings::default(), 1);
     let admin = Admin::new(metrics, "1", started());
     assert_eq!(admin.respond(Internal::Api, "POST", "/api/version", "", &view).status, 405);
+    for target in ["/api/providers/rest", "/api/nope"] {
+        assert_eq!(admin.respond(Internal::Api, "PUT", target, "", &view).status, 404, "{target}");
+    }
     assert_eq!(admin.respond(Internal::Noop, "POST", "/", "", &view).status, 418);
     let page = admin.respond(Internal::Prometheus, "GET", "/metrics", "", &view);
     assert!(text(&page).contains("traefik_config_reloads_total 0"));

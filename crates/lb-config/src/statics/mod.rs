@@ -27,11 +27,15 @@ use crate::dynamics::{default_tcp_transport, forwarding_timeouts, max_idle_conns
 use crate::net::is_udp;
 use crate::pem;
 use crate::problem::quoted;
-use crate::static_config::{Api, Core, MemoryLimit, Ping, StaticConfig};
+use crate::static_config::{Api, Core, HostResolver, MemoryLimit, Ping, StaticConfig};
 use crate::{size, suggest};
 
 /// Idle connections kept per server by the default transport (reference 1.11).
 const IDLE_CONNS: usize = 200;
+
+/// Aliases of aliases that are followed: Traefik's default, and more than any name needs (chosen).
+const ALIASES: usize = 5;
+const MAX_ALIASES: i64 = 100;
 
 /// More data-plane threads than any machine has processors; chosen.
 const MAX_WORKERS: i64 = 1024;
@@ -115,6 +119,7 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         metric_exports: metric_exports.unwrap_or_default(),
         tracing: root.take("tracing").as_ref().and_then(telemetry::tracing),
         certificates_resolvers,
+        host_resolver: host_resolver(&root),
     };
     rest(&root);
     root.finish_root();
@@ -128,15 +133,6 @@ fn rest(root: &Block<'_>) {
         let why = "set `forwardedHeaders.notAppendXForwardedFor` on the entry point";
         global.without_effect(&["notAppendXForwardedFor"], why);
         global.finish();
-    }
-    if let Some(Enabled::With(resolver)) = root.take("hostResolver").map(|field| field.enabled()) {
-        resolver.harmless(&["resolvConfig", "resolvDepth"]);
-        if let Some(field) = resolver.take("cnameFlattening")
-            && field.boolean() == Some(true)
-        {
-            field.error("CNAME flattening is not supported yet".to_owned(), None);
-        }
-        resolver.finish();
     }
     if let Some(experimental) = root.take("experimental").and_then(|field| field.block()) {
         experimental.unsupported(&["plugins", "localPlugins"]);
@@ -249,6 +245,18 @@ fn servers_transport(field: Option<&Field<'_>>) -> ServersTransport {
     block.unsupported(&["spiffe"]);
     block.finish();
     transport
+}
+
+/// `None` where no alias is asked for.
+fn host_resolver(root: &Block<'_>) -> Option<HostResolver> {
+    let Enabled::With(block) = root.take("hostResolver")?.enabled() else { return None };
+    let wanted = block.take("cnameFlattening").and_then(|field| field.boolean()).unwrap_or(false);
+    let file = block.take("resolvConfig").and_then(|field| field.string());
+    let depth = block.take("resolvDepth").and_then(|field| field.integer(0..=MAX_ALIASES));
+    block.finish();
+    let depth = depth.and_then(|depth| usize::try_from(depth).ok()).unwrap_or(ALIASES);
+    let resolv_config = file.unwrap_or_else(|| "/etc/resolv.conf".to_owned()).into();
+    (wanted && depth > 0).then_some(HostResolver { resolv_config, depth })
 }
 
 fn core(field: Option<&Field<'_>>) -> Core {

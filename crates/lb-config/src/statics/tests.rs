@@ -219,10 +219,6 @@ fn what_is_not_built_is_never_ignored_in_silence() {
         ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` of a log is locked"),
         ("core: {defaultRuleSyntax: v1}", "core.defaultRuleSyntax: `v1` is not a known value"),
         (
-            "hostResolver: {cnameFlattening: true}",
-            "hostResolver.cnameFlattening: CNAME flattening is not supported yet",
-        ),
-        (
             "experimental: {fastProxy: {}}",
             "~experimental.fastProxy: has no effect: Vigie has one proxy, and it is the fast one",
         ),
@@ -234,6 +230,17 @@ fn what_is_not_built_is_never_ignored_in_silence() {
     }
     assert!(told("global: {checkNewVersion: false, sendAnonymousUsage: false}\nhostResolver: {}").is_empty());
     assert!(told("x-anchors: {a: b}\ncore: {defaultRuleSyntax: v3}").is_empty());
+}
+
+#[test]
+fn aliases_are_asked_for_where_wanted() {
+    let resolver =
+        |text: &str| read(&format!("hostResolver: {text}")).host_resolver.map(|r| (r.resolv_config, r.depth));
+    assert_eq!(resolver("{resolvDepth: 3}"), None);
+    assert_eq!(resolver("{cnameFlattening: true, resolvDepth: 0}"), None);
+    assert_eq!(resolver("{cnameFlattening: true}"), Some(("/etc/resolv.conf".into(), 5)));
+    let text = "{cnameFlattening: true, resolvConfig: /x, resolvDepth: 2}";
+    assert_eq!(resolver(text), Some(("/x".into(), 2)));
 }
 
 #[test]

@@ -18,6 +18,8 @@ const MAX_ALTERNATIVES: usize = 16_384;
 #[derive(Clone, Debug)]
 pub(super) struct Alternative<'r> {
     pub(super) host: HostKey<'r>,
+    /// Where that is said.
+    host_at: Option<&'r Node<Test>>,
     pub(super) path: PathKey<'r>,
     pub(super) rest: Vec<&'r Node<Test>>,
 }
@@ -46,14 +48,20 @@ pub(super) fn alternatives(rule: &Rule) -> Alternatives<'_> {
 }
 
 impl<'r> Alternative<'r> {
-    const EVERYTHING: Self = Self { host: HostKey::Any, path: PathKey::Prefix(""), rest: Vec::new() };
+    const EVERYTHING: Self =
+        Self { host: HostKey::Any, host_at: None, path: PathKey::Prefix(""), rest: Vec::new() };
 
     /// Both at once; `None` if they exclude each other.
     fn and(&self, other: &Self) -> Option<Self> {
-        let host = self.host.and(other.host)?;
         let path = self.path.and(other.path)?;
-        let rest = self.rest.iter().chain(&other.rest).copied().collect();
-        Some(Self { host, path, rest })
+        let mut rest: Vec<_> = self.rest.iter().chain(&other.rest).copied().collect();
+        let host = self.host.and(other.host).unwrap_or_else(|| {
+            // A request may have both: a host, and what that is an alias of.
+            rest.extend(other.host_at);
+            self.host
+        });
+        let host_at = if self.host == host { self.host_at } else { other.host_at };
+        Some(Self { host, host_at, path, rest })
     }
 }
 
@@ -89,7 +97,10 @@ fn expand(node: &Node<Test>) -> Alternatives<'_> {
     match &node.kind {
         Kind::Leaf(test) => match key(test) {
             Some((HostKey::Exact(""), _)) => SmallVec::new(), // ``Host(`.`)``: no request has that host
-            Some((host, path)) => smallvec![Alternative { host, path, rest: Vec::new() }],
+            Some((host, path)) => {
+                let host_at = (host != HostKey::Any).then_some(node);
+                smallvec![Alternative { host, host_at, path, rest: Vec::new() }]
+            }
             None => unindexed(node),
         },
         Kind::All(nodes) => conjunction(nodes),
@@ -192,9 +203,9 @@ mod tests {
     fn conditions_on_the_same_thing_are_merged() {
         for (rule, expected) in [
             ("Host(`a`) && Host(`a.`)", vec!["a * +0"]),
-            ("Host(`a`) && Host(`b`)", vec![]),
+            ("Host(`a`) && Host(`b`)", vec!["a * +1"]),
             ("Host(`x.a`) && Host(`*.a`)", vec!["x.a * +0"]),
-            ("Host(`*.a`) && Host(`*.b`)", vec![]),
+            ("Host(`*.a`) && Host(`*.b`)", vec!["*.a * +1"]),
             ("PathPrefix(`/a`) && PathPrefix(`/ab`)", vec!["- /ab* +0"]),
             ("PathPrefix(`/a`) && Path(`/ab`)", vec!["- /ab +0"]),
             ("PathPrefix(`/a`) && Path(`/b`)", vec![]),

@@ -39,7 +39,7 @@ impl<T> RouteIndex<T> {
         let mut conditions = Conditions::default();
         let mut by_host = FxHashMap::<HostKey<'_>, SmallVec<[(PathKey<'_>, Entry); 1]>>::default();
         for (route, order) in routes.iter().zip(0 as Order..) {
-            for Alternative { host, path, rest } in alternatives(&route.rule) {
+            for Alternative { host, path, rest, .. } in alternatives(&route.rule) {
                 let rest = conditions.add(rest);
                 by_host.entry(host).or_default().push((path, Entry { order, rest }));
             }
@@ -66,19 +66,28 @@ impl<T> RouteIndex<T> {
             let nodes = &self.conditions[rest.0 as usize];
             nodes.iter().all(|node| node.evaluate(&mut |test: &Test| test.holds(request)))
         };
-        let host = without_trailing_dot(request.host());
         let mut search = Search { path: request.path().as_bytes(), best: NO_ROUTE, holds };
+        self.search_host(request.host(), &mut search);
+        if let Some(alias) = request.alias() {
+            self.search_host(alias, &mut search);
+        }
+        self.paths.search(self.any_host, &mut search);
+        self.routes.get(search.best as usize).map(|route| &route.value)
+    }
+
+    /// The routes of one host, by name or by wildcard.
+    #[inline]
+    fn search_host<F: Fn(Rest) -> bool>(&self, host: &str, search: &mut Search<'_, F>) {
+        let host = without_trailing_dot(host);
         if let Some(found) = self.hosts.get(0, host.as_bytes()) {
-            self.paths.search(Paths::from_value(found), &mut search);
+            self.paths.search(Paths::from_value(found), search);
         }
         if !self.wildcards.is_empty()
             && let Some(parent) = parent(host)
             && let Some(found) = self.wildcards.get(0, parent.as_bytes())
         {
-            self.paths.search(Paths::from_value(found), &mut search);
+            self.paths.search(Paths::from_value(found), search);
         }
-        self.paths.search(self.any_host, &mut search);
-        self.routes.get(search.best as usize).map(|route| &route.value)
     }
 
     /// The routes in order of evaluation.

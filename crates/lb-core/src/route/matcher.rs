@@ -173,8 +173,8 @@ impl Matcher {
 
     pub(super) fn matches<R: Request + ?Sized>(&self, request: &R) -> bool {
         match self {
-            Self::Host(pattern) => pattern.matches(without_trailing_dot(request.host())),
-            Self::HostRegexp(pattern) => pattern.is_match(request.host()),
+            Self::Host(pattern) => any_host(request, |host| pattern.matches(without_trailing_dot(host))),
+            Self::HostRegexp(pattern) => any_host(request, |host| pattern.is_match(host)),
             Self::Path(path) => request.path() == &**path,
             Self::PathPrefix(prefix) => request.path().starts_with(&**prefix),
             Self::PathRegexp(pattern) => pattern.is_match(request.path()),
@@ -193,6 +193,11 @@ impl Matcher {
             Self::ClientIp(network) => network.contains(&request.client().to_canonical()),
         }
     }
+}
+
+/// The host that the client has named, or what that is an alias of.
+fn any_host<R: Request + ?Sized>(request: &R, test: impl Fn(&str) -> bool) -> bool {
+    test(request.host()) || request.alias().is_some_and(test)
 }
 
 /// The host is not part of Traefik's header map, whatever the request carries.

@@ -157,6 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn hosts_may_be_aliases() {
+        let request = Fake::get("shop.test").alias("app.a.test");
+        for (rule, expected) in [
+            ("Host(`shop.test`)", true),
+            ("Host(`app.a.test`)", true),
+            ("Host(`*.a.test`)", true),
+            ("HostRegexp(`^app`)", true),
+            ("Host(`shop.test`) && Host(`app.a.test`)", true),
+            ("!Host(`app.a.test`)", false),
+            ("!Host(`b.test`)", true),
+            ("Host(`b.test`)", false),
+        ] {
+            assert_eq!(matches(rule, &request), expected, "{rule}");
+        }
+    }
+
+    #[test]
     fn path() {
         check("Path(`/p`)", &["h/p", "h/p?q", "h/%70"], &["h/P", "h/p/", "h/", "h/pp"]);
         check("PathPrefix(`/api`)", &["h/api", "h/apis", "h/api/x"], &["h/ap", "h/x/api", "h/API"]);

@@ -225,10 +225,14 @@ fn a_rotated_file_is_made_anew_and_loses_nothing() {
     let [path, old] = ["access.log", "access.log.1"].map(|name| directory.path().join(name));
     let settings = Settings { file_path: Some(path.clone()), ..settings(Format::Json) };
     let log = AccessLog::open(settings, 2, Arc::default()).unwrap();
+    assert!(log.flush(Duration::from_secs(5)));
+    assert!(path.exists(), "before its first line");
     log.shard(0).write(&entry());
     assert!(log.flush(Duration::from_secs(5)));
     std::fs::rename(&path, &old).unwrap();
     log.reopen();
+    assert!(log.flush(Duration::from_secs(5)));
+    assert!(path.exists(), "before the next line");
     log.shard(1).write(&entry());
     assert!(log.flush(Duration::from_secs(5)));
     let lines = [&path, &old].map(|path| std::fs::read_to_string(path).unwrap().lines().count());

@@ -107,9 +107,10 @@ impl Inner {
     }
 
     /// Each counter of events under the names that it has.
-    fn events(&self) -> [(Definition, &Events); 16] {
+    fn events(&self) -> [(Definition, &Events); 17] {
         [
             (names::REFUSED_REQUESTS, &self.refused),
+            (names::ALIAS_LOOKUPS, &self.aliases),
             (names::UDP_DROPPED, &self.udp_dropped),
             (names::UPSTREAM_ERRORS, &self.upstream_errors),
             (names::RETRIES, &self.retries),

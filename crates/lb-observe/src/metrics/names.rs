@@ -73,6 +73,8 @@ definitions! {
     // Vigie's own.
     REFUSED_REQUESTS = "lb_refused_requests_total" ["entrypoint", "reason"]
         "Requests refused before routing: malformed, ambiguous or over a limit.";
+    ALIAS_LOOKUPS = "lb_alias_lookups_total" ["entrypoint", "result"]
+        "Times that name servers were asked what a host is an alias of, by what came of it.";
     UPSTREAM_ERRORS = "lb_upstream_errors_total" ["service", "reason"]
         "Attempts on a server that failed without a usable response.";
     RETRIES = "lb_retries_total" ["service"] "Attempts after the first.";

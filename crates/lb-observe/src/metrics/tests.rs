@@ -319,6 +319,7 @@ fn rare_events_are_counted() {
     let (metrics, ids) = metrics(Settings::default());
     let at = UNIX_EPOCH + Duration::from_secs(1000);
     let limit = metrics.label(Kind::Middleware, "limit@file");
+    metrics.alias_asked(ids.entry_point, "none");
     metrics.refused(ids.entry_point, "framing");
     metrics.refused(ids.entry_point, "framing");
     metrics.upstream_error(ids.service, "connect");
@@ -356,6 +357,7 @@ fn rare_events_are_counted() {
         &text,
         &[
             r#"lb_refused_requests_total{entrypoint="web",reason="framing"} 2"#,
+            r#"lb_alias_lookups_total{entrypoint="web",result="none"} 1"#,
             r#"lb_upstream_errors_total{service="api@file",reason="connect"} 1"#,
             r#"lb_retries_refused_total{service="api@file"} 1"#,
             r#"lb_queue_length{service="api@file"} 1"#,

@@ -396,7 +396,8 @@ async fn handshake(
             }
         }
     };
-    match tokio::time::timeout(GREETING_TIMEOUT, shake).await {
+    let limit = patience(entry.config.read_timeout, false).unwrap_or(GREETING_TIMEOUT);
+    match tokio::time::timeout(limit, shake).await {
         Ok(Ok(None)) => None,
         Ok(Ok(Some((stream, profile)))) => {
             let session = stream.get_ref().1;

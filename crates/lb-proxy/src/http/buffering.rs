@@ -166,6 +166,10 @@ async fn keep_answer<D: Downstream>(
             if let Lost::Server(failure) = &lost {
                 passed.failure = Some(*failure);
             }
+            if matches!(lost, Lost::AnswerTooLarge) && p.outcome.asked.is_some() {
+                let answer = (p.x.response.status(), passed.reply.body_bytes());
+                p.x.replaced.get_or_insert(answer);
+            }
             passed.reply = lost.reply(p, route);
         }
     }
@@ -216,6 +220,10 @@ pub(super) struct Whole {
 }
 
 impl Whole {
+    pub(super) fn bytes(&self) -> u64 {
+        self.spool.len()
+    }
+
     pub(super) fn framing(&self) -> Framing {
         if self.trailers.is_some() { Framing::Chunked } else { Framing::Length(self.spool.len()) }
     }

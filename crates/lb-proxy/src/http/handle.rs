@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lb_core::route::{self, routing_path};
 use lb_http1::{FieldName, Framing, Head, Version};
 
+use super::alias::KnownAliases;
 use super::buffering::{self, Whole};
 use super::downstream::Downstream;
 use super::encode::Encoded;
@@ -42,6 +43,19 @@ pub(super) enum Reply<'a> {
 }
 
 impl Reply<'_> {
+    /// How long its body is, as far as that is known.
+    pub(super) fn body_bytes(&self) -> u64 {
+        match self {
+            Self::Local(body) => body.len() as u64,
+            Self::Answer(answer) => match answer.framing {
+                Framing::Length(length) => length,
+                _ => 0,
+            },
+            Self::Whole(whole) => whole.bytes(),
+            Self::Gone => 0,
+        }
+    }
+
     /// Index of the server that it is from, if that is one of `service`.
     pub(super) fn server(&self, service: &Service) -> Option<usize> {
         let (name, server) = match self {
@@ -72,6 +86,10 @@ pub(crate) async fn handle<D: Downstream>(
     let patience = Patience::new(&connection.entry, x.started);
     let renewed = Renewed::default();
     let mut outcome = Outcome::new(worker, x);
+    if let Some(aliases) = &worker.aliases {
+        // Boxed: others need not make room for it.
+        Box::pin(find_alias(worker, aliases, connection, x)).await;
+    }
     let admitted = admit(worker, connection, x);
     if let Some(tracer) = &worker.tracer {
         traced::begin(tracer, worker, connection, x, (admitted.as_deref().ok(), framing));
@@ -185,6 +203,11 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
     whole
 }
 
+async fn find_alias(worker: &Worker, aliases: &KnownAliases, connection: &Connection, x: &mut Exchange) {
+    let host = canonical_host(x.head.get_str("host").unwrap_or_default());
+    x.alias = aliases.of(&host, &worker.metrics, connection.entry.label).await;
+}
+
 /// Normalises the request, refuses what must not be routed, and finds its router.
 fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<Arc<Route>, Box<Local>> {
     let entry = &connection.entry;
@@ -219,7 +242,7 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
     let found = worker.with_snapshot(|snapshot| {
         let routes = &snapshot.entry_points[entry.index];
         let index = if connection.tls.is_some() { &routes.secure } else { &routes.plain };
-        index.find(&Query::new(&x.head, x.peer.ip)).cloned()
+        index.find(&Query::new(x)).cloned()
     });
     let Some(route) = found else { return Err(Box::new(Local::plain(404, "404 page not found"))) };
     if let (Some(tls), Some(wanted)) = (&connection.tls, &route.tls_options)
@@ -239,22 +262,28 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
 pub(super) struct Query<'a> {
     head: &'a Head,
     host: Cow<'a, str>,
+    alias: Option<&'a str>,
     path: Cow<'a, str>,
     query: &'a str,
     client: std::net::IpAddr,
 }
 
 impl<'a> Query<'a> {
-    pub(super) fn new(head: &'a Head, client: std::net::IpAddr) -> Self {
+    pub(super) fn new(x: &'a Exchange) -> Self {
+        let head = &x.head;
         let (path, query) = split_target(head.target());
         let host = canonical_host(head.get_str("host").unwrap_or_default());
-        Self { head, host, path: routing_path(path), query, client }
+        Self { head, host, alias: x.alias.as_deref(), path: routing_path(path), query, client: x.peer.ip }
     }
 }
 
 impl route::Request for Query<'_> {
     fn host(&self) -> &str {
         &self.host
+    }
+
+    fn alias(&self) -> Option<&str> {
+        self.alias
     }
 
     fn path(&self) -> &str {

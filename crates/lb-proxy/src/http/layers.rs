@@ -65,7 +65,7 @@ async fn descend<'r>(
     }
     complete_path(p.x);
     let reached = chain.len();
-    let Some(child) = children.find(&Query::new(&p.x.head, p.x.peer.ip)) else {
+    let Some(child) = children.find(&Query::new(p.x)) else {
         // There is no way back to other routers.
         let local = Local::plain(404, "404 page not found");
         local.write_head(&mut p.x.response);

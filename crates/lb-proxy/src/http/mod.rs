@@ -1,5 +1,6 @@
 //! HTTP towards clients: one request from its head to the record of its end.
 
+pub(crate) mod alias;
 mod around;
 mod asking;
 mod authorize;

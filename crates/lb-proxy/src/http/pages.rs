@@ -42,10 +42,12 @@ pub(super) async fn replace<'r, D: Downstream>(
     let status = errors.replaces(&p.x.response).filter(|_| !matches!(passed.reply, Reply::Gone));
     let Some(status) = status else { return passed };
     let Passed { reply, reached, failure } = passed;
+    let replaced = p.outcome.asked.map(|_| p.x.replaced.unwrap_or((original, reply.body_bytes())));
     if let Reply::Answer(answer) = reply {
         answer.discard(p.worker);
     }
     p.x.drop_answer();
+    p.x.replaced = replaced;
     p.x.detect_type = before.detect_type;
     traced::leave(p.x, before.outer);
     let page = errors.request(&before.asked, p.x.peer.secure, status, original);

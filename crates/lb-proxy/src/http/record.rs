@@ -130,7 +130,15 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
             request_bytes: outcome.request_bytes,
             response_bytes: outcome.response_bytes,
         };
-        worker.shard.record(&sample);
+        match x.replaced {
+            None => worker.shard.record(&sample),
+            // The service counts what it has said itself, whatever the client got.
+            Some((status, response_bytes)) => {
+                worker.shard.record(&Sample { reached_service: false, server: None, ..sample });
+                let service = Sample { entry_point: None, router: None, status, response_bytes, ..sample };
+                worker.shard.record(&service);
+            }
+        }
         for above in above {
             let (router, service) = (Some(above.label), Some(above.service));
             let alone =
@@ -225,7 +233,10 @@ fn write_line(
         request_bytes: outcome.request_bytes,
         origin: has_origin.then_some(access_log::Origin {
             status: outcome.origin_status,
-            bytes: x.origin_bytes.unwrap_or(outcome.response_bytes),
+            bytes: match x.replaced {
+                Some((status, bytes)) if status == outcome.origin_status => bytes,
+                _ => x.origin_bytes.unwrap_or(outcome.response_bytes),
+            },
             duration: service_duration,
         }),
         status: outcome.status,
@@ -258,7 +269,9 @@ fn believed<'a>(connection: &Connection, x: &'a Exchange) -> Option<&'a str> {
 /// the `X-Forwarded-For` that came from a trusted peer instead of the one that goes to the server.
 fn received<'a>(connection: &Connection, x: &'a Exchange) -> impl Iterator<Item = (&'a str, &'a [u8])> {
     const ELSEWHERE: [&str; 3] = ["host", "transfer-encoding", FORWARDED_FOR];
-    x.head
+    x.logged
+        .as_deref()
+        .unwrap_or(&x.head)
         .iter()
         .filter(|(name, _)| !ELSEWHERE.iter().any(|other| name.eq_ignore_ascii_case(other)))
         .chain(believed(connection, x).map(|list| (FORWARDED_FOR, list.as_bytes())))

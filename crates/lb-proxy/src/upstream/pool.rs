@@ -1,9 +1,10 @@
 //! The connections one worker keeps open to servers between requests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Endpoint;
@@ -15,9 +16,25 @@ use crate::http::h1::H1;
 /// has it.
 const MARGIN: Duration = Duration::from_secs(1);
 
-#[derive(Default)]
+/// How often idle connections are looked over: so many times while the one that may idle the least does, but not more
+/// often than every [`SHORTEST_PAUSE`]. Chosen: servers see a connection closed a quarter too late at most.
+const LOOKS: u32 = 4;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 pub(crate) struct Pools {
     by_endpoint: RefCell<FxHashMap<u64, Pool>>,
+    /// Between two sweeps.
+    pause: Cell<Duration>,
+    /// Told when the pause gets shorter.
+    hurry: Notify,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        let pause = Cell::new(LONGEST_PAUSE);
+        Self { by_endpoint: RefCell::default(), pause, hurry: Notify::new() }
+    }
 }
 
 #[derive(Default)]
@@ -87,11 +104,30 @@ impl Pools {
         }
         let Some(most) = endpoint.transport.settings.max_idle_conns_per_host else { return };
         connection.release();
+        self.look_within(usable_for(lasts, endpoint.transport.settings.idle_conn_timeout));
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.entry(endpoint.id).or_default().since(outages);
         if pool.idle.len() < most {
             pool.idle.push((connection, usable_until(lasts, endpoint, now)));
         }
+    }
+
+    /// Something idles that may do so for so long.
+    fn look_within(&self, usable: Duration) {
+        if usable < self.pause.get() * LOOKS && self.pause.get() > SHORTEST_PAUSE {
+            self.pause.set((usable / LOOKS).max(SHORTEST_PAUSE));
+            self.hurry.notify_one();
+        }
+    }
+
+    /// Until the next [`sweep`](Self::sweep).
+    pub(crate) fn pause(&self) -> Duration {
+        self.pause.get()
+    }
+
+    /// The pause has become shorter.
+    pub(crate) async fn hurry(&self) {
+        self.hurry.notified().await;
     }
 
     /// A place on a shared HTTP/2 connection that has room.
@@ -106,6 +142,7 @@ impl Pools {
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.entry(endpoint.id).or_default().since(outages);
         pool.idle_timeout = endpoint.transport.settings.idle_conn_timeout;
+        self.look_within(pool.idle_timeout.unwrap_or(Duration::MAX));
         pool.shared.push(shared);
     }
 
@@ -119,6 +156,7 @@ impl Pools {
 
     /// Drops what has idled too long or died, and pools of servers that are gone.
     pub(crate) fn sweep(&self, now: Instant, is_current: impl Fn(u64) -> bool) {
+        let mut is_empty = true;
         self.by_endpoint.borrow_mut().retain(|id, pool| {
             if !is_current(*id) {
                 return false;
@@ -126,14 +164,32 @@ impl Pools {
             let timeout = pool.idle_timeout;
             pool.idle.retain(|(connection, until)| is_usable(connection, *until, now));
             pool.shared.retain(|shared| !shared.is_closed() && !shared.has_idled(now, timeout));
+            is_empty &= pool.idle.is_empty() && pool.shared.is_empty();
             true
         });
+        if is_empty {
+            self.pause.set(LONGEST_PAUSE);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_idle_for_a_short_time_is_looked_at_often() {
+        let pools = Pools::default();
+        // Milliseconds: how long something may idle, and how long is the pause then.
+        for (usable, pause) in
+            [(90_000, 5_000), (20_000, 5_000), (8_000, 2_000), (60_000, 2_000), (75, 18), (1, 10)]
+        {
+            pools.look_within(Duration::from_millis(usable));
+            assert_eq!(pools.pause().as_millis(), pause, "{usable}");
+        }
+        pools.sweep(Instant::now(), |_| true);
+        assert_eq!(pools.pause(), LONGEST_PAUSE, "nothing idles");
+    }
 
     #[test]
     fn a_connection_is_left_before_its_server_leaves_it() {

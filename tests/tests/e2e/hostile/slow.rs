@@ -286,6 +286,11 @@ async fn the_timeouts_of_an_entry_point_end_what_lasts_too_long() {
         let closed = eventually(Duration::from_secs(5), async || client.is_closed()).await;
         assert!(closed, "idle over HTTP/2");
     };
+    let hello = async {
+        let mut client = Client::connect(vigie.web()).await.unwrap();
+        client.send(b"\x16\x03\x03\x00\x10").await.unwrap();
+        assert!(client.closes_within(Duration::from_secs(4)).await, "a handshake that has begun");
+    };
     let upload = async {
         let mut client = Client::connect(vigie.web()).await.unwrap();
         client
@@ -301,5 +306,5 @@ async fn the_timeouts_of_an_entry_point_end_what_lasts_too_long() {
             assert!(answer.is_err(), "{protocol:?} {path}: {answer:?}");
         }
     };
-    tokio::join!(idle, idle_h2, upload, answers(Protocol::Http1), answers(Protocol::Http2));
+    tokio::join!(idle, idle_h2, hello, upload, answers(Protocol::Http1), answers(Protocol::Http2));
 }
