@@ -124,7 +124,8 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
         head.retain(|name, _| !is_spoofable(name.as_bytes()) || is_spelt_by_a_proxy(name.as_bytes()));
     }
     let websocket = seen.upgrade
-        && lb_http1::wants_upgrade(head).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
+        && lb_http1::wants_upgrade(head).is_some()
+        && lb_http1::list(head, "upgrade").any(|protocol| protocol.eq_ignore_ascii_case("websocket"));
     let proto = match (peer.secure, websocket) {
         (true, true) => "wss",
         (true, false) => "https",
@@ -364,6 +365,7 @@ mod tests {
             ("Accept: *", false, "http", "80"),
             ("Host: a.test\nConnection: Upgrade\nUpgrade: WebSocket", false, "ws", "80"),
             ("Host: a.test\nConnection: keep-alive, Upgrade\nUpgrade: websocket", true, "wss", "443"),
+            ("Host: a.test\nConnection: Upgrade\nUpgrade: foo, websocket", false, "ws", "80"),
             ("Host: a.test\nUpgrade: websocket", true, "https", "443"),
             ("Host: a.test\nConnection: Upgrade\nUpgrade: other", false, "http", "80"),
         ];

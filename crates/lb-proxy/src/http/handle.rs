@@ -183,7 +183,7 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
 fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<Arc<Route>, Box<Local>> {
     let entry = &connection.entry;
     if x.head.method() == "CONNECT" {
-        return Err(Box::new(Local::plain(501, "Not Implemented")));
+        return Err(Box::new(Local::bare(501)));
     }
     if x.head.method() == "OPTIONS" && x.head.target() == "*" {
         return Err(Box::new(Local::bare(200)));
