@@ -33,6 +33,7 @@ pub(crate) fn lines(
             entry_points: push.entry_points,
             routers: push.routers,
             services: push.services,
+            header_labels: Vec::new(),
             semantic: false,
             // One of them is enough.
             forgets: std::mem::take(&mut is_alone),

@@ -26,6 +26,7 @@ pub(crate) fn metrics(
         entry_points: config.push.entry_points,
         routers: config.push.routers,
         services: config.push.services,
+        header_labels: Vec::new(),
         semantic: true,
         forgets: is_alone,
     };
