@@ -115,6 +115,13 @@ struct Greeting {
     seat: Option<Seat>,
 }
 
+impl Greeting {
+    /// Without TLS.
+    fn plain(stream: Stream, speaks: Speaks, client: SocketAddr, seat: Option<Seat>) -> Self {
+        Self { stream, speaks, client, tls: None, certificates: None, seat }
+    }
+}
+
 enum Speaks {
     /// With the bytes read so far, in a buffer of the pool.
     Http1 {
@@ -273,27 +280,13 @@ async fn greet(
                 let prefix = bytes.to_vec();
                 worker.buffers.give_input(input);
                 let speaks = Speaks::Http2 { prefix };
-                return Some(Greeted::Http(Greeting {
-                    stream,
-                    speaks,
-                    client,
-                    tls: None,
-                    certificates: None,
-                    seat,
-                }));
+                return Some(Greeted::Http(Greeting::plain(stream, speaks, client, seat)));
             }
             // "P" may yet become POST: only a whole preface tells.
             bytes if H2_PREFACE.starts_with(bytes) => {}
             _ => {
                 let speaks = Speaks::Http1 { input, end };
-                return Some(Greeted::Http(Greeting {
-                    stream,
-                    speaks,
-                    client,
-                    tls: None,
-                    certificates: None,
-                    seat,
-                }));
+                return Some(Greeted::Http(Greeting::plain(stream, speaks, client, seat)));
             }
         }
     }
