@@ -32,7 +32,8 @@ pub(crate) fn respond(admin: &Admin, rest: &str, query: &Query, view: &View) -> 
     let model = || Model::new(view);
     let segments: Vec<&str> = rest.split('/').collect();
     match segments[..] {
-        ["version"] => Response::json(200, &version(admin, view)),
+        ["version"] => Response::new(200, version(admin, view).to_string())
+            .with("Content-Type", "application/json; charset=UTF-8"),
         ["overview"] => Response::json(200, &overview::overview(&model())),
         ["configuration"] => Response::json(200, &probes::in_all(view)),
         ["rawdata"] => Response::json(200, &raw_data(&model())),

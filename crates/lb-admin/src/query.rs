@@ -5,7 +5,9 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(raw: &str) -> Self {
-        let pairs = raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        // What Go cannot read is left out by it.
+        let readable = |pair: &&str| !pair.is_empty() && !pair.contains(';') && has_whole_escapes(pair);
+        let pairs = raw.split('&').filter(readable).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name, true), decode(value, true))
         });
@@ -17,6 +19,14 @@ impl Query {
         let found = self.0.iter().find(|(known, _)| known == name)?;
         Some(found.1.as_str()).filter(|value| !value.is_empty())
     }
+}
+
+fn has_whole_escapes(text: &str) -> bool {
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    text.split('%').skip(1).all(|rest| {
+        let rest = rest.as_bytes();
+        is_digit(rest.first()) && is_digit(rest.get(1))
+    })
 }
 
 /// A segment of a path: `%2F` is a slash, `+` is a plus.
@@ -67,5 +77,7 @@ mod tests {
         }
         let query = Query::parse("search=a+b%26c&page=&page=2&flag");
         assert_eq!(["search", "page", "flag"].map(|name| query.get(name)), [Some("a b&c"), None, None]);
+        let query = Query::parse("search=%zz&page=1;per_page=2&search=x&status=%4");
+        assert_eq!(["search", "page", "status"].map(|name| query.get(name)), [Some("x"), None, None]);
     }
 }

@@ -485,4 +485,6 @@ pub struct Metrics {
     pub add_services_labels: bool,
     pub entry_point: String,
     pub manual_routing: bool,
+    /// Label and request header, by label.
+    pub header_labels: Vec<(String, String)>,
 }

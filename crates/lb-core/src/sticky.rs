@@ -124,7 +124,8 @@ fn cookie_domain(domain: &str) -> Option<&str> {
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
-    let is_name = bare.len() <= 255 && bare.split('.').all(label);
+    // One dot at the end is the root.
+    let is_name = bare.len() <= 255 && bare.strip_suffix('.').unwrap_or(bare).split('.').all(label);
     (is_name && bare.bytes().any(|b| b.is_ascii_alphabetic())).then_some(bare)
 }
 
@@ -245,10 +246,11 @@ mod tests {
 
     #[test]
     fn only_a_domain_goes_into_domain() {
-        for ok in ["example.com", "a-b.example", "10.0.0.1", "localhost"] {
+        for ok in ["example.com", "example.com.", "a-b.example", "10.0.0.1", "localhost"] {
             assert_eq!(cookie_domain(ok), Some(ok));
         }
-        for bad in ["", ".", "a..b", "-a.b", "a-.b", "under_score.com", "1.2", "::1", "a;b", "a\r\nb"] {
+        for bad in ["", ".", "a..b", "a..", "-a.b", "a-.b", "under_score.com", "1.2", "::1", "a;b", "a\r\nb"]
+        {
             assert_eq!(cookie_domain(bad), None, "{bad}");
         }
     }

@@ -1,7 +1,7 @@
 //! Metrics: counted per worker, merged and named when scraped.
 //!
 //! A request costs one lookup in its worker's [`Shard`]; Traefik's series and ours are aggregates of the
-//! same rows. Label values come from the configuration or from fixed sets, never from a client.
+//! same rows. Label values come from the configuration or from fixed sets, and from clients for `headerLabels` only.
 //! What the configuration no longer names is shown once more and then dropped, as Traefik does; its counts
 //! stay in the aggregates, so that no counter ever runs backwards.
 
@@ -47,6 +47,12 @@ pub use udp::UdpCounts;
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Combinations of values of `headerLabels`: strangers choose them, and each costs memory for good. Chosen.
+const MOST_HEADERS: usize = 1_000;
+
+/// Bytes of such a value; the rest is cut off. Chosen.
+const LONGEST_HEADER: usize = 256;
+
 /// Traefik's keys under `metrics.prometheus`.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -55,6 +61,8 @@ pub struct Settings {
     pub entry_points: bool,
     pub routers: bool,
     pub services: bool,
+    /// Further labels of `traefik_*_requests_total`, each with the request header that has its value.
+    pub header_labels: Vec<(String, String)>,
     /// Bounds that others than Prometheus want; see [`Metrics::measurements`].
     pub more_buckets: Vec<f64>,
     /// For `lb_build_info`.
@@ -68,6 +76,7 @@ impl Default for Settings {
             entry_points: true,
             routers: false,
             services: true,
+            header_labels: Vec::new(),
             more_buckets: Vec::new(),
             version: env!("CARGO_PKG_VERSION"),
         }
@@ -82,6 +91,8 @@ pub struct View {
     pub entry_points: bool,
     pub routers: bool,
     pub services: bool,
+    /// Names of [`Settings::header_labels`], or none of them.
+    pub header_labels: Vec<String>,
     /// Those of OpenTelemetry's semantic conventions as well.
     pub semantic: bool,
     /// Names that the configuration has no more are forgotten afterwards, as by a scrape. Where nobody scrapes, somebody has to.
@@ -221,6 +232,23 @@ impl Metrics {
     /// Interns a TLS version (`1.3`) and cipher (IANA name). Once per connection.
     pub fn tls(&self, version: &str, cipher: &str) -> LabelId {
         self.inner.labels.intern(Kind::Tls, &format!("{version} {cipher}"))
+    }
+
+    /// Interns what a request says in the headers of [`Settings::header_labels`]; `value` finds a header's first value. `None`
+    /// where there are no such labels. Clients choose the values: once there are [`MOST_HEADERS`] combinations, new ones are
+    /// counted together, as `other`.
+    pub fn headers<'h>(&self, value: impl Fn(&str) -> Option<&'h [u8]>) -> Option<LabelId> {
+        let wanted = &self.inner.settings.header_labels;
+        if wanted.is_empty() {
+            return None;
+        }
+        let values = wanted.iter().map(|(_, header)| {
+            let value = value(header).unwrap_or_default();
+            String::from_utf8_lossy(&value[..value.len().min(LONGEST_HEADER)])
+        });
+        let beyond = vec!["other"; wanted.len()].join("\n");
+        let text = values.collect::<Vec<_>>().join("\n");
+        Some(self.inner.labels.intern_few(Kind::Headers, &text, MOST_HEADERS, &beyond))
     }
 
     /// Called when a configuration is published, with all routers, services, servers and middlewares of it.

@@ -141,6 +141,7 @@ fn view(push: &Push, buckets: &[f64]) -> View {
         entry_points: push.entry_points,
         routers: push.routers,
         services: push.services,
+        header_labels: Vec::new(),
         semantic: false,
         forgets: false,
     }

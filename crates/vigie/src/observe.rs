@@ -21,6 +21,7 @@ pub(crate) fn metrics(config: &StaticConfig, workers: usize) -> metrics::Metrics
             entry_points: prometheus.add_entry_points_labels,
             routers: prometheus.add_routers_labels,
             services: prometheus.add_services_labels,
+            header_labels: prometheus.header_labels.clone(),
             ..default
         },
         None => default,

@@ -26,7 +26,8 @@ const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What is shown of one, as Traefik names it.
 struct Certificate {
     common_name: String,
-    issuer: String,
+    issuer_name: String,
+    issuer_organization: String,
     names: Vec<String>,
     not_after: SystemTime,
     /// SHA-256 of all of it, in hexadecimal digits: its name.
@@ -39,7 +40,8 @@ struct Certificate {
 pub(super) fn list(tls: &Tls, now: SystemTime, query: &Query) -> Response {
     let mut certificates = all(tls, now);
     certificates.retain(|certificate| {
-        let mut texts = vec![certificate.common_name.as_str(), &certificate.issuer];
+        let Certificate { common_name, issuer_name, issuer_organization, .. } = certificate;
+        let mut texts = vec![common_name.as_str(), issuer_name, issuer_organization];
         texts.extend(certificate.names.iter().map(String::as_str));
         list::is_sought(query, &texts) && list::has_status(query, certificate.status)
     });
@@ -49,7 +51,7 @@ pub(super) fn list(tls: &Tls, now: SystemTime, query: &Query) -> Response {
         |certificate| &certificate.common_name,
         |a, b| match query.get("sortBy") {
             Some("status") => a.status.cmp(b.status),
-            Some("issuer") => a.issuer.cmp(&b.issuer),
+            Some("issuer") => a.issuer().cmp(b.issuer()),
             Some("validUntil") => a.not_after.cmp(&b.not_after),
             _ => a.common_name.cmp(&b.common_name),
         },
@@ -122,8 +124,21 @@ impl Certificate {
             .set("certFingerprint", fingerprint.as_str())
             .set("publicKeyFingerprint", sha256(certificate.public_key().raw))
             .set("status", status);
-        let issuer = format!("{issuer_name} {issuer_organization}");
-        Some(Self { common_name, issuer, names, not_after, fingerprint, status, object })
+        Some(Self {
+            common_name,
+            issuer_name,
+            issuer_organization,
+            names,
+            not_after,
+            fingerprint,
+            status,
+            object,
+        })
+    }
+
+    /// Who is sorted by.
+    fn issuer(&self) -> &str {
+        if self.issuer_organization.is_empty() { &self.issuer_name } else { &self.issuer_organization }
     }
 
     fn build(self) -> Value {
@@ -147,10 +162,11 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     v4().or_else(|_| v6()).ok()
 }
 
-/// The last of its kind, as by Go, or nothing.
+/// Of several names the last, of anything else the first, as by Go; or nothing.
 fn attribute(name: &X509Name<'_>, kind: &oid::Oid<'static>) -> String {
-    let last = name.iter_by_oid(kind).last();
-    last.and_then(|attribute| attribute.as_str().ok()).unwrap_or_default().to_owned()
+    let mut all = name.iter_by_oid(kind);
+    let chosen = if *kind == oid::OID_X509_COMMON_NAME { all.last() } else { all.next() };
+    chosen.and_then(|attribute| attribute.as_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// Its kind and its size in bits, 0 where Traefik shows none.
@@ -200,7 +216,7 @@ fn sha256(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use lb_config::dynamic::Pem;
-    use rcgen::{CertificateParams, DnType, KeyPair as Key};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair as Key};
 
     use super::*;
 
@@ -210,8 +226,14 @@ mod tests {
         let pair = |cn: &str, names: &[&str], days: i32| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             let mut params = CertificateParams::new(names).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            // Of two names the last counts, of two organisations the first.
+            params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "nobody");
             params.distinguished_name.push(DnType::CommonName, cn);
-            params.distinguished_name.push(DnType::OrganizationName, format!("{cn} and sons"));
+            if cn != "b.test" {
+                params.distinguished_name.push(DnType::OrganizationName, format!("{cn} and sons"));
+                params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), "others");
+            }
             params.not_before = (now - 100 * DAY).into();
             params.not_after = (now - 100 * DAY + DAY * (100 + days).unsigned_abs()).into();
             let key = Key::generate().unwrap();
@@ -242,6 +264,8 @@ mod tests {
         assert_eq!(names(""), ["a.test", "b.test", "c.test"]);
         assert_eq!(names("sortBy=validUntil"), ["c.test", "b.test", "a.test"]);
         assert_eq!(names("status=warning"), ["b.test"]);
+        assert_eq!(names("sortBy=issuer&direction=desc"), ["c.test", "b.test", "a.test"]);
+        assert_eq!(names("search=c.test+c.test"), [""; 0]);
         assert_eq!(names("search=192.0"), ["a.test"]);
         assert_eq!(names("search=C.TEST+and"), ["c.test"]);
         assert_eq!(statuses(&tls, now), ["disabled", "enabled", "warning"]);

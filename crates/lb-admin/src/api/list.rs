@@ -1,9 +1,11 @@
 //! Lists: filtered, sorted, cut into pages.
 
 use std::cmp::Ordering;
+use std::num::IntErrorKind;
 
 use serde_json::Value;
 
+use super::provider;
 use crate::Response;
 use crate::query::Query;
 
@@ -18,7 +20,19 @@ pub(super) fn has_status(query: &Query, status: &str) -> bool {
     query.get("status").is_none_or(|wanted| wanted.eq_ignore_ascii_case(status))
 }
 
-/// Sorts by `compare`, ties by name, and turns the whole order round for `direction=desc`.
+/// Whether `router` leads to the service that is asked for. Where the service is of the router's own provider its name
+/// alone decides, whatever provider the question names, as in Traefik.
+pub(super) fn is_of_service(query: &Query, router: &str, service: &str) -> bool {
+    let Some(wanted) = query.get("serviceName") else { return true };
+    match service.rsplit_once('@') {
+        Some((name, of)) if of == provider(router) && of != "internal" => {
+            wanted.split('@').next() == Some(name)
+        }
+        _ => wanted == service,
+    }
+}
+
+/// Sorts by `compare`, ties by name, and turns the whole order round for each `direction` but `asc`.
 pub(super) fn sort<T>(
     items: &mut [T],
     query: &Query,
@@ -26,7 +40,7 @@ pub(super) fn sort<T>(
     compare: impl Fn(&T, &T) -> Ordering,
 ) {
     items.sort_by(|a, b| compare(a, b).then_with(|| name(a).cmp(name(b))));
-    if query.get("direction") == Some("desc") {
+    if query.get("direction").is_some_and(|direction| direction != "asc") {
         items.reverse();
     }
 }
@@ -57,7 +71,15 @@ impl Page {
             Some(text) => match text.parse::<i64>() {
                 Ok(number) if number > 0 => Ok(usize::try_from(number).unwrap_or(usize::MAX)),
                 Ok(number) => Err(format!("invalid request: {key}: {number}")),
-                Err(_) => Err(format!("invalid request: {key}: 0")),
+                // As Go's `Atoi` has it.
+                Err(error) => {
+                    let number = match error.kind() {
+                        IntErrorKind::PosOverflow => i64::MAX,
+                        IntErrorKind::NegOverflow => i64::MIN,
+                        _ => 0,
+                    };
+                    Err(format!("invalid request: {key}: {number}"))
+                }
             },
         };
         let per_page = number("per_page", 100)?;
@@ -88,6 +110,7 @@ mod tests {
             ("page=0", 9, Err("invalid request: page: 0".into())),
             ("per_page=x", 9, Err("invalid request: per_page: 0".into())),
             ("page=-2", 9, Err("invalid request: page: -2".into())),
+            ("page=9223372036854775808", 9, Err("invalid request: page: 9223372036854775807".into())),
             (
                 "page=9223372036854775807&per_page=9223372036854775807",
                 9,

@@ -122,7 +122,11 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 observability: own.or(default),
                 status: if lack.is_some() { "disabled" } else { model.status(Kind::Router, written) },
                 stale: model.is_stale(Kind::Router, written),
-                errors: lack.unwrap_or_else(|| model.errors(Kind::Router, written)).to_vec(),
+                // What its own options lack is told of the router.
+                errors: lack
+                    .filter(|reasons| !reasons.is_empty())
+                    .unwrap_or_else(|| model.errors(Kind::Router, written))
+                    .to_vec(),
                 name,
             }
         };
@@ -262,11 +266,9 @@ impl Router<'_> {
     }
 
     fn is_wanted(&self, query: &Query) -> bool {
-        let service =
-            query.get("serviceName").is_none_or(|name| name == self.service || name == self.service_text());
         let middleware =
             query.get("middlewareName").is_none_or(|name| self.middlewares.iter().any(|m| m == name));
-        service
+        list::is_of_service(query, &self.name, self.service)
             && middleware
             && list::has_status(query, self.status)
             && list::is_sought(query, &[&self.name, &self.rule])
@@ -317,7 +319,7 @@ pub(super) fn list(model: &Model<'_>, query: &Query) -> Response {
             "status" => a.status.cmp(b.status),
             "rule" => a.rule.cmp(&b.rule),
             "service" => a.service_text().cmp(b.service_text()),
-            "entryPoints" => a.entry_points.cmp(&b.entry_points),
+            "entryPoints" => a.entry_points.len().cmp(&b.entry_points.len()),
             _ => Ordering::Equal,
         },
     );

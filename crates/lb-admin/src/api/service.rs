@@ -156,7 +156,11 @@ fn load_balancer(config: &dynamic::Service) -> Value {
             .build()
     };
     // `None` is written as a negative interval; Go prints it as it was written, we know its meaning only.
-    let flush = config.flush_interval.map_or("-1ns".into(), super::duration::go_duration);
+    let flush = match config.flush_interval {
+        Some(Duration::ZERO) => None,
+        Some(interval) => Some(super::duration::go_duration(interval)),
+        None => Some("-1s".to_owned()),
+    };
     let transport = Some(&config.servers_transport).filter(|name| *name != "default@internal");
     // Five minutes go without saying.
     let drain_timeout = match config.drain_timeout {
@@ -188,7 +192,7 @@ fn load_balancer(config: &dynamic::Service) -> Value {
         .some("outlierDetection", config.outlier_detection.as_ref().map(outlier_detection))
         .number("panicThreshold", config.panic_threshold)
         .set("passHostHeader", config.pass_host_header)
-        .set("responseForwarding", Object::new().set("flushInterval", flush).build())
+        .set("responseForwarding", Object::new().some("flushInterval", flush).build())
         .some("serversTransport", transport.map(String::as_str))
         .some("queue", Some(config.queue).filter(|queue| *queue != Queue::default()).map(queue))
         .some(
@@ -249,8 +253,12 @@ pub(super) fn sticky(cookie: &StickyCookie) -> Value {
         .flag("secure", cookie.secure)
         .flag("httpOnly", cookie.http_only)
         .some("sameSite", same_site)
-        .some("maxAge", cookie.max_age.filter(|age| *age != 0))
-        .text("path", &cookie.path)
+        // 0 is what remains of a negative one.
+        .some(
+            "maxAge",
+            cookie.max_age.map(|age| if age == 0 { -1 } else { i64::try_from(age).unwrap_or(i64::MAX) }),
+        )
+        .set("path", cookie.path.as_str())
         .text("domain", cookie.domain.as_deref().unwrap_or_default())
         .build()
 }

@@ -264,8 +264,8 @@ pub(super) fn list(model: &Model<'_>, kind: &str, query: &Query) -> Option<Respo
                     query.get(key).is_none_or(|name| router.is_some_and(|router| is(router, name)))
                 };
                 named.is_wanted(query, router.map_or("", |router| &router.rule_text))
-                    && asks("serviceName", &|router, name| {
-                        name == router.service || name == short(&router.service, named.name)
+                    && router.map_or(query.get("serviceName").is_none(), |router| {
+                        list::is_of_service(query, named.name, &router.service)
                     })
                     && asks("middlewareName", &|router, name| router.middlewares.iter().any(|m| m == name))
             });
@@ -273,7 +273,7 @@ pub(super) fn list(model: &Model<'_>, kind: &str, query: &Query) -> Option<Respo
                 "priority" => a.priority.cmp(&b.priority),
                 "rule" => a.rule_text.cmp(&b.rule_text),
                 "service" => a.service.cmp(&b.service),
-                "entryPoints" => a.entry_points.cmp(&b.entry_points),
+                "entryPoints" => entry_points(model, a).len().cmp(&entry_points(model, b).len()),
                 _ => Ordering::Equal,
             };
             page(query, wanted, more, |named| router_full(model, named))

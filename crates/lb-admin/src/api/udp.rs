@@ -109,12 +109,10 @@ fn full(shown: &Shown<'_>) -> Value {
 }
 
 pub(super) fn list(all: &[Shown<'_>], query: &Query) -> Response {
-    let bare = |name: &str| name.split('@').next().unwrap_or_default().to_owned();
-    let of_service = |one: &Shown<'_>| {
-        query.get("serviceName").is_none_or(|name| name == one.service || name == bare(one.service))
-    };
     let wanted = all.iter().filter(|one| {
-        of_service(one) && list::has_status(query, one.status) && list::is_sought(query, &[one.name])
+        list::is_of_service(query, one.name, one.service)
+            && list::has_status(query, one.status)
+            && list::is_sought(query, &[one.name])
     });
     let mut wanted: Vec<_> = wanted.collect();
     let by = query.get("sortBy").unwrap_or("name");
@@ -127,7 +125,7 @@ pub(super) fn list(all: &[Shown<'_>], query: &Query) -> Response {
             "status" => a.status.cmp(b.status),
             "service" => a.service.cmp(b.service),
             "type" => a.kind.cmp(b.kind),
-            "entryPoints" => a.entry_points.cmp(b.entry_points),
+            "entryPoints" => a.entry_points.len().cmp(&b.entry_points.len()),
             _ => Ordering::Equal,
         },
     );

@@ -90,7 +90,9 @@ fn what_is_in_quarantine_is_shown_as_stale() {
 fn routers_that_are_left_out_are_shown_as_they_are_written() {
     let view = view_of(
         "http: {routers: {r: {rule: 'Path(`/`)', service: gone, entryPoints: [web], middlewares: [m]}, \
-         x: {rule: 'Pat(`/`)', service: app}}, middlewares: {m: {compress: {}}}, \
+         x: {rule: 'Pat(`/`)', service: app}, \
+         o: {rule: 'Path(`/`)', service: app, entryPoints: [web], tls: {options: none}}}, \
+         middlewares: {m: {compress: {}}}, \
          services: {app: {loadBalancer: {servers: []}}}}\n\
          tcp: {routers: {t: {rule: 'HostSNI(`*`)', service: gone, entryPoints: [web]}}}\n\
          udp: {routers: {u: {service: gone, entryPoints: [dns]}}}",
@@ -111,6 +113,9 @@ fn routers_that_are_left_out_are_shown_as_they_are_written() {
     );
     assert_eq!(names(&api("/api/http/routers?serviceName=gone&status=disabled", &view)), ["r@file"]);
     assert_eq!(api("/api/http/middlewares/m@file", &view)["usedBy"], json!(["r@file"]));
+    let without = api("/api/http/routers/o@file", &view);
+    let expected = json!("building router handler: unknown TLS options: none@file");
+    assert_has(&without, &[("/status", json!("disabled")), ("/error/0", expected)]);
     // Nobody can say what such a rule is.
     assert_eq!(api("/api/http/routers/x@file", &view).get("rule"), None);
     let tcp = api("/api/tcp/routers/t@file", &view);

@@ -15,6 +15,9 @@ fn lists_are_searched_filtered_sorted_and_paged() {
         ("status=DISABLED", vec!["broken@file"]),
         ("serviceName=app@file", vec!["app@file", "low@file", "websecure-low@file"]),
         ("serviceName=app", vec!["app@file", "low@file", "websecure-low@file"]),
+        ("serviceName=app@docker", vec!["app@file", "low@file", "websecure-low@file"]),
+        ("serviceName=api&search=ops", vec![]),
+        ("serviceName=api@internal&search=ops", vec!["ops@file"]),
         ("middlewareName=auth@file", vec!["app@file"]),
         (
             "search=@file&sortBy=priority",
@@ -22,6 +25,10 @@ fn lists_are_searched_filtered_sorted_and_paged() {
         ),
         (
             "search=@file&direction=desc",
+            vec!["websecure-low@file", "ops@file", "low@file", "broken@file", "app@file"],
+        ),
+        (
+            "search=@file&direction=DESC&page=1&per_page=1;page=2",
             vec!["websecure-low@file", "ops@file", "low@file", "broken@file", "app@file"],
         ),
         ("search=@file&per_page=2&page=2", vec!["low@file", "ops@file"]),

@@ -74,11 +74,17 @@ fn path(field: &Field<'_>) -> Option<String> {
         field.error(format!("{} is a URL, not a path", quoted(&path)), Some(hint));
         return None;
     }
-    if path.chars().any(|c| c.is_control() || c == ' ' || !c.is_ascii()) {
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+    if path.chars().any(char::is_control) || !path.split('%').skip(1).all(is_escape) {
         field.error(format!("{} is not a path", quoted(&path)), Some("percent-encode it".to_owned()));
         return None;
     }
-    Some(path)
+    // As in Traefik, what a URL cannot hold is encoded.
+    let encoded = path.bytes().map(|byte| match byte {
+        b' ' | 0x80.. => format!("%{byte:02X}"),
+        _ => char::from(byte).to_string(),
+    });
+    Some(encoded.collect())
 }
 
 fn scheme(field: &Field<'_>, mode: Option<ProbeMode>) -> Option<String> {
@@ -87,11 +93,12 @@ fn scheme(field: &Field<'_>, mode: Option<ProbeMode>) -> Option<String> {
         Some(ProbeMode::Grpc) => &["http", "h2c"],
         _ => &["http", "https", "h2c"],
     };
-    if !words.contains(&text.value) {
+    // RFC 3986 section 3.1: in any letter case.
+    let known = words.iter().find(|word| word.eq_ignore_ascii_case(text.value));
+    if known.is_none() {
         text.unknown_word(words.iter().copied());
-        return None;
     }
-    Some(text.value.to_owned())
+    known.map(|word| (*word).to_owned())
 }
 
 fn method(field: &Field<'_>) -> Option<String> {
@@ -167,12 +174,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_url_would_spell_otherwise_is_taken() {
+        let check = check("{path: '/a b/%C3é?x=%20', scheme: HTTPS}");
+        assert_eq!((check.path.as_str(), check.scheme.as_deref()), ("/a%20b/%C3%C3%A9?x=%20", Some("https")));
+    }
+
+    #[test]
     fn what_is_told_about_a_check() {
         for (health, expected) in [
             ("{interval: 0}", "~healthCheck.interval: must be longer than 0; 30s is used"),
             ("{timeout: -1}", "~healthCheck.timeout: must be longer than 0; 5s is used"),
             ("{interval: 3s}", "~healthCheck.interval: 5s is longer than the interval of 3s"),
             ("{path: 'http://a/h'}", "healthCheck.path: `http://a/h` is a URL, not a path"),
+            ("{path: '/%zz'}", "healthCheck.path: `/%zz` is not a path"),
             ("{mode: tcp}", "healthCheck.mode: `tcp` is not a known value"),
             ("{mode: grpc, scheme: https}", "healthCheck.scheme: `https` is not a known value"),
             ("{method: 'GET /'}", "healthCheck.method: `GET /` is not a method"),

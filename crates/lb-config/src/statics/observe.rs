@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{TRAEFIK, path, telemetry};
 use crate::decode::{Block, Enabled, Field};
-use crate::net::status_ranges;
+use crate::net::{is_token, status_ranges};
 use crate::problem::quoted;
 use crate::static_config::{
     AccessLog, AccessLogFields, AccessLogFilters, AccessLogFormat, FieldMode, Log, LogFormat, LogLevel,
@@ -167,6 +167,7 @@ fn for_prometheus(enabled: Enabled<'_>, add_internals: bool) -> Option<(Metrics,
         add_services_labels: true,
         entry_point: TRAEFIK.to_owned(),
         manual_routing: false,
+        header_labels: Vec::new(),
     };
     let block = match enabled {
         Enabled::Off => return None,
@@ -186,9 +187,34 @@ fn for_prometheus(enabled: Enabled<'_>, add_internals: bool) -> Option<(Metrics,
     {
         metrics.entry_point = name;
     }
-    block.unsupported(&["headerLabels"]);
+    metrics.header_labels = block.take("headerLabels").map(|field| header_labels(&field)).unwrap_or_default();
     block.finish();
     Some((metrics, entry_point))
+}
+
+/// Further labels, sorted, each with the name of the header that has its value.
+fn header_labels(field: &Field<'_>) -> Vec<(String, String)> {
+    /// Those that the metrics have already.
+    const TAKEN: [&str; 6] = ["code", "method", "protocol", "entrypoint", "router", "service"];
+    let mut labels = Vec::new();
+    for (entry, field) in field.map() {
+        let (label, header) = (entry.key.to_string(), field.string());
+        let is_name = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !is_name || label.starts_with("__") || TAKEN.contains(&label.as_str()) {
+            let hint = "letters, digits and `_`, none of those that the metrics have".to_owned();
+            field.error(format!("{} cannot be the name of a label", quoted(&label)), Some(hint));
+            continue;
+        }
+        let Some(header) = header else { continue };
+        if is_token(&header) {
+            labels.push((label, header));
+        } else {
+            field.error(format!("{} is not the name of a header", quoted(&header)), None);
+        }
+    }
+    labels.sort();
+    labels
 }
 
 /// Bounds that rise; `default` where there are none.

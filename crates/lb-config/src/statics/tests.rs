@@ -179,7 +179,8 @@ fn the_other_sections_are_read() {
          accessLog: {format: genericCLF, bufferingSize: 10, filters: {statusCodes: ['200', 300-302], minDuration: 10ms}, \
          fields: {defaultMode: drop, names: {ClientHost: keep}, headers: {names: {User-Agent: redact}}, \
          queryParameters: {defaultMode: drop}}}\n\
-         metrics: {prometheus: {buckets: '0.1, 2', addRoutersLabels: true, entryPoint: http}}\n\
+         metrics: {prometheus: {buckets: '0.1, 2', addRoutersLabels: true, entryPoint: http, \
+         headerLabels: {ua: User-Agent, host: X-Host}}}\n\
          api: {basePath: /x, dashboardName: me}\ncore: {workers: 3, strictTLSOptions: true, upgradeTimeout: 5s}\n\
          serversTransport: {insecureSkipVerify: true, maxIdleConnsPerHost: -1, forwardingTimeouts: {dialTimeout: 1}}\n",
     );
@@ -194,6 +195,8 @@ fn the_other_sections_are_read() {
     assert_eq!(log.fields.query_parameters, FieldMode::Drop);
     let metrics = config.metrics.unwrap();
     assert_eq!((metrics.buckets, metrics.entry_point.as_str()), (vec![0.1, 2.0], "http"));
+    let labels = [("host", "X-Host"), ("ua", "User-Agent")].map(|(label, name)| (label.into(), name.into()));
+    assert_eq!(metrics.header_labels, labels);
     assert_eq!((config.core.workers, config.core.strict_tls_options), (Some(3), true));
     assert_eq!(config.core.upgrade_timeout, Duration::from_secs(5));
     assert_eq!(config.servers_transport.max_idle_conns_per_host, None);
@@ -386,4 +389,19 @@ fn an_empty_mode_is_as_good_as_absent() {
         (log.fields.default_mode, log.fields.headers_default_mode),
         (FieldMode::Keep, FieldMode::Drop)
     );
+}
+
+#[test]
+fn labels_of_headers_have_names_of_their_own() {
+    let told =
+        told("metrics: {prometheus: {headerLabels: {a-b: X, code: Y, __c: Z, ok: 'a b', fine: User-Agent}}}");
+    for expected in [
+        "`a-b` cannot be the name of a label",
+        "`code` cannot be the name of a label",
+        "`__c` cannot be the name of a label",
+        "`a b` is not the name of a header",
+    ] {
+        assert!(told.iter().any(|line| line.contains(expected)), "{expected}: {told:?}");
+    }
+    assert!(!told.iter().any(|line| line.contains("fine")), "{told:?}");
 }

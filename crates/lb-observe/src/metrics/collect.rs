@@ -50,13 +50,14 @@ impl Collector for Requests {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Settings { buckets, entry_points, routers, services, .. } = &self.inner.settings;
+        let Settings { buckets, entry_points, routers, services, header_labels, .. } = &self.inner.settings;
         let (entry_points, routers, services) = (*entry_points, *routers, *services);
         let view = View {
             buckets: buckets.clone(),
             entry_points,
             routers,
             services,
+            header_labels: header_labels.iter().map(|(label, _)| label.clone()).collect(),
             semantic: false,
             forgets: true,
         };
@@ -180,18 +181,17 @@ const SERVICES: Level = Level {
 type Owner = (LabelId, Option<LabelId>);
 
 fn traefik(settings: &View, requests: &Table<Key>, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
-    let buckets = &settings.buckets;
     if settings.entry_points {
         let owner = |key: Key| Some((key.entry_point?, None));
-        level(&ENTRY_POINTS, requests, owner, buckets, labels, families);
+        level(&ENTRY_POINTS, requests, owner, settings, labels, families);
     }
     if settings.routers {
         let owner = |key: Key| Some((key.router?, Some(labels.asked(key.service?))));
-        level(&ROUTERS, requests, owner, buckets, labels, families);
+        level(&ROUTERS, requests, owner, settings, labels, families);
     }
     if settings.services {
         let owner = |key: Key| Some((labels.answering(key.service.filter(|_| key.reached_service)?), None));
-        level(&SERVICES, requests, owner, buckets, labels, families);
+        level(&SERVICES, requests, owner, settings, labels, families);
     }
 }
 
@@ -199,7 +199,7 @@ fn level(
     level: &Level,
     requests: &Table<Key>,
     owner: impl Fn(Key) -> Option<Owner>,
-    buckets: &[f64],
+    view: &View,
     labels: &Snapshot,
     families: &mut Vec<MetricFamily>,
 ) {
@@ -210,7 +210,7 @@ fn level(
         }
         Some(texts)
     };
-    let mut count = Family::counter(level.requests);
+    let mut count = Family::counter(level.requests).with(view.header_labels.clone());
     let mut durations = Family::histogram(level.duration);
     let mut request_bytes = Family::counter(level.request_bytes);
     let mut response_bytes = Family::counter(level.response_bytes);
@@ -220,10 +220,25 @@ fn level(
         let code = code.to_string();
         let mut texts = vec![code.as_str(), method.as_str(), protocol.as_str()];
         texts.extend(owner);
-        count.push(&texts, row.count() as f64);
-        histogram(&mut durations, &texts, grouped.bounds(), buckets, (level.measured)(row));
+        if view.header_labels.is_empty() {
+            count.push(&texts, row.count() as f64);
+        }
+        histogram(&mut durations, &texts, grouped.bounds(), &view.buckets, (level.measured)(row));
         request_bytes.push(&texts, row.request_bytes() as f64);
         response_bytes.push(&texts, row.response_bytes() as f64);
+    }
+    if !view.header_labels.is_empty() {
+        let grouped =
+            requests.grouped(|key| Some((owner(key)?, key.code(), key.method, key.protocol, key.headers)));
+        for ((owner, code, method, protocol, headers), row) in grouped.rows() {
+            let Some(owner) = owner_texts(owner) else { continue };
+            let code = code.to_string();
+            let mut texts = vec![code.as_str(), method.as_str(), protocol.as_str()];
+            texts.extend(owner);
+            let mut values = headers.and_then(|headers| labels.text(headers)).unwrap_or_default().split('\n');
+            texts.extend(view.header_labels.iter().map(|_| values.next().unwrap_or_default()));
+            count.push(&texts, row.count() as f64);
+        }
     }
     let mut tls = Family::counter(level.tls);
     let grouped = requests.grouped(|key| Some((owner(key)?, key.tls?)));

@@ -7,21 +7,33 @@ use super::names::Definition;
 /// The samples of one metric under construction.
 pub(super) struct Family {
     definition: Definition,
+    /// Labels behind those of the definition.
+    more: Vec<String>,
     kind: MetricType,
     metrics: Vec<Metric>,
 }
 
 impl Family {
     pub(super) fn counter(definition: Definition) -> Self {
-        Self { definition, kind: MetricType::COUNTER, metrics: Vec::new() }
+        Self::new(definition, MetricType::COUNTER)
     }
 
     pub(super) fn gauge(definition: Definition) -> Self {
-        Self { definition, kind: MetricType::GAUGE, metrics: Vec::new() }
+        Self::new(definition, MetricType::GAUGE)
     }
 
     pub(super) fn histogram(definition: Definition) -> Self {
-        Self { definition, kind: MetricType::HISTOGRAM, metrics: Vec::new() }
+        Self::new(definition, MetricType::HISTOGRAM)
+    }
+
+    fn new(definition: Definition, kind: MetricType) -> Self {
+        Self { definition, more: Vec::new(), kind, metrics: Vec::new() }
+    }
+
+    /// Each sample has values for these as well, behind the others.
+    pub(super) fn with(mut self, labels: Vec<String>) -> Self {
+        self.more = labels;
+        self
     }
 
     /// Adds one sample of a counter or gauge; label values in the order of the definition.
@@ -66,10 +78,11 @@ impl Family {
     }
 
     fn labelled(&self, values: &[&str]) -> Metric {
-        debug_assert_eq!(values.len(), self.definition.labels.len(), "{}", self.definition.name);
-        let pairs = self.definition.labels.iter().zip(values).map(|(name, value)| {
+        let names = self.definition.labels.iter().copied().chain(self.more.iter().map(String::as_str));
+        debug_assert_eq!(values.len(), names.clone().count(), "{}", self.definition.name);
+        let pairs = names.zip(values).map(|(name, value)| {
             let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
+            pair.set_name(name.to_owned());
             pair.set_value((*value).to_owned());
             pair
         });

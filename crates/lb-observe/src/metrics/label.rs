@@ -20,14 +20,16 @@ pub enum Kind {
     Tls,
     /// An entry point once more, for its connections over QUIC.
     Http3,
+    /// Values of request headers, a line for each; made by [`super::Metrics::headers`].
+    Headers,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 impl Kind {
     /// Never renamed by a reload and few, so never forgotten.
     fn is_permanent(self) -> bool {
-        matches!(self, Self::EntryPoint | Self::Tls | Self::Http3)
+        matches!(self, Self::EntryPoint | Self::Tls | Self::Http3 | Self::Headers)
     }
 }
 
@@ -75,6 +77,16 @@ impl Labels {
         interner.ids[kind as usize].insert(Arc::clone(&text), id);
         interner.texts.insert(id, (kind, text));
         id
+    }
+
+    /// As [`intern`](Self::intern), or `beyond` for a text that is new when there are `most` of its kind.
+    pub(super) fn intern_few(&self, kind: Kind, text: &str, most: usize, beyond: &str) -> LabelId {
+        let is_full = {
+            let interner = self.0.read();
+            let known = &interner.ids[kind as usize];
+            known.len() >= most && !known.contains_key(text)
+        };
+        self.intern(kind, if is_full { beyond } else { text })
     }
 
     /// The service `inner` as a part of the service `outer`: what is counted under it counts for `outer` where the

@@ -354,6 +354,7 @@ mod tests {
         entry_points: false,
         routers: false,
         services: false,
+        header_labels: Vec::new(),
         semantic: false,
         forgets: false,
     };
@@ -370,6 +371,7 @@ mod tests {
             status: 200,
             grpc_status: None,
             tls: None,
+            headers: None,
             duration: Duration::from_millis(millis),
             service_duration: Duration::ZERO,
             request_bytes: 5,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::label::LabelId;
 
-/// One finished request. Nothing in it comes from the client as text: every label stays bounded.
+/// One finished request. Nothing in it comes from the client as text: every label stays bounded. Only `headerLabels` let
+/// clients choose values, and those are bounded in number.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// `None`: a copy for a mirror, which no client has sent.
@@ -26,6 +27,8 @@ pub struct Sample {
     pub grpc_status: Option<u8>,
     /// From [`super::Metrics::tls`], `None` without TLS.
     pub tls: Option<LabelId>,
+    /// From [`super::Metrics::headers`].
+    pub headers: Option<LabelId>,
     /// From the request's head to the end of the response.
     pub duration: Duration,
     /// The part spent in the service, retries included; counted only if it was reached.
@@ -93,6 +96,7 @@ pub(super) struct Key {
     pub(super) reached_service: bool,
     pub(super) server: Option<LabelId>,
     pub(super) tls: Option<LabelId>,
+    pub(super) headers: Option<LabelId>,
     pub(super) status: u16,
     pub(super) grpc_status: Option<u8>,
     pub(super) method: Method,
@@ -108,6 +112,7 @@ impl Key {
             reached_service: sample.reached_service,
             server: sample.server,
             tls: sample.tls,
+            headers: sample.headers,
             status: sample.status,
             // gRPC defines 0 to 16; a server must not be able to open 255 series with more.
             grpc_status: sample.grpc_status.map(|code| if code > 16 { 2 } else { code }),
@@ -129,7 +134,7 @@ impl Key {
 }
 
 impl Hash for Key {
-    /// Three words instead of ten fields: this runs for each request.
+    /// Three words instead of eleven fields: this runs for each request.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let small = u64::from(self.status) << 24
             | u64::from(self.grpc_status.unwrap_or(u8::MAX)) << 16
@@ -138,6 +143,7 @@ impl Hash for Key {
             | self.protocol as u64;
         state.write_u64(LabelId::bits(self.entry_point) << 32 | LabelId::bits(self.router));
         state.write_u64(LabelId::bits(self.service) << 32 | LabelId::bits(self.server));
-        state.write_u64(LabelId::bits(self.tls).rotate_right(24) ^ small);
+        let texts = LabelId::bits(self.tls).rotate_right(24) ^ LabelId::bits(self.headers).rotate_left(33);
+        state.write_u64(texts ^ small);
     }
 }

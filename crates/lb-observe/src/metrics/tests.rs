@@ -30,6 +30,7 @@ fn sample(ids: &Ids) -> Sample {
         status: 200,
         grpc_status: None,
         tls: None,
+        headers: None,
         duration: Duration::from_millis(200),
         service_duration: Duration::from_millis(90),
         request_bytes: 3,
@@ -398,4 +399,41 @@ fn rare_events_are_counted() {
     ] {
         assert_eq!(shown(&metrics, name).len(), 1, "{name}");
     }
+}
+
+#[test]
+fn requests_are_told_apart_by_headers_where_that_is_wanted() {
+    let wanted =
+        [("agent", "User-Agent"), ("who", "X-Who")].map(|(label, header)| (label.into(), header.into()));
+    let (metrics, ids) = metrics(Settings { header_labels: wanted.into(), ..Settings::default() });
+    let curl = metrics.headers(|name| (name == "User-Agent").then_some(&b"curl"[..]));
+    for headers in [curl, curl, None] {
+        metrics.shard(0).record(&Sample { headers, ..sample(&ids) });
+    }
+    let mut lines: Vec<_> =
+        shown(&metrics, "traefik_service_requests_total").iter().map(|line| in_order(line)).collect();
+    lines.sort();
+    let line = |agent: &str, count: u8| {
+        format!(
+            "traefik_service_requests_total{{agent=\"{agent}\",code=\"200\",method=\"GET\",protocol=\"http\",\
+             service=\"api@file\",who=\"\"}} {count}"
+        )
+    };
+    assert_eq!(lines, [line("", 1), line("curl", 2)]);
+    let bytes = shown(&metrics, "traefik_service_requests_bytes_total");
+    assert!(bytes.len() == 1 && bytes[0].ends_with(" 9") && !bytes[0].contains("agent"), "{bytes:?}");
+
+    // Clients choose the values, but not how many there are.
+    for number in 0..2_000 {
+        let long = format!("{number:0300}");
+        let value = if number % 2 == 0 { long } else { number.to_string() };
+        let headers = metrics.headers(|_| Some(value.as_bytes()));
+        metrics.shard(0).record(&Sample { headers, ..sample(&ids) });
+    }
+    let lines = shown(&metrics, "traefik_service_requests_total");
+    assert!((900..=1_002).contains(&lines.len()), "{}", lines.len());
+    assert!(lines.iter().any(|line| line.contains("agent=\"other\"")));
+    assert!(lines.iter().all(|line| line.len() < 2 * 256 + 150));
+    let off = Metrics::new(Settings::default(), 1);
+    assert_eq!(off.headers(|_| Some(b"x")), None);
 }

@@ -14,6 +14,7 @@ use super::downstream::Downstream;
 use super::h1::{H1, ReadHead};
 use super::handle::{SHED_RETRY_AFTER, handle};
 use super::local::Local;
+use super::normalise::without_aliases;
 use super::pace::{Pace, too_slow};
 use super::streams::is_worn;
 use crate::deadline::Deadline;
@@ -177,7 +178,8 @@ fn serve_one(
         h1.expect_body(framing);
         let mut client = Client {
             worker,
-            close: last || !lb_http1::keep_alive(&x.head),
+            // What follows a CONNECT is meant for a tunnel: it is no request.
+            close: last || !lb_http1::keep_alive(&x.head) || x.head.method() == "CONNECT",
             http10: x.head.version() == Version::Http10,
             is_head: x.head.method() == "HEAD",
             awaits_continue: framing.has_body() && lb_http1::expects_continue(&x.head),
@@ -316,7 +318,8 @@ impl Source for Client<'_> {
     }
 
     fn trailers(&self) -> Option<&Head> {
-        self.h1.trailers()
+        let http = &self.connection.entry.config.http;
+        without_aliases(self.h1.trailers(), http.alias_headers, http.only_underscores)
     }
 }
 

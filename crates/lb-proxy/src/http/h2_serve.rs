@@ -21,6 +21,7 @@ use super::h2_gather::Gathered;
 use super::h2_meter::{Meter, Metered};
 use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
+use super::normalise::without_aliases;
 use super::pace::{Pace, too_slow};
 use super::streams::{EARLY, Open, Tally, admit, framing, is_worn, linger, refuse};
 use crate::deadline::Deadline;
@@ -267,7 +268,8 @@ impl Source for Client<'_> {
     }
 
     fn trailers(&self) -> Option<&Head> {
-        self.source.trailers()
+        let http = &self.connection.entry.config.http;
+        without_aliases(self.source.trailers(), http.alias_headers, http.only_underscores)
     }
 }
 

@@ -212,7 +212,7 @@ async fn find_alias(worker: &Worker, aliases: &KnownAliases, connection: &Connec
 fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<Arc<Route>, Box<Local>> {
     let entry = &connection.entry;
     if x.head.method() == "CONNECT" {
-        return Err(Box::new(Local::plain(501, "Not Implemented")));
+        return Err(Box::new(Local::bare(501)));
     }
     if x.head.method() == "OPTIONS" && x.head.target() == "*" {
         return Err(Box::new(Local::bare(200)));

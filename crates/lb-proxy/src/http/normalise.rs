@@ -257,10 +257,7 @@ pub(crate) fn alias_headers(
     strategy: AliasHeaders,
     only_underscores: bool,
 ) -> Result<(), AliasHeader> {
-    let is_odd = |byte: u8| {
-        if only_underscores { byte == b'_' } else { !byte.is_ascii_alphanumeric() && byte != b'-' }
-    };
-    let is_alias = |name: &str| name.bytes().any(is_odd);
+    let is_alias = |name: &str| is_alias(name, only_underscores);
     match strategy {
         AliasHeaders::Keep => {}
         AliasHeaders::Delete => head.retain(|name, _| !is_alias(name)),
@@ -271,6 +268,24 @@ pub(crate) fn alias_headers(
         }
     }
     Ok(())
+}
+
+/// Trailers under the same rule. It is too late to refuse the request: one such name, and none of them goes on.
+pub(crate) fn without_aliases(
+    trailers: Option<&Head>,
+    strategy: AliasHeaders,
+    only_underscores: bool,
+) -> Option<&Head> {
+    trailers.filter(|trailers| {
+        strategy == AliasHeaders::Keep || !trailers.iter().any(|(name, _)| is_alias(name, only_underscores))
+    })
+}
+
+fn is_alias(name: &str, only_underscores: bool) -> bool {
+    name.bytes().any(|byte| match only_underscores {
+        true => byte == b'_',
+        false => !byte.is_ascii_alphanumeric() && byte != b'-',
+    })
 }
 
 #[cfg(test)]

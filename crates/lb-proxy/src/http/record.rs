@@ -72,7 +72,9 @@ impl Outcome<'_> {
 
 /// Traefik's `protocol` label.
 fn protocol(head: &Head) -> Protocol {
-    if lb_http1::wants_upgrade(head).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
+    if lb_http1::wants_upgrade(head).is_some()
+        && lb_http1::list(head, "upgrade").any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+    {
         return Protocol::WebSocket;
     }
     if let Some(kind) = head.get("content-type") {
@@ -83,8 +85,9 @@ fn protocol(head: &Head) -> Protocol {
             return Protocol::Grpc;
         }
     }
+    let is_events = |kind: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
     match head.get("accept") {
-        Some(accept) if accept == b"text/event-stream" => Protocol::Sse,
+        Some(accept) if accept.split(|byte| *byte == b',').any(is_events) => Protocol::Sse,
         _ => Protocol::Http,
     }
 }
@@ -125,6 +128,7 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
             status: outcome.status,
             grpc_status: outcome.grpc_status,
             tls: connection.tls.as_ref().map(|tls| tls.label),
+            headers: worker.metrics.headers(|name| x.head.get(name)),
             duration,
             service_duration,
             request_bytes: outcome.request_bytes,
@@ -173,6 +177,7 @@ pub(super) fn mirrored(worker: &Worker, x: &Exchange, outcome: &Outcome<'_>) {
         status: outcome.status,
         grpc_status: outcome.grpc_status,
         tls: None,
+        headers: worker.metrics.headers(|name| x.head.get(name)),
         duration,
         service_duration: duration,
         request_bytes: outcome.request_bytes,
@@ -275,4 +280,29 @@ fn received<'a>(connection: &Connection, x: &'a Exchange) -> impl Iterator<Item 
         .iter()
         .filter(|(name, _)| !ELSEWHERE.iter().any(|other| name.eq_ignore_ascii_case(other)))
         .chain(believed(connection, x).map(|list| (FORWARDED_FOR, list.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_told_apart_as_by_traefik() {
+        for (fields, expected) in [
+            (&[("Accept", "text/event-stream")][..], Protocol::Sse),
+            (&[("Accept", "text/html, Text/Event-Stream")], Protocol::Sse),
+            (&[("Accept", "text/event-stream;q=1")], Protocol::Http),
+            (&[("Accept", "*/*")], Protocol::Http),
+            (&[("Connection", "Upgrade"), ("Upgrade", "foo, websocket")], Protocol::WebSocket),
+            (&[("Connection", "Upgrade"), ("Upgrade", "foo")], Protocol::Http),
+            (&[("Content-Type", "application/grpc+proto")], Protocol::Grpc),
+            (&[("Content-Type", "application/grpc-web-text")], Protocol::GrpcWeb),
+        ] {
+            let mut head = Head::new();
+            for (name, value) in fields {
+                head.append(name, value.as_bytes());
+            }
+            assert_eq!(protocol(&head), expected, "{fields:?}");
+        }
+    }
 }

@@ -70,7 +70,7 @@ impl Certificate {
         let leaf = key.cert.first().ok_or(CertificateError::NoCertificate)?;
         let (_, leaf) =
             X509Certificate::from_der(leaf).map_err(|error| CertificateError::X509(error.to_string()))?;
-        let cn = leaf.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default();
+        let cn = leaf.subject().iter_common_name().last().and_then(|cn| cn.as_str().ok()).unwrap_or_default();
         let cn = cn.to_owned();
         let mut dns_names = Vec::new();
         let mut names = vec![cn.to_ascii_lowercase()];

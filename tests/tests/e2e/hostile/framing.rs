@@ -4,7 +4,7 @@
 use lb_testkit::Origin;
 
 use super::{exchange, statuses};
-use crate::harness::{Vigie, app};
+use crate::harness::{STATIC, Vigie, app};
 
 /// What an attacker wants to be read as a request of its own.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -238,4 +238,35 @@ async fn fields_and_host_have_one_form() {
         cases.push((case.to_owned(), bytes.into_bytes(), status));
     }
     refused(cases).await;
+}
+
+/// A client that believes in its tunnel says anything in it.
+#[tokio::test]
+async fn nothing_behind_a_connect_is_a_request() {
+    let origin = Origin::start("origin").await;
+    let vigie = Vigie::start(&app("", &[origin.url()])).await;
+    let bytes = format!("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n{SMUGGLED}");
+    let answer = exchange(vigie.web(), &bytes).await.unwrap();
+    assert_eq!(statuses(&answer), [501], "{answer}");
+    assert!(answer.contains("\r\nConnection: close\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    assert_eq!(origin.requests(), 0);
+}
+
+/// What an entry point does not take as a header it does not take behind a body either.
+#[tokio::test]
+async fn trailers_are_under_the_rule_for_names() {
+    let origin = Origin::start("origin").await;
+    for (strategy, trailers, expected) in [
+        ("keep", "X_User: root\r\nX-Sum: 1\r\n", 2),
+        ("delete", "X_User: root\r\nX-Sum: 1\r\n", 0),
+        ("reject", "X_User: root\r\n", 0),
+        ("reject", "X-Sum: 1\r\n", 1),
+    ] {
+        let strict = format!("web: {{http: {{underscoreHeadersStrategy: {strategy}}}, ");
+        let vigie = Vigie::with(&STATIC.replace("web: {", &strict), &app("", &[origin.url()])).await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+        let answer = exchange(vigie.web(), format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n")).await.unwrap();
+        assert_eq!(statuses(&answer), [200], "{strategy}: {answer}");
+        assert_eq!(origin.last().trailers.0.len(), expected, "{strategy} {trailers}");
+    }
 }

@@ -24,6 +24,7 @@ use crate::http::downstream::Downstream;
 use crate::http::h1::H1;
 use crate::http::h1_serve::{LAME_DUCK, head_timeout};
 use crate::http::handle::handle;
+use crate::http::normalise::without_aliases;
 use crate::http::pace::{Pace, too_slow};
 use crate::http::streams::{EARLY, Open, admit, framing, is_worn, linger, refuse};
 use crate::worker::{Watch, Worker};
@@ -343,7 +344,8 @@ impl Source for Client<'_> {
     }
 
     fn trailers(&self) -> Option<&Head> {
-        self.source.trailers()
+        let http = &self.link.connection.entry.config.http;
+        without_aliases(self.source.trailers(), http.alias_headers, http.only_underscores)
     }
 }
 
