@@ -70,8 +70,8 @@ impl Rest {
     }
 }
 
-/// Without sections and kinds that have nothing in them, which programs write and files may not have; `None` where there
-/// are none, so that places of problems stay those of what was sent.
+/// Without sections and kinds that have nothing in them, and the `clientAuth` of TLS options, which programs write (Go's
+/// encoder leaves out no such block) and files may not have; `None` where there are none, so that places of problems stay those of what was sent.
 fn without_empty(value: &Value) -> Option<Value> {
     fn is_empty(value: &Value) -> bool {
         value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
@@ -79,6 +79,10 @@ fn without_empty(value: &Value) -> Option<Value> {
     let mut pruned = value.clone();
     for section in pruned.as_object_mut()?.values_mut().filter_map(Value::as_object_mut) {
         section.retain(|_, kind| !is_empty(kind));
+    }
+    let options = pruned.pointer_mut("/tls/options").and_then(Value::as_object_mut);
+    for options in options.into_iter().flat_map(|all| all.values_mut()).filter_map(Value::as_object_mut) {
+        options.retain(|key, block| key != "clientAuth" || !is_empty(block));
     }
     let known = ["http", "tcp", "udp", "tls"];
     pruned.as_object_mut()?.retain(|name, section| !known.contains(&name.as_str()) || !is_empty(section));
@@ -133,6 +137,9 @@ mod tests {
         }
         rest.put(router("a").replace("}}}}", "}}, \"services\": {}}}").as_bytes()).unwrap();
         assert!(rest.last().unwrap().contains("\"a\""));
+        let options = r#"{"tls": {"options": {"o": {"minVersion": "VersionTLS13", "clientAuth": {}}}}}"#;
+        rest.put(options.as_bytes()).unwrap();
+        rest.put(router("a").as_bytes()).unwrap();
         let (next, ..) = Rest::open(Context::default()).unwrap();
         assert!(next.restore(rest.last().unwrap()).unwrap().config.routers.contains_key("a@rest"));
         assert_eq!(next.last(), rest.last());

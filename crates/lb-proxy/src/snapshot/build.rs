@@ -4,6 +4,7 @@ mod auth_server;
 mod layers;
 mod service_chains;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -257,11 +258,11 @@ impl<'a> Builder<'a> {
         // Host to options name; `None` where two routers disagree.
         let mut options: HashMap<String, Option<String>> = HashMap::new();
         let mut built = Vec::with_capacity(routers.len());
+        let fallback = self.fallback_options(entry);
         for attached in routers {
             let router = attached.router;
-            let tls = router.tls.as_ref().or(entry.http.tls.as_ref());
-            if let Some(tls) = tls {
-                let wanted = options_name(tls);
+            let tls = Self::wanted_options(entry, attached.name, router, &fallback);
+            if let Some(wanted) = tls.as_deref() {
                 for host in router.rule.hosts() {
                     options
                         .entry(host)
@@ -273,11 +274,10 @@ impl<'a> Builder<'a> {
                         .or_insert_with(|| Some(wanted.to_owned()));
                 }
             }
-            if let Some(route) = self.router(Some(entry), attached, tls) {
+            if let Some(route) = self.router(Some(entry), attached, tls.as_deref()) {
                 built.push((route, router, tls));
             }
         }
-        let fallback = self.fallback_options(entry);
         for (route, router, tls) in built {
             let mut route = route;
             if self.fixed.config.core.strict_tls_options
@@ -289,9 +289,9 @@ impl<'a> Builder<'a> {
                 self.fail(Kind::Router, &route.name, message);
                 continue;
             }
-            if let (Some(tls), Some(this)) = (tls, Arc::get_mut(&mut route)) {
+            if let (Some(own), Some(this)) = (&tls, Arc::get_mut(&mut route)) {
                 this.tls_options = Some(
-                    self.effective_options(&this.name, &router.rule.hosts(), tls, &options, fallback).into(),
+                    self.effective_options(&this.name, &router.rule.hosts(), own, &options, &fallback).into(),
                 );
             }
             self.routes.insert(route.name.to_string(), Arc::clone(&route));
@@ -304,7 +304,7 @@ impl<'a> Builder<'a> {
             };
             if tls.is_some() { secure.push(entry) } else { plain.push(entry) }
         }
-        let default_profile = self.tls.options(fallback);
+        let default_profile = self.tls.options(&fallback);
         // A host that has what others have anyway is named only where a wildcard would give it something else.
         let wildcards = options.iter().any(|(host, name)| {
             host.starts_with("*.") && name.as_deref().is_some_and(|name| name != fallback)
@@ -312,7 +312,7 @@ impl<'a> Builder<'a> {
         let profiles = options
             .into_iter()
             .filter_map(|(host, name)| {
-                let name = name.as_deref().unwrap_or(fallback);
+                let name = name.as_deref().unwrap_or(&fallback);
                 (wildcards || name != fallback).then(|| (host, self.tls.options(name)))
             })
             .collect();
@@ -325,10 +325,42 @@ impl<'a> Builder<'a> {
     }
 
     /// The options of connections whose server name no router claims, or two dispute: those of the entry point.
-    fn fallback_options<'e>(&self, entry: &'e EntryPoint) -> &'e str {
+    fn fallback_options(&self, entry: &EntryPoint) -> String {
         let own = entry.http.tls.as_ref().map_or(DEFAULT_OPTIONS, options_name);
+        let known = &self.config.tls.options;
         // Where they are missing the routers that want them are left out; others still have theirs.
-        if self.config.tls.options.contains_key(own) { own } else { DEFAULT_OPTIONS }
+        if known.contains_key(own) {
+            return own.to_owned();
+        }
+        // A name without a provider is for each router one of its own; for nobody's names if only one is called so.
+        let is_called_so = |name: &&String| name.split_once('@').is_some_and(|(bare, _)| bare == own);
+        let mut called = known.keys().filter(is_called_so);
+        called
+            .next()
+            .filter(|_| called.next().is_none())
+            .cloned()
+            .unwrap_or_else(|| DEFAULT_OPTIONS.to_owned())
+    }
+
+    /// The TLS options that a router asks for by itself, or by its entry point; `None` where it is without TLS.
+    fn wanted_options<'e>(
+        entry: &'e EntryPoint,
+        name: &str,
+        router: &'e dynamic::Router,
+        fallback: &str,
+    ) -> Option<Cow<'e, str>> {
+        if let Some(own) = &router.tls {
+            return Some(options_name(own).into());
+        }
+        let of_entry = options_name(entry.http.tls.as_ref()?);
+        Some(if of_entry == DEFAULT_OPTIONS || of_entry.contains('@') {
+            of_entry.into()
+        } else if name.ends_with("@internal") && fallback != DEFAULT_OPTIONS {
+            // Nobody can define any for those.
+            fallback.to_owned().into()
+        } else {
+            qualify(of_entry, name).into()
+        })
     }
 
     /// The options a router's connections must have: its own, unless its hosts are disputed or it names none
@@ -338,11 +370,10 @@ impl<'a> Builder<'a> {
         &self,
         router: &str,
         hosts: &[String],
-        tls: &'t RouterTls,
+        own: &'t str,
         options: &HashMap<String, Option<String>>,
         fallback: &'t str,
     ) -> &'t str {
-        let own = options_name(tls);
         let agreed =
             !hosts.is_empty() && hosts.iter().all(|host| options.get(host).is_some_and(Option::is_some));
         if agreed || own == fallback {
@@ -366,13 +397,12 @@ impl<'a> Builder<'a> {
         &mut self,
         entry: Option<&EntryPoint>,
         attached: Attached<'a>,
-        tls: Option<&RouterTls>,
+        options: Option<&str>,
     ) -> Option<Arc<Route>> {
         let Attached { name, router, elsewhere, internal } = attached;
-        if let Some(tls) = tls
-            && self.tls.options(options_name(tls)).is_none()
+        if let Some(options) = options
+            && self.tls.options(options).is_none()
         {
-            let options = options_name(tls);
             // Options that are there and broken are told by themselves.
             if !self.config.tls.options.contains_key(options) {
                 // What an entry point lacks is no fault of the router, which others may lead to.

@@ -134,6 +134,36 @@ fn an_internal_router_is_left_out_rather_than_served_without_what_its_entry_poin
 }
 
 #[test]
+fn tls_options_of_an_entry_point_without_a_provider_are_those_of_the_routers_own() {
+    let setup = Setup::new(
+        "entryPoints:\n\
+         \x20 web: {address: ':443', http: {tls: {options: strict}}}\n\
+         ping: {entryPoint: web}\n\
+         providers: {file: {filename: d.yml}}",
+    );
+    let dynamic = |options: &str| {
+        format!(
+            "http: {{routers: {{r: {{rule: 'Host(`a.test`)', service: s}}}}, {SERVICE}}}\ntls: {{options: {options}}}"
+        )
+    };
+    let (snapshot, failures) = setup.build(&dynamic("{strict: {minVersion: VersionTLS13}}"), None);
+    assert_eq!(failures, []);
+    let served = ["web tls: health@internal []", "web tls: ping@internal []", "web tls: r@file []"];
+    assert_eq!(setup.served(&snapshot), served);
+    for name in [Some("a.test"), Some("other.test"), None] {
+        let profile = snapshot.entry_points[0].profile(name).unwrap();
+        assert_eq!(profile.name, "strict@file", "{name:?}");
+    }
+    for route in snapshot.routes.values() {
+        assert_eq!(route.tls_options.as_deref(), Some("strict@file"), "{}", route.name);
+    }
+    let (_, failures) = setup.build(&dynamic("{other: {}}"), None);
+    let failures: Vec<_> = failures.iter().map(|f| (f.kind, f.name.as_str(), f.message.as_str())).collect();
+    let unknown = (lb_config::Kind::TlsOptions, "strict@file", "unknown TLS options: strict@file");
+    assert!(failures.contains(&unknown), "{failures:?}");
+}
+
+#[test]
 fn a_router_has_one_state_wherever_entry_points_leave_it_as_it_is() {
     let setup = Setup::new(
         "entryPoints:\n\

@@ -119,10 +119,16 @@ pub(super) fn certified_key(pair: &KeyPair) -> Result<CertifiedKey, CertificateE
         rustls_pki_types::pem::Error::NoItemsFound => CertificateError::NoKey,
         error => CertificateError::Pem(error.to_string()),
     })?;
-    CertifiedKey::from_der(chain, key, provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch,
-        error => CertificateError::Unusable(error),
-    })
+    let key = provider().key_provider.load_private_key(key).map_err(CertificateError::Unusable)?;
+    // Not by rustls, which would hold it against a certificate that it has version 1: whoever shows it reads no more of
+    // it than its key.
+    let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
+    let (_, leaf) =
+        X509Certificate::from_der(leaf).map_err(|error| CertificateError::X509(error.to_string()))?;
+    if key.public_key().is_some_and(|public| public.as_ref() != leaf.public_key().raw) {
+        return Err(CertificateError::Mismatch);
+    }
+    Ok(CertifiedKey::new(chain, key))
 }
 
 /// Subject of the first certificate of a client, as access logs show it: the attributes in Go's order, escaped by
@@ -463,6 +469,18 @@ mod tests {
             assert_eq!(certificates.for_address(address.parse().unwrap()).is_some(), expected, "{address}");
         }
         assert!(certificates.knows_addresses());
+    }
+
+    #[test]
+    fn a_certificate_of_version_1_is_shown_for_its_common_name() {
+        let pem = super::super::testing::pem(include_str!("../../testdata/version1-client.pem"));
+        let version_1 = KeyPair { cert: pem.clone(), key: pem, origin: "version 1".into() };
+        let foreign = KeyPair { key: pair(&["a.test"], Key::Ecdsa).key, ..version_1.clone() };
+        let loaded = Certificate::load(&version_1).unwrap();
+        assert_eq!(loaded.names, [loaded.info.cn.to_ascii_lowercase()]);
+        assert!(matches!(Certificate::load(&foreign), Err(CertificateError::Mismatch)));
+        let certificates = Certificates::build(&tls(vec![version_1]), None);
+        assert!(certificates.covers_name(&loaded.info.cn));
     }
 
     #[test]
