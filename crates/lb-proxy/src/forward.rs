@@ -163,7 +163,7 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
             worker.upstream_failed(service, endpoint, failure);
             if service.judged {
                 worker.judge(service, index, Outcome::GatewayFailure, worker.now());
-            } else if matches!(failure.cause, Cause::Connect | Cause::ConnectTimeout)
+            } else if failure.is_of_connecting()
                 && let Some((server, _)) = service.live.servers().nth(index)
             {
                 server.rest(worker.now());
@@ -291,8 +291,8 @@ fn stick(x: &mut Exchange, service: &Service, endpoint: &Endpoint, matched: Cook
 
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
-    /// Nothing of the client's body is missing, though some of it may be in [`Exchange::kept`], and no interim answer was
-    /// seen: the request can be sent again.
+    /// Nothing of the client's body is missing, though some of it may be in [`Exchange::kept`], and no interim answer has
+    /// said that somebody is at work on it, unless the method may be repeated: the request can be sent again.
     repeatable: bool,
 }
 
@@ -494,7 +494,9 @@ fn converse<D: Downstream>(
             Err(failure) => {
                 let failure = Failure { body_begun: request.bytes > 0, ..failure };
                 let kept = request.into_kept();
-                let repeatable = interim_bytes == 0 && (!failure.body_begun || kept.is_some());
+                // What an interim answer has said may be said again by another server, but not without end.
+                let harmless = failure.cause == Cause::Closed && is_idempotent(x.head.method());
+                let repeatable = (interim_bytes == 0 || harmless) && (!failure.body_begun || kept.is_some());
                 x.kept = kept.unwrap_or_default();
                 Err(Failed { failure, repeatable })
             }

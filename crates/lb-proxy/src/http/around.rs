@@ -8,6 +8,7 @@ use lb_config::dynamic::Retry;
 use lb_http1::{Framing, Head};
 
 use super::authorize::{Refusal, authorize, refuse};
+use super::body::MOST_KEPT;
 use super::buffering::buffered;
 use super::downstream::{Downstream, Unkept};
 use super::grpc_web;
@@ -160,10 +161,16 @@ async fn retried<'r>(
     route: &'r Route,
     (at, retry): (usize, &Retry),
 ) -> Passed<'r> {
-    // When a status comes the body is gone, so it is kept, unless it will be in time. Rare enough to have its own allocation.
+    // When a status comes, or a server has begun to work, the body is gone, so it is kept, unless it will be in time. Rare
+    // enough to have its own allocation.
     let kept_later = route.middlewares[at..].iter().any(|other| matches!(other, Middleware::Buffering(_)));
-    let wanted = !retry.status.is_empty() && may_repeat(retry, p.x.head.method());
-    let keeps = p.framing.has_body() && wanted && !kept_later;
+    let for_status = !retry.status.is_empty() && may_repeat(retry, p.x.head.method());
+    let is_short = matches!(p.framing, Framing::Length(length) if length <= MOST_KEPT as u64);
+    let for_error = !retry.disable_retry_on_network_error
+        && is_short
+        && forward::is_idempotent(p.x.head.method())
+        && !lb_http1::expects_continue(&p.x.head);
+    let keeps = p.framing.has_body() && (for_status || for_error) && !kept_later;
     let most = retry.max_request_body_bytes;
     if keeps && let Err(unkept) = Box::pin(keep_body(p, most, most as u64)).await {
         return refused(at, without_body(p, unkept));

@@ -40,7 +40,7 @@ pub(crate) enum PumpError {
 }
 
 /// So much of the beginning of a body is kept for another try. Chosen: most messages of APIs and of gRPC are shorter.
-const MOST_KEPT: usize = 64 * 1024;
+pub(crate) const MOST_KEPT: usize = 64 * 1024;
 
 /// Moves one body from source to sink, with the bytes counted.
 #[derive(Debug, Default)]

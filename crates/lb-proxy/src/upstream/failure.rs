@@ -12,7 +12,7 @@ pub(crate) enum Cause {
     Shortage,
     /// Certificate not accepted, or not TLS at all.
     Tls,
-    /// Closed or reset before the first byte of an answer.
+    /// Closed or reset before the head of an answer was whole.
     Closed,
     /// An HTTP/2 server ends the connection and has left the request out: RFC 9113 section 6.8.
     WentAway,
@@ -90,13 +90,18 @@ impl Failure {
     }
 
     /// Whether another server may be asked: nothing was sent, or the method may be repeated
-    /// (RFC 9110 section 9.2.2) and no byte of an answer or of a body was seen.
+    /// (RFC 9110 section 9.2.2), nothing of the body is missing, and no head of an answer has come.
     pub(crate) fn may_retry(self, idempotent: bool, body_untouched: bool) -> bool {
         match self.cause {
-            Cause::Connect | Cause::ConnectTimeout => true,
+            Cause::Connect | Cause::ConnectTimeout | Cause::Tls => true,
             Cause::Closed | Cause::WentAway | Cause::Removed => self.unsent || (idempotent && body_untouched),
             _ => false,
         }
+    }
+
+    /// Whether the server takes no connections, so that others are better asked first for a while.
+    pub(crate) fn is_of_connecting(self) -> bool {
+        matches!(self.cause, Cause::Connect | Cause::ConnectTimeout | Cause::Tls)
     }
 }
 
@@ -122,6 +127,7 @@ mod tests {
             (Failure::unsent(Cause::Closed), true, true, true),
             (Failure::unsent(Cause::WentAway), true, true, true),
             (Failure::sent(Cause::Closed), true, true, false),
+            (Failure::unsent(Cause::Tls), true, true, true),
             (Failure::sent(Cause::Malformed), true, false, false),
             (Failure::sent(Cause::HeadTimeout), true, false, false),
             (Failure::sent(Cause::Removed), false, true, false),

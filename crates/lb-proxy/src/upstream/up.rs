@@ -68,10 +68,8 @@ impl Up {
                         tracing::warn!(%error, "a server's answer is malformed");
                         Err(Failure::sent(Cause::Malformed))
                     }
-                    Err(ReadHead::Truncated) => Err(Failure::sent(Cause::Malformed)),
-                    // Reset inside a head: the server had begun to answer, which is no matter for a retry.
-                    Err(ReadHead::Io) if !up.buffered().is_empty() => Err(Failure::sent(Cause::Malformed)),
-                    Err(ReadHead::Io) => Err(Failure::sent(Cause::Closed)),
+                    // Nothing of half a head was passed on: it says no more than none.
+                    Err(ReadHead::Truncated | ReadHead::Io) => Err(Failure::sent(Cause::Closed)),
                 })
             }
         }

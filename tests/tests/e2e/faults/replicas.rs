@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lb_testkit::{Client, Load, Origin, PATIENCE, Script, eventually, reserve_address};
+use lb_testkit::{Authority, Client, Load, Origin, PATIENCE, Script, eventually, reserve_address};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
@@ -37,10 +37,11 @@ type Fault = (&'static str, fn() -> Script, u16, bool);
 async fn each_fault_has_its_answer() {
     let good = Origin::start("good").await;
     let faulty = Origin::start("faulty").await;
-    let faults: [Fault; 5] = [
+    let faults: [Fault; 6] = [
         ("no answer", Script::no_answer, 502, true),
         ("reset", Script::reset, 502, true),
-        ("reset inside the head", Script::reset_in_head, 502, false),
+        ("reset inside the head", Script::reset_in_head, 502, true),
+        ("reset behind 103", || Script::reset().after_informational(103, &[("Link", "</a>")]), 502, true),
         ("garbage", || Script::raw("this is not HTTP\r\n\r\n").then_close(), 502, false),
         ("hangs", Script::hang, 504, false),
     ];
@@ -51,7 +52,8 @@ async fn each_fault_has_its_answer() {
                 faulty.on("/", script());
                 for (method, body, hidden) in [
                     ("GET", None, retry || repeated),
-                    ("PUT", Some(&b"body"[..]), repeated),
+                    // This client of HTTP/2 does not say how long it is.
+                    ("PUT", Some(&b"body"[..]), repeated || retry && matches!(protocol, Protocol::Http1)),
                     ("POST", Some(&b"body"[..]), false),
                 ] {
                     let before = faulty.requests();
@@ -77,8 +79,14 @@ async fn each_fault_has_its_answer() {
 async fn who_does_not_accept_is_passed_over() {
     let good = Origin::start("good").await;
     let (full, _listener, _fill) = full_backlog().await;
-    for (reason, faulty) in [("connect", reserve_address()), ("connect_timeout", full)] {
-        let vigie = Vigie::start(&two(&format!("http://{faulty}"), &good.url(), false)).await;
+    let stranger = Authority::new("stranger").issue(&["127.0.0.1"]).server_config(&[]);
+    let strange = Origin::tls("strange", stranger, |_| Script::echo()).await;
+    for (reason, faulty) in [
+        ("connect", format!("http://{}", reserve_address())),
+        ("connect_timeout", format!("http://{full}")),
+        ("tls", strange.url()),
+    ] {
+        let vigie = Vigie::start(&two(&faulty, &good.url(), false)).await;
         for protocol in Protocol::BOTH {
             for _ in 0..3 {
                 let mut connection = protocol.connect(vigie.web()).await;
