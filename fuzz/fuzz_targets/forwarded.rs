@@ -84,6 +84,13 @@ fuzz_target!(|bytes: &[u8]| {
     let chunked = before.contains("transfer-encoding");
     assert!(chunked || request_framing(&head) == framing, "{before:?} became {head:?}");
 
+    // Nor does the server find another length than we did.
+    for (name, _) in head.iter() {
+        let read_as = cgi(name);
+        let frames = ["content-length", "transfer-encoding"].contains(&&*read_as);
+        assert!(!frames || name.eq_ignore_ascii_case(&read_as), "{name} came through");
+    }
+
     // Each of our fields is there once, whatever Connection says.
     let has_host = before.get("host").is_some_and(|host| !host.is_empty());
     for name in OURS.iter().filter(|name| has_host || !name.ends_with("host")) {

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 /// # Errors
 /// A file that was named and does not exist; Traefik would go on without it.
 #[expect(clippy::result_large_err, reason = "called once, at start")]
-pub fn find_static(config_file: Option<&Path>) -> Result<Option<PathBuf>, Problem> {
+pub(crate) fn find_static(config_file: Option<&Path>) -> Result<Option<PathBuf>, Problem> {
     if let Some(path) = config_file.filter(|path| !path.as_os_str().is_empty()) {
         if path.exists() {
             return Ok(Some(path.to_owned()));

@@ -39,7 +39,6 @@ pub use directory::is_configuration;
 pub use document::{defines_nothing, read_bytes};
 pub use duration::{duration, show as show_duration};
 pub use dynamic::Config;
-pub use find::find_static;
 pub use load::{
     Context, LastGood, Loaded, Places, find_dynamic, load_dynamic, load_static, parse_answer, parse_dynamic,
     parse_static,

@@ -301,12 +301,13 @@ impl Control {
         known.problems = problems;
         quarantine::STALE.tell(&state.quarantined, &settled.stale, &*self.complain);
         quarantine::DISABLED.tell(&state.disabled, &settled.disabled, &*self.complain);
+        let [routers, services, middlewares] = sizes(&state.config);
         info!(
             provider,
             generation = state.generation,
-            routers = state.config.routers.len(),
-            services = state.config.services.len() + state.config.composites.len(),
-            middlewares = state.config.middlewares.len(),
+            routers,
+            services,
+            middlewares,
             warnings,
             quarantined = settled.stale.len(),
             disabled = settled.disabled.len(),
@@ -478,6 +479,16 @@ async fn next(sources: &mut Vec<Source>) -> (String, Reading) {
         Poll::Pending
     })
     .await
+}
+
+/// Routers, services and middlewares of HTTP, TCP and UDP.
+fn sizes(config: &Config) -> [usize; 3] {
+    let Config { routers, services, composites, middlewares, tcp, udp, .. } = config;
+    [
+        routers.len() + tcp.routers.len() + udp.routers.len(),
+        services.len() + composites.len() + tcp.services.len() + udp.services.len(),
+        middlewares.len() + tcp.middlewares.len(),
+    ]
 }
 
 fn gauges(state: &State) -> Vec<ServerGauge> {

@@ -113,15 +113,17 @@ fn declared(head: &Head) -> Result<Option<Framing>, FramingError> {
     }
 }
 
-/// `1*DIGIT` that fits: neither sign nor list nor white space.
-fn parse_length(digits: &[u8]) -> Option<u64> {
+/// The value of a Content-Length: `1*DIGIT`, neither sign nor list nor white space. `None` also beyond what 63 bits hold:
+/// many servers count in signed numbers, where it would be another length.
+pub fn parse_length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0_u64, |length, digit| {
-        let value = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+    let length = digits.iter().try_fold(0_i64, |length, digit| {
+        let value = digit.is_ascii_digit().then(|| i64::from(digit - b'0'))?;
         length.checked_mul(10)?.checked_add(value)
-    })
+    })?;
+    Some(length.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -152,8 +154,9 @@ mod tests {
             ("", "Empty"),
             ("Content-Length: 0", "Length(0)"),
             ("Content-Length: 0042", "Length(42)"),
-            ("Content-Length: 18446744073709551615", "Length(18446744073709551615)"),
-            ("Content-Length: 18446744073709551616", "400 content_length"),
+            ("Content-Length: 9223372036854775807", "Length(9223372036854775807)"),
+            ("Content-Length: 9223372036854775808", "400 content_length"),
+            ("Content-Length: 18446744073709551621", "400 content_length"),
             ("Content-Length: 99999999999999999999999", "400 content_length"),
             ("Content-Length:", "400 content_length"),
             ("Content-Length: +1", "400 content_length"),

@@ -130,6 +130,7 @@ pub struct Metrics {
     registry: Registry,
 }
 
+#[derive(Default)]
 struct Inner {
     settings: Settings,
     shards: Box<[Arc<Shard>]>,
@@ -186,48 +187,7 @@ impl Metrics {
         let inner = Arc::new(Inner {
             settings,
             shards: (0..workers.max(1)).map(|_| Arc::new(Shard::new(bounds.clone()))).collect(),
-            labels: Labels::default(),
-            refused: Events::default(),
-            udp: Mutex::default(),
-            udp_dropped: Events::default(),
-            upstream_errors: Events::default(),
-            retries: Events::default(),
-            retries_refused: Events::default(),
-            failovers: Events::default(),
-            mirrors_dropped: Events::default(),
-            queue_refused: Events::default(),
-            queues: Mutex::default(),
-            ejections: Events::default(),
-            ejections_overflow: Events::default(),
-            rate_limited: Events::default(),
-            rate_limit_unknown: Events::default(),
-            forward_auth: Events::default(),
-            forward_auth_times: Mutex::default(),
-            error_pages: Events::default(),
-            tcp: tcp::Tcp::default(),
-            breaker_transitions: Events::default(),
-            removed_closed: AtomicU64::new(0),
-            handed_over: AtomicU64::new(0),
-            breakers: Mutex::default(),
-            probes: Mutex::default(),
-            certificates: Mutex::default(),
-            servers: Mutex::default(),
-            services: Mutex::default(),
-            access_log_dropped: Arc::default(),
-            memory: Mutex::default(),
-            log_dropped: Mutex::default(),
-            telemetry: Mutex::default(),
-            quarantined: Mutex::default(),
-            disabled: Mutex::default(),
-            stale_providers: Mutex::default(),
-            reloads: AtomicU64::new(0),
-            reload_failures: AtomicU64::new(0),
-            acme_orders: Mutex::default(),
-            ocsp_responses: Mutex::default(),
-            upgrades: AtomicU64::new(0),
-            upgrade_failures: AtomicU64::new(0),
-            last_success: AtomicU64::new(0),
-            last_failure: AtomicU64::new(0),
+            ..Inner::default()
         });
         let registry = Registry::new();
         for registered in [

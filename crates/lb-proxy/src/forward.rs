@@ -29,6 +29,7 @@ use crate::snapshot::Service;
 use crate::upstream::Endpoint;
 use crate::upstream::acquire;
 use crate::upstream::failure::{self, Cause, Failure};
+use crate::upstream::private::Private;
 use crate::upstream::room;
 use crate::upstream::up::Up;
 use crate::worker::Worker;
@@ -55,6 +56,8 @@ pub(crate) struct Answer<'a> {
     /// For how long the connection outlives the answer, at most.
     lasts: Option<Duration>,
     lease: Lease,
+    /// Whom the connection belongs to, if not to all.
+    private: Option<Rc<Private>>,
 }
 
 /// How one service answered: an answer, nothing to ask, nobody with room, or a failure.
@@ -301,10 +304,13 @@ pub(crate) fn attempt<'a, D: Downstream>(
     async move {
         let mut fresh = false;
         let mut went_away = 0;
+        let private = Private::of(p.connection, &p.x.head);
         loop {
             let outages = picked.as_ref().map_or(0, |picked| picked.server().outages());
-            let reused =
-                if fresh { None } else { acquire::reuse(p.worker, endpoint, outages, upgrade).await };
+            let reused = match fresh {
+                true => None,
+                false => acquire::reuse(p.worker, endpoint, outages, upgrade, private.as_deref()).await,
+            };
             let was_reused = reused.is_some();
             let up = match reused {
                 Some(up) => up,
@@ -323,7 +329,17 @@ pub(crate) fn attempt<'a, D: Downstream>(
                     let Some(picked) = picked.take() else {
                         return Err(Failed { failure: Failure::sent(Cause::Closed), repeatable: false });
                     };
-                    return Ok(Answer { up, endpoint, picked, framing, request, request_dead, lasts, lease });
+                    return Ok(Answer {
+                        up,
+                        endpoint,
+                        picked,
+                        framing,
+                        request,
+                        request_dead,
+                        lasts,
+                        lease,
+                        private,
+                    });
                 }
                 Err(failed)
                     if failed.repeatable
@@ -605,18 +621,17 @@ impl Answer<'_> {
 
     /// Gives the server's connection back for the next request, if nothing of this one is left on it.
     pub(crate) fn release(self, worker: &Worker) {
-        let Self { up, endpoint, picked, request, lasts, .. } = self;
+        let Self { up, endpoint, picked, request, lasts, private, .. } = self;
         if let Up::H1(connection) = up
             && let Some(lasts) = lasts
             && request.is_done()
             && connection.is_reusable()
         {
-            worker.pools.give(
-                endpoint,
-                picked.server().outages(),
-                (connection, lasts),
-                Instant::from_std(worker.recently()),
-            );
+            let (outages, now) = (picked.server().outages(), Instant::from_std(worker.recently()));
+            match private {
+                Some(private) => private.give(endpoint, outages, (connection, lasts), now),
+                None => worker.pools.give(endpoint, outages, (connection, lasts), now),
+            }
         }
     }
 

@@ -7,14 +7,13 @@ use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::Request;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use lb_config::StaticConfig;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::http::ask_once;
 use crate::options::Options;
 
 /// One request and its answer.
@@ -145,7 +144,6 @@ impl ApiClient {
 
     async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Bytes)> {
         let stream = TcpStream::connect(&self.authority).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base_path))
@@ -156,21 +154,7 @@ impl ApiClient {
             .iter()
             .fold(request, |request, shown| request.header("Authorization", shown))
             .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))?;
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
-        };
-        let mut connection = std::pin::pin!(connection);
-        let mut answer = std::pin::pin!(answer);
-        let mut open = true;
-        loop {
-            tokio::select! {
-                answer = &mut answer => return answer,
-                _ = &mut connection, if open => open = false,
-            }
-        }
+        ask_once(stream, request, MAX_ANSWER).await
     }
 }
 

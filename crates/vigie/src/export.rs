@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lb_config::telemetry::Tracing;
-use lb_observe::metrics::Metrics;
+use lb_config::telemetry::{Push, Tracing};
+use lb_observe::metrics::{Metrics, View};
 use lb_observe::otlp::{self, Queue, Rejected};
 use lb_observe::trace::{self, Format};
 use tokio::runtime::Handle;
@@ -50,7 +50,33 @@ pub(crate) struct Exporter {
     task: JoinHandle<()>,
 }
 
+/// How one signal leaves: whatever has come together since the last time.
+trait Export: Send + 'static {
+    /// `stopped` becomes true when this is the last time and there is little left of it.
+    fn send(&mut self, stopped: &mut watch::Receiver<bool>) -> impl Future<Output = ()> + Send;
+}
+
 impl Exporter {
+    /// Sends every `interval`, as soon as there are `many`, and a last time when the process stops.
+    fn start(runtime: &Handle, interval: Duration, many: Arc<Notify>, mut export: impl Export) -> Self {
+        let (stop, mut stopped) = watch::channel(false);
+        let task = runtime.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(interval) => {}
+                    () = many.notified() => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                }
+                let is_last = *stopped.borrow();
+                export.send(&mut stopped).await;
+                if is_last {
+                    return;
+                }
+            }
+        });
+        Self { stop, task }
+    }
+
     /// Sends what waits, as far as there is time for it.
     pub(crate) async fn finish(self) {
         let Self { stop, mut task } = self;
@@ -96,14 +122,28 @@ pub(crate) fn traces(
         .map_err(|reason| anyhow::anyhow!("tracing.otlp: {reason}"))?;
     let (queue, many) = queue(workers);
     metrics.follow_telemetry("traces", Arc::clone(&queue));
-    let (stop, stopped) = watch::channel(false);
-    let resource = resource::encoded(&tracing.service_name, &tracing.resource_attributes);
-    let trouble = Trouble::new("traces");
-    let encode = std::convert::identity;
-    let sender =
-        Sender { trouble, queue: Arc::clone(&queue), receiver, resource, encode, most: BATCH_BYTES, stopped };
-    let task = runtime.spawn(sender.run(many));
-    Ok(Traces { settings: Arc::new(settings), queue, exporter: Exporter { stop, task } })
+    let sender = Sender {
+        trouble: Trouble::new("traces"),
+        queue: Arc::clone(&queue),
+        receiver,
+        resource: resource::encoded(&tracing.service_name, &tracing.resource_attributes),
+        encode: std::convert::identity,
+        most: BATCH_BYTES,
+    };
+    let exporter = Exporter::start(runtime, INTERVAL, many, sender);
+    Ok(Traces { settings: Arc::new(settings), queue, exporter })
+}
+
+/// What metrics an exporter is told, and with which bounds.
+fn view(push: &Push, buckets: &[f64]) -> View {
+    View {
+        buckets: buckets.to_vec(),
+        entry_points: push.entry_points,
+        routers: push.routers,
+        services: push.services,
+        semantic: false,
+        forgets: false,
+    }
 }
 
 /// For so many threads, and what tells that there is much in it.
@@ -120,9 +160,9 @@ fn formats(words: Option<&str>) -> Vec<Format> {
     for word in words.split(',').map(str::trim) {
         match Format::named(word) {
             Some(format) if !formats.contains(&format) => formats.push(format),
-            // Baggage is a field like others: it is passed on as it came.
-            Some(_) | None if matches!(word, "baggage" | "none") => {}
             Some(_) => {}
+            // Baggage is a field like others: it is passed on as it came.
+            None if matches!(word, "baggage" | "none") => {}
             None => tracing::warn!(
                 word,
                 "OTEL_PROPAGATORS: not known; tracecontext, baggage, b3, b3multi, none are"
@@ -189,30 +229,20 @@ struct Sender {
     /// From what is in the queue to items of OTLP.
     encode: fn(Vec<u8>) -> Vec<u8>,
     most: usize,
-    stopped: watch::Receiver<bool>,
+}
+
+impl Export for Sender {
+    async fn send(&mut self, stopped: &mut watch::Receiver<bool>) {
+        for (items, count) in self.queue.take(self.most) {
+            let size = items.len();
+            self.deliver(&(self.encode)(items), count, stopped).await;
+            self.queue.settle(size);
+        }
+    }
 }
 
 impl Sender {
-    async fn run(mut self, many: Arc<Notify>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
-                () = many.notified() => {}
-                _ = self.stopped.wait_for(|stopped| *stopped) => {}
-            }
-            let is_last = *self.stopped.borrow();
-            for (items, count) in self.queue.take(self.most) {
-                let size = items.len();
-                self.deliver(&(self.encode)(items), count).await;
-                self.queue.settle(size);
-            }
-            if is_last {
-                return;
-            }
-        }
-    }
-
-    async fn deliver(&mut self, items: &[u8], count: u64) {
+    async fn deliver(&mut self, items: &[u8], count: u64, stopped: &mut watch::Receiver<bool>) {
         let request = Bytes::from(otlp::request(&self.resource, SCOPE, items));
         let began = Instant::now();
         let mut pause = PAUSES[0];
@@ -226,7 +256,7 @@ impl Sender {
                 }
                 Err(failed) => failed,
             };
-            let late = began.elapsed() + pause >= GIVE_UP || *self.stopped.borrow();
+            let late = began.elapsed() + pause >= GIVE_UP || *stopped.borrow();
             if late || !failed.may_repeat {
                 return self.queue.lost(count);
             }
@@ -234,7 +264,7 @@ impl Sender {
             let wanted = failed.after.map_or(pause, |after| after.clamp(pause, GIVE_UP));
             tokio::select! {
                 () = tokio::time::sleep(wanted) => {}
-                _ = self.stopped.wait_for(|stopped| *stopped) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
             }
             pause = (pause * 2).min(PAUSES[1]);
         }

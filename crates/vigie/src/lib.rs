@@ -9,7 +9,9 @@ mod check;
 mod cli;
 mod demo;
 mod export;
+mod http;
 mod listening;
+mod machine;
 mod memory;
 mod notify;
 mod observe;
@@ -18,11 +20,13 @@ mod options;
 mod print;
 mod providers;
 mod publish;
-
+mod report;
 mod rest;
 mod rollout;
 mod run;
 mod server;
+mod signals;
+mod telemetry;
 mod upgrade;
 mod verify;
 mod way_out;
@@ -30,7 +34,8 @@ mod way_out;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::cli::Command;
+use crate::cli::{Cli, Command};
+use crate::options::Options;
 use crate::print::say;
 
 /// Version as `vigie version` and the API give it.
@@ -53,39 +58,26 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let is_demo = matches!(cli.command, Some(Command::Demo { .. }));
-    let done = match cli.command {
-        _ if cli.version => {
-            say(&cli::version());
-            Ok(())
-        }
-        None => run::run(&options),
-        Some(Command::Check) => return check::check(&options),
-        Some(Command::Demo { port }) => demo::run(port),
-        Some(Command::Healthcheck) => check::healthcheck(&options),
-        Some(Command::Upgrade { pid }) => upgrade::command(pid),
-        Some(Command::Server { command }) => match server::run(&options, &command) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
-        Some(Command::Rollout(asked)) => match rollout::run(&options, &asked) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
-        Some(Command::Verify(asked)) => match verify::run(&options, &asked) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
-        Some(Command::Version) => {
-            say(&cli::version());
-            Ok(())
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let hint = way_out::hint(&error, is_demo).map(|hint| format!("\n  hint: {hint}"));
-            print::complain(&format!("vigie: {error:#}{}", hint.unwrap_or_default()));
-            ExitCode::FAILURE
-        }
+    obey(cli, &options).unwrap_or_else(|error| {
+        let hint = way_out::hint(&error, is_demo).map(|hint| format!("\n  hint: {hint}"));
+        print::complain(&format!("vigie: {error:#}{}", hint.unwrap_or_default()));
+        ExitCode::FAILURE
+    })
+}
+
+/// Does what the command line asks for.
+fn obey(cli: Cli, options: &Options) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        _ if cli.version => say(&cli::version()),
+        None => run::run(options)?,
+        Some(Command::Check) => return Ok(check::check(options)),
+        Some(Command::Demo { port }) => demo::run(port)?,
+        Some(Command::Healthcheck) => check::healthcheck(options)?,
+        Some(Command::Upgrade { pid }) => upgrade::command(pid)?,
+        Some(Command::Server { command }) => return server::run(options, &command),
+        Some(Command::Rollout(asked)) => return rollout::run(options, &asked),
+        Some(Command::Verify(asked)) => return verify::run(options, &asked),
+        Some(Command::Version) => say(&cli::version()),
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
 use lb_observe::metrics::Metrics;
 use lb_proxy::ocsp::{Certificate, OcspError, Stapling, served};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use crate::http::ask_once;
 
 /// As Traefik refreshes; sooner where an answer counts for less than two of it.
 const REFRESH: Duration = Duration::from_secs(3600);
@@ -160,7 +160,6 @@ async fn ask(url: &str, request: Bytes) -> anyhow::Result<Bytes> {
         host.ok_or_else(|| anyhow::anyhow!("{url} is no address to ask: it must begin with http://"))?;
     let address = (host.trim_matches(['[', ']']), url.port_u16().unwrap_or(80));
     let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let authority = url.authority().map_or(host, |authority| authority.as_str());
     let request = Request::post(path)
@@ -168,20 +167,8 @@ async fn ask(url: &str, request: Bytes) -> anyhow::Result<Bytes> {
         .header("Content-Type", "application/ocsp-request")
         .header("Connection", "close")
         .body(Full::new(request))?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MOST).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-        if status == 200 { Ok(body) } else { Err(anyhow::anyhow!("the responder answers {status}")) }
-    };
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    let mut open = true;
-    loop {
-        tokio::select! {
-            answer = &mut answer => return answer,
-            _ = &mut connection, if open => open = false,
-        }
+    match ask_once(stream, request, MOST).await? {
+        (200, body) => Ok(body),
+        (status, _) => Err(anyhow::anyhow!("the responder answers {status}")),
     }
 }

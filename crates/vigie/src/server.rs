@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options, command: &ServerCommand) -> anyhow::Result<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (state, deadline, change) = match command {
         ServerCommand::List { target } => {
-            let api = ApiClient::new(target, options)?;
+            let api = ApiClient::for_reading(target, options)?;
             return runtime.block_on(list(&api));
         }
         ServerCommand::Drain { deadline, change } => ("drain", Some(deadline), change),
@@ -210,7 +210,7 @@ pub(crate) fn segment(text: &str) -> String {
 pub(crate) fn whoami() -> String {
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
     let user = user.context("nobody says").unwrap_or_else(|_| "vigie server".to_owned());
-    let host = crate::run::host_name();
+    let host = crate::machine::host_name();
     format!("{user}@{host}").chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
@@ -221,6 +221,12 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: ServerCommand,
+    }
 
     #[test]
     fn names_become_segments_of_a_path() {
@@ -247,11 +253,6 @@ mod tests {
     /// A page of something else on a wrong address must not look as if a server were drained.
     #[test]
     fn whoever_else_answers_is_not_believed() {
-        #[derive(Debug, clap::Parser)]
-        struct Line {
-            #[command(subcommand)]
-            command: ServerCommand,
-        }
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("token"), "0123456789abcdef").unwrap();
         let token = format!("--tokenfile={}", directory.path().join("token").display());
@@ -277,6 +278,21 @@ mod tests {
             }
             stranger.join().unwrap();
         }
+    }
+
+    #[test]
+    fn to_list_takes_no_token_where_the_api_wants_none() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("--address=http://{}", listener.local_addr().unwrap());
+        let open = std::thread::spawn(move || {
+            for _ in ["http", "tcp"] {
+                let (mut client, _) = listener.accept().unwrap();
+                let _ = client.read(&mut [0; 4096]).unwrap();
+                client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]").unwrap();
+            }
+        });
+        assert!(run(&Options::default(), &Line::parse_from(["", "list", &address]).command).is_ok());
+        open.join().unwrap();
     }
 
     #[test]

@@ -152,3 +152,32 @@ async fn servers_learn_who_has_shown_a_certificate() {
     assert_eq!(plain.request("GET", "/", &spoofed, None).await.status, 200);
     assert_eq!(server.last().get("x-forwarded-tls-client-cert"), None);
 }
+
+/// NTLM makes a connection its user's: on that of one client's handshake nobody else may come, and its own requests have to.
+#[tokio::test]
+async fn a_connection_that_a_user_has_authenticated_is_for_that_client_alone() {
+    let server = Origin::start("intranet").await;
+    let vigie = Vigie::start(&crate::harness::app("", &[server.url()])).await;
+    for protocol in Protocol::BOTH {
+        for scheme in ["NTLM", "negotiate"] {
+            let mut user = protocol.connect(vigie.web()).await;
+            let credentials = format!("{scheme} TlRMTVNTUAADAAAA");
+            user.request("GET", "/", &[("authorization", &credentials)], None).await;
+            let own = server.last().connection;
+            // Several, so that each worker has some.
+            for _ in 0..6 {
+                let mut stranger = protocol.connect(vigie.web()).await;
+                for _ in 0..2 {
+                    stranger.request("GET", "/", &[("authorization", "Basic dTpw")], None).await;
+                    assert_ne!(server.last().connection, own, "{protocol:?}: taken for the user");
+                }
+                user.request("GET", "/", &[], None).await;
+                assert_eq!(server.last().connection, own, "{protocol:?}: the user is not known there");
+            }
+            let before = server.open_connections();
+            drop(user);
+            let gone = eventually(PATIENCE, async || server.open_connections() < before).await;
+            assert!(gone, "{protocol:?}: it outlives its client");
+        }
+    }
+}

@@ -204,7 +204,9 @@ impl<'a> Field<'a> {
                 };
                 items.iter().enumerate().map(element).collect()
             }
-            // Traefik takes a map for one empty element, which never works.
+            // As in Traefik, whose documentation has `servers: {}`.
+            Value::Map(entries) if entries.is_empty() => Vec::new(),
+            // Traefik takes it for one empty element, which never works.
             Value::Map(_) => {
                 let hint = "put `- ` before the element; in TOML its header is `[[...]]`".to_owned();
                 self.shape("expected a list, found a map".to_owned(), Some(hint));
@@ -235,6 +237,7 @@ impl<'a> Field<'a> {
         match &self.node.value {
             Value::Scalar(scalar) => Text::new(self.clone(), scalar).split_commas(),
             Value::List(_) => self.list().iter().filter_map(Field::text).map(|text| text.trimmed()).collect(),
+            Value::Map(entries) if entries.is_empty() => Vec::new(),
             _ => {
                 self.expected("a list");
                 Vec::new()

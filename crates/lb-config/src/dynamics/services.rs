@@ -288,6 +288,11 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_map_is_a_list_without_servers() {
+        assert!(load_balancer("{servers: {}}").unwrap().servers.is_empty());
+    }
+
+    #[test]
     fn what_makes_no_balancer() {
         for (balancer, expected) in [
             ("{servers: [{url: a}]}", "servers[0].url: `a` has no scheme"),

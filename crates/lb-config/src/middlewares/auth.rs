@@ -111,8 +111,9 @@ fn never_matches(hash: &str) -> Option<&'static str> {
         let valid = STANDARD.decode(digest).is_ok_and(|digest| digest.len() == 20);
         return (!valid).then_some("the SHA-1 hash is damaged");
     }
-    if hash.starts_with("$apr1$") || hash.starts_with("$1$") {
-        return None;
+    if let Some(rest) = hash.strip_prefix("$apr1$").or_else(|| hash.strip_prefix("$1$")) {
+        let valid = rest.split_once('$').is_some_and(|(salt, digest)| salt.is_ascii() && digest.len() == 22);
+        return (!valid).then_some("the MD5 hash is damaged");
     }
     Some("this is no bcrypt, SHA-1 or MD5 hash")
 }
@@ -165,6 +166,8 @@ mod tests {
             (bcrypt, true),
             (&bcrypt[..50], false),
             ("$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/", true),
+            ("$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj", false),
+            ("$1$1234567€$IgXLP6ewTrSuBkTrqE8wj/", false),
             ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", true),
             ("{SHA}abc", false),
             ("$$apr1$$H6uskkkW$$IgXLP6ewTrSuBkTrqE8wj/", false),

@@ -20,11 +20,12 @@ pub(super) fn compress(block: Option<&Block<'_>>) -> Option<Middleware> {
     let Some(block) = block else { return Some(Middleware::Compress(compress)) };
     if let Some(field) = block.take("encodings") {
         let texts = field.texts();
-        if texts.is_empty() && !block.report.is_current_broken() {
-            let hint = "list some of `gzip`, `br`, `zstd`, or remove it for all".to_owned();
-            field.error("the list is empty".to_owned(), Some(hint));
+        if texts.is_empty() {
+            let hint = "list some of `gzip`, `br`, `zstd`, or remove it".to_owned();
+            field.warn("the list is empty, which means all of them".to_owned(), Some(hint));
+        } else {
+            compress.offer.encodings = texts.iter().filter_map(encoding).collect();
         }
-        compress.offer.encodings = texts.iter().filter_map(encoding).collect();
     }
     if let Some(field) = block.take_word("defaultEncoding")
         && let Some(text) = field.text()
@@ -106,6 +107,8 @@ mod tests {
         );
         let encodings = vec![Encoding::Zstd, Encoding::Brotli];
         assert_eq!(all.offer, Offer { encodings, default: Some(Encoding::Brotli) });
+        let none = compressed("{encodings: [], defaultEncoding: zstd}");
+        assert_eq!(none.offer, Offer { encodings: Encoding::ALL.to_vec(), default: Some(Encoding::Zstd) });
         assert_eq!(all.min_response_body_bytes, 7);
         assert_eq!(all.included_content_types, ["Text/HTML; charset=utf-8", "application/json"]);
     }
@@ -113,7 +116,10 @@ mod tests {
     #[test]
     fn what_cannot_work_is_told() {
         for (text, expected) in [
-            ("{compress: {encodings: []}}", "compress.encodings: the list is empty"),
+            (
+                "{compress: {encodings: []}}",
+                "~compress.encodings: the list is empty, which means all of them",
+            ),
             (
                 "{compress: {encodings: [gzip, deflate]}}",
                 "compress.encodings[1]: `deflate` is not a known value",

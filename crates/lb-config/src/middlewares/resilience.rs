@@ -49,7 +49,10 @@ pub(super) fn retry(block: &Block<'_>) -> Option<Middleware> {
         block.take("initialInterval").and_then(|field| field.duration()).unwrap_or_default();
     let timeout = block.take("timeout").and_then(|field| field.limit()).flatten();
     let status = block.take("status").map(|field| status_ranges(&field)).unwrap_or_default();
-    let max_request_body_bytes = block.take("maxRequestBodyBytes").and_then(|field| field.usize(0));
+    // -1 is no limit of the user's: then ours.
+    let max_request_body_bytes =
+        block.take("maxRequestBodyBytes").and_then(|field| field.integer(-1..=i64::MAX));
+    let max_request_body_bytes = max_request_body_bytes.and_then(|bytes| usize::try_from(bytes).ok());
     let disable = block.take("disableRetryOnNetworkError").and_then(|field| field.boolean()).unwrap_or(false);
     let non_idempotent = block.take("retryNonIdempotentMethod").and_then(|field| field.boolean());
     if disable && status.is_empty() {
@@ -92,6 +95,11 @@ mod tests {
         };
         assert_eq!(retry.status, [(500, 503), (429, 429), (408, 408)]);
         assert_eq!((retry.attempts, retry.max_request_body_bytes), (4, 2_097_152));
+        for (written, expected) in [("-1", 2_097_152), ("0", 0), ("7", 7)] {
+            let text = format!("{{retry: {{attempts: 2, maxRequestBodyBytes: {written}}}}}");
+            let Ok(Middleware::Retry(retry)) = middleware(&text) else { panic!("{written}") };
+            assert_eq!(retry.max_request_body_bytes, expected);
+        }
     }
 
     #[test]

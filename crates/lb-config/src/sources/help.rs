@@ -64,7 +64,7 @@ mod tests {
     }
 
     /// What has to be said besides, for an option to be read at all.
-    const BESIDES: [(&str, &str); 18] = [
+    const BESIDES: [(&str, &str); 17] = [
         (
             "certificatesresolvers.<name>.acme.dnschallenge",
             "--certificatesresolvers.x.acme.dnschallenge.provider=exec",
@@ -77,7 +77,6 @@ mod tests {
         ),
         ("entrypoints.", "--entrypoints.x.address=:80"),
         ("entrypoints.<name>.http.redirections", "--entrypoints.x.http.redirections.entrypoint.to=:443"),
-        ("entrypoints.<name>.limits.body", "--entrypoints.x.limits.minbodyrate=1KiB"),
         ("certificatesresolvers.", "--certificatesresolvers.x.acme.tlschallenge"),
         ("certificatesresolvers.<name>.acme.httpchallenge", "--entrypoints.x.address=:80"),
         (

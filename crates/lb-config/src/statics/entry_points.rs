@@ -1,10 +1,9 @@
 //! `entryPoints`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::acme::Resolver;
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::RouterTls;
 use crate::dynamics::{observability, router_tls};
@@ -126,9 +125,9 @@ pub(super) fn read<'a>(root: &Block<'a>) -> (Vec<EntryPoint>, Vec<Field<'a>>) {
 }
 
 /// Resolvers that entry points name must exist.
-pub(super) fn check_resolvers(named: &[Field<'_>], resolvers: &BTreeMap<String, Resolver>) {
-    for text in named.iter().filter_map(Field::text).filter(|text| !resolvers.contains_key(text.value)) {
-        let hint = suggest::hint(text.value, "resolvers", resolvers.keys().map(String::as_str));
+pub(super) fn check_resolvers(named: &[Field<'_>], resolvers: &[&str]) {
+    for text in named.iter().filter_map(Field::text).filter(|text| !resolvers.contains(&text.value)) {
+        let hint = suggest::hint(text.value, "resolvers", resolvers.iter().copied());
         text.error(format!("no certificate resolver is called {}", quoted(text.value)), Some(hint));
     }
 }

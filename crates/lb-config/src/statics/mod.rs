@@ -93,8 +93,8 @@ pub(crate) fn read(report: &Report<'_>, root: &Node, name: &str) -> Option<Stati
         require_entry_point(at, &metrics.entry_point, &names);
     }
 
-    let certificates_resolvers = resolvers::read(&root, &names);
-    entry_points::check_resolvers(&resolvers_at, &certificates_resolvers);
+    let (certificates_resolvers, resolvers) = resolvers::read(&root, &names);
+    entry_points::check_resolvers(&resolvers_at, &resolvers);
     let unlocked = root.take("experimental").and_then(|field| field.peek("otlpLogs"));
     let otlp_logs = unlocked.and_then(crate::decode::boolean) == Some(true);
     let config = StaticConfig {

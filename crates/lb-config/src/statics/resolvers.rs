@@ -30,23 +30,32 @@ const KEY_TYPES: [(&str, KeyType); 6] = [
     ("RSA8192", KeyType::Rsa8192),
 ];
 
-pub(super) fn read(root: &Block<'_>, entry_points: &[&str]) -> BTreeMap<String, Resolver> {
-    let mut resolvers = BTreeMap::new();
-    let Some(field) = root.take("certificatesResolvers") else { return resolvers };
+/// The resolvers, and the names of all that are written, also of those that are refused.
+pub(super) fn read<'a>(
+    root: &Block<'a>,
+    entry_points: &[&str],
+) -> (BTreeMap<String, Resolver>, Vec<&'a str>) {
+    let (mut resolvers, mut names) = (BTreeMap::new(), Vec::new());
+    let Some(field) = root.take("certificatesResolvers") else { return (resolvers, names) };
     for (entry, field) in field.objects() {
         let name: &str = &entry.key;
+        names.push(name);
         if name.is_empty() || name.contains('@') {
             field.error_at_key(format!("{} cannot be the name of a resolver", quoted(name)), None);
             continue;
         }
         let Some(block) = field.object() else { continue };
-        block.unsupported(&["tailscale"]);
-        let acme = block.require("acme", "write how certificates are ordered: `acme: {tlsChallenge: {}}`");
+        let acme = if block.take_unlisted("tailscale").is_some() {
+            block.unsupported(&["tailscale"]);
+            block.take("acme")
+        } else {
+            block.require("acme", "write how certificates are ordered: `acme: {tlsChallenge: {}}`")
+        };
         let resolver = acme.and_then(|field| field.object()).and_then(|acme| resolver(acme, entry_points));
         block.finish();
         resolvers.extend(resolver.map(|resolver| (name.to_owned(), resolver)));
     }
-    resolvers
+    (resolvers, names)
 }
 
 fn resolver(block: Block<'_>, entry_points: &[&str]) -> Option<Resolver> {
@@ -247,6 +256,16 @@ mod tests {
             resolver.challenge,
             Challenge::Http { entry_point: "web".to_owned(), delay: Duration::from_secs(2) }
         );
+    }
+
+    #[test]
+    fn a_resolver_that_is_refused_is_told_once() {
+        let refused = "{le: {acme: {dnsChallenge: {provider: nobody}}}}";
+        let text = "entryPoints: {web: {address: ':443', http: {tls: {certResolver: le}}}}\n";
+        let problems = parse_static("vigie.yml", &format!("{text}certificatesResolvers: {refused}"));
+        let problems = problems.unwrap_err().0;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(told("{le: {tailscale: {}}}").len(), 1);
     }
 
     #[test]

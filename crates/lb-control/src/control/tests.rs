@@ -562,3 +562,19 @@ async fn silent_servers_hold_no_more_connections_than_probes_may() {
     assert!((PROBES..=PROBES + 1).contains(&most.load(Ordering::Relaxed)), "{most:?}");
     accepting.abort();
 }
+
+#[test]
+fn objects_of_every_protocol_are_counted() {
+    let text =
+        "http: {routers: {a: {rule: 'Path(`/`)', service: b}}, services: {b: {loadBalancer: {servers: []}}}}
+tcp:
+  routers: {c: {rule: 'HostSNI(`*`)', service: d, middlewares: [e]}}
+  services: {d: {loadBalancer: {servers: [{address: '127.0.0.1:1'}]}}}
+  middlewares: {e: {inFlightConn: {amount: 1}}}
+udp:
+  routers: {f: {service: g}}
+  services: {g: {loadBalancer: {servers: [{address: '127.0.0.1:1'}]}}}
+";
+    let loaded = lb_config::parse_dynamic("a.yml", text, "file", &Context::default()).unwrap();
+    assert_eq!(sizes(&loaded.config), [3, 3, 1], "{:?}", loaded.problems);
+}

@@ -8,7 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use rustc_hash::FxHashMap;
 
-use super::events::{PROBE_BUCKETS, Probes};
+use super::events::{Events, PROBE_BUCKETS, Probes};
 use super::family::{Family, single};
 use super::label::{Kind, LabelId, Snapshot};
 use super::names::{self, Definition};
@@ -106,25 +106,30 @@ impl Inner {
         (requests, open)
     }
 
+    /// Each counter of events under the names that it has.
+    fn events(&self) -> [(Definition, &Events); 16] {
+        [
+            (names::REFUSED_REQUESTS, &self.refused),
+            (names::UDP_DROPPED, &self.udp_dropped),
+            (names::UPSTREAM_ERRORS, &self.upstream_errors),
+            (names::RETRIES, &self.retries),
+            (names::SERVICE_RETRIES, &self.retries),
+            (names::RETRIES_REFUSED, &self.retries_refused),
+            (names::FAILOVERS, &self.failovers),
+            (names::MIRRORS_DROPPED, &self.mirrors_dropped),
+            (names::QUEUE_REFUSED, &self.queue_refused),
+            (names::EJECTIONS, &self.ejections),
+            (names::EJECTIONS_OVERFLOW, &self.ejections_overflow),
+            (names::RATE_LIMITED, &self.rate_limited),
+            (names::RATE_LIMIT_UNKNOWN, &self.rate_limit_unknown),
+            (names::FORWARD_AUTH, &self.forward_auth),
+            (names::ERROR_PAGES, &self.error_pages),
+            (names::BREAKER_TRANSITIONS, &self.breaker_transitions),
+        ]
+    }
+
     fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
-        for events in [
-            &self.refused,
-            &self.upstream_errors,
-            &self.retries,
-            &self.retries_refused,
-            &self.failovers,
-            &self.mirrors_dropped,
-            &self.queue_refused,
-            &self.ejections,
-            &self.ejections_overflow,
-            &self.rate_limited,
-            &self.rate_limit_unknown,
-            &self.breaker_transitions,
-            &self.forward_auth,
-            &self.error_pages,
-        ] {
-            events.forget(dead);
-        }
+        self.events().iter().for_each(|(_, events)| events.forget(dead));
         self.tcp.forget(dead);
         self.queues.lock().retain(|label, waiting| *waiting != 0 || !dead(*label));
         self.breakers.lock().retain(|label, _| !dead(*label));
@@ -335,34 +340,10 @@ fn services(inner: &Inner, families: &mut Vec<MetricFamily>) {
 }
 
 fn events(inner: &Inner, view: &View, labels: &Snapshot, families: &mut Vec<MetricFamily>) {
-    for (definition, events) in [
-        (names::REFUSED_REQUESTS, &inner.refused),
-        (names::UDP_DROPPED, &inner.udp_dropped),
-        (names::UPSTREAM_ERRORS, &inner.upstream_errors),
-        (names::RETRIES, &inner.retries),
-        (names::SERVICE_RETRIES, &inner.retries),
-        (names::RETRIES_REFUSED, &inner.retries_refused),
-        (names::FAILOVERS, &inner.failovers),
-        (names::MIRRORS_DROPPED, &inner.mirrors_dropped),
-        (names::QUEUE_REFUSED, &inner.queue_refused),
-        (names::EJECTIONS, &inner.ejections),
-        (names::EJECTIONS_OVERFLOW, &inner.ejections_overflow),
-        (names::RATE_LIMITED, &inner.rate_limited),
-        (names::RATE_LIMIT_UNKNOWN, &inner.rate_limit_unknown),
-        (names::FORWARD_AUTH, &inner.forward_auth),
-        (names::ERROR_PAGES, &inner.error_pages),
-        (names::BREAKER_TRANSITIONS, &inner.breaker_transitions),
-    ] {
-        if definition.name == names::SERVICE_RETRIES.name && !view.services {
-            continue;
+    for (definition, events) in inner.events() {
+        if definition.name != names::SERVICE_RETRIES.name || view.services {
+            families.push(events.family(definition, labels));
         }
-        let mut family = Family::counter(definition);
-        for (label, word, count) in events.scrape() {
-            if let Some(text) = labels.text(label) {
-                family.push(&[text, word][..definition.labels.len()], count as f64);
-            }
-        }
-        families.push(family.build());
     }
     let mut queues = Family::gauge(names::QUEUE_LENGTH);
     for (label, waiting) in &*inner.queues.lock() {

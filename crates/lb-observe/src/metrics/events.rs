@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
 use rustc_hash::FxHashMap;
 
-use super::label::LabelId;
+use super::family::Family;
+use super::label::{LabelId, Snapshot};
+use super::names::Definition;
 
 /// A counter by label and a word out of a fixed set (a reason, a state).
 #[derive(Debug, Default)]
@@ -16,8 +19,17 @@ impl Events {
         *self.0.lock().entry((label, word)).or_insert(0) += 1;
     }
 
-    pub(super) fn scrape(&self) -> Vec<(LabelId, &'static str, u64)> {
-        self.0.lock().iter().map(|((label, word), count)| (*label, *word, *count)).collect()
+    /// The counter as a scrape shows it: without the words where `definition` has no label for them.
+    pub(super) fn family(&self, definition: Definition, labels: &Snapshot) -> MetricFamily {
+        // A copy: nobody who counts waits for texts to be written.
+        let counts: Vec<_> = self.0.lock().iter().map(|(key, count)| (*key, *count)).collect();
+        let mut family = Family::counter(definition);
+        for ((label, word), count) in counts {
+            if let Some(text) = labels.text(label) {
+                family.push(&[text, word][..definition.labels.len()], count as f64);
+            }
+        }
+        family.build()
     }
 
     pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {

@@ -70,17 +70,11 @@ impl Tcp {
                 bytes.push(&[service, direction], count.load(Ordering::Relaxed) as f64);
             }
         }
-        families.extend([open.build(), bytes.build()]);
-        for (definition, events) in
-            [(names::TCP_CONNECTIONS, &self.ended), (names::TCP_DIAL_FAILURES, &self.dial_failures)]
-        {
-            let mut family = Family::counter(definition);
-            for (service, word, count) in events.scrape() {
-                if let Some(service) = labels.text(service) {
-                    family.push(&[service, word], count as f64);
-                }
-            }
-            families.push(family.build());
-        }
+        families.extend([
+            open.build(),
+            bytes.build(),
+            self.ended.family(names::TCP_CONNECTIONS, labels),
+            self.dial_failures.family(names::TCP_DIAL_FAILURES, labels),
+        ]);
     }
 }

@@ -1,5 +1,6 @@
 //! What a new connection speaks: PROXY protocol, TLS, HTTP/2 with prior knowledge, HTTP/1.1.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -78,6 +79,7 @@ pub(crate) fn serve(
             slot,
             _open: Some(open),
             _seat: seat,
+            private: OnceCell::new(),
         });
         match speaks {
             Speaks::Http1 { input, end } => {
@@ -112,6 +114,13 @@ struct Greeting {
     /// What the client has shown of itself.
     certificates: Option<Box<Certificates>>,
     seat: Option<Seat>,
+}
+
+impl Greeting {
+    /// Without TLS.
+    fn plain(stream: Stream, speaks: Speaks, client: SocketAddr, seat: Option<Seat>) -> Self {
+        Self { stream, speaks, client, tls: None, certificates: None, seat }
+    }
 }
 
 enum Speaks {
@@ -275,27 +284,13 @@ async fn greet(
                 let prefix = bytes.to_vec();
                 worker.buffers.give_input(input);
                 let speaks = Speaks::Http2 { prefix };
-                return Some(Greeted::Http(Greeting {
-                    stream,
-                    speaks,
-                    client,
-                    tls: None,
-                    certificates: None,
-                    seat,
-                }));
+                return Some(Greeted::Http(Greeting::plain(stream, speaks, client, seat)));
             }
             // "P" may yet become POST: only a whole preface tells.
             bytes if H2_PREFACE.starts_with(bytes) => {}
             _ => {
                 let speaks = Speaks::Http1 { input, end };
-                return Some(Greeted::Http(Greeting {
-                    stream,
-                    speaks,
-                    client,
-                    tls: None,
-                    certificates: None,
-                    seat,
-                }));
+                return Some(Greeted::Http(Greeting::plain(stream, speaks, client, seat)));
             }
         }
     }

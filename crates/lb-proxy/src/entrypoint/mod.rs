@@ -9,6 +9,7 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod quic;
 pub(crate) mod seats;
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use lb_observe::metrics::{LabelId, OpenConnection};
 use crate::http::forwarded::{ForwardedSettings, Peer};
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
+use crate::upstream::private::Private;
 use crate::worker::Slot;
 
 /// One entry point as the workers see it.
@@ -55,6 +57,8 @@ pub(crate) struct Connection {
     pub(crate) _open: Option<OpenConnection>,
     /// Counts against the limits of the entry point.
     pub(crate) _seat: Option<seats::Seat>,
+    /// Connections to servers that nobody else may use.
+    pub(crate) private: OnceCell<Rc<Private>>,
 }
 
 /// What the handshake settled.

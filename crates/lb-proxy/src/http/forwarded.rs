@@ -3,7 +3,8 @@
 //! Runs for every request. One pass over the fields finds out what there is; in the common case, a client that
 //! sends none of them, the rest is five appended fields and no allocation. The semantics are Traefik's
 //! (reference 3.1), except that everything an application could take for one of these fields is dropped when an
-//! untrusted peer sends it: any `X-Forwarded-*`, `Forwarded`, and spellings such as `X_Forwarded_For`.
+//! untrusted peer sends it: any `X-Forwarded-*`, `Forwarded`, and spellings such as `X_Forwarded_For`. So is, from
+//! whomever, what it could take for the length of the body (`Content_Length`, `Transfer_Encoding`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -89,6 +90,8 @@ struct Seen {
     spoofable: bool,
     /// Some of it in a spelling that no proxy has.
     misspelt: bool,
+    /// A length that is none to us, and may be one to a server.
+    disguised: bool,
     connection: bool,
     upgrade: bool,
     forwarded_for: u32,
@@ -111,7 +114,11 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
                 }
                 seen.forwarded_for += u32::from(name.eq_ignore_ascii_case(b"x-forwarded-for"));
             }
-            Some(b'c') => seen.connection |= name.eq_ignore_ascii_case(b"connection"),
+            Some(b'c') => {
+                seen.connection |= name.eq_ignore_ascii_case(b"connection");
+                seen.disguised |= is_disguised(name, b"content-length");
+            }
+            Some(b't') => seen.disguised |= is_disguised(name, b"transfer-encoding"),
             Some(b'u') => seen.upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
             _ => {}
         }
@@ -123,8 +130,15 @@ pub(crate) fn inbound(head: &mut Head, peer: &Peer, trusted: bool, settings: &Fo
         // A trusted peer replaces what its clients say under the right name and passes on what else they made up.
         head.retain(|name, _| !is_spoofable(name.as_bytes()) || is_spelt_by_a_proxy(name.as_bytes()));
     }
+    if seen.disguised {
+        head.retain(|name, _| {
+            let name = name.as_bytes();
+            !is_disguised(name, b"content-length") && !is_disguised(name, b"transfer-encoding")
+        });
+    }
     let websocket = seen.upgrade
-        && lb_http1::wants_upgrade(head).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
+        && lb_http1::wants_upgrade(head).is_some()
+        && lb_http1::list(head, "upgrade").any(|protocol| protocol.eq_ignore_ascii_case("websocket"));
     let proto = match (peer.secure, websocket) {
         (true, true) => "wss",
         (true, false) => "https",
@@ -216,6 +230,12 @@ pub(crate) fn is_spoofable(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-forwarded-";
     name.get(..PREFIX.len()).is_some_and(|start| reads_as(start, PREFIX))
         || [&b"x-real-ip"[..], b"x-scheme", b"forwarded"].iter().any(|canonical| reads_as(name, canonical))
+}
+
+/// Whether a server may take this for the field that says where the body ends, which it is not: `Transfer_Encoding`
+/// makes chunks for those that turn names into variables before they look for theirs. Nobody means well with it.
+fn is_disguised(name: &[u8], canonical: &[u8]) -> bool {
+    reads_as(name, canonical) && !is_spelt_by_a_proxy(name)
 }
 
 fn is_spelt_by_a_proxy(name: &[u8]) -> bool {
@@ -364,6 +384,8 @@ mod tests {
             ("Accept: *", false, "http", "80"),
             ("Host: a.test\nConnection: Upgrade\nUpgrade: WebSocket", false, "ws", "80"),
             ("Host: a.test\nConnection: keep-alive, Upgrade\nUpgrade: websocket", true, "wss", "443"),
+            ("Host: a.test\nConnection: upgrade\nUpgrade: foo, WebSocket", false, "ws", "80"),
+            ("Host: a.test\nConnection: upgrade\nUpgrade: websocket2", false, "http", "80"),
             ("Host: a.test\nUpgrade: websocket", true, "https", "443"),
             ("Host: a.test\nConnection: Upgrade\nUpgrade: other", false, "http", "80"),
         ];
@@ -436,6 +458,17 @@ mod tests {
                         X-Forwarded-Proto: https\nForwarded: for=10.0.0.1\nX_Own: 3\n\
                         X-Forwarded-Server: lb1\nX-Forwarded-Host: a.test\nX-Forwarded-Port: 443\n";
         assert_eq!(rewritten(fields, false, true), expected);
+    }
+
+    #[test]
+    fn a_length_in_disguise_goes_whoever_sends_it() {
+        let fields = "Host: a.test\nContent_Length: 5\nContent-Length: 3\ntransfer_encoding: chunked\n\
+                      Transfer.Encoding: chunked\nContent_Lengths: 1\nTransfer-Coding: 2\nContent_Type: 3";
+        let kept =
+            "Host: a.test\nContent-Length: 3\nContent_Lengths: 1\nTransfer-Coding: 2\nContent_Type: 3\n";
+        for trusted in [true, false] {
+            assert_eq!(rewritten(fields, false, trusted), format!("{kept}{OURS}"));
+        }
     }
 
     #[test]

@@ -55,10 +55,10 @@ pub(crate) fn serve(
             if !idle(&worker, &mut watch, &mut h1, &mut deadline).await {
                 break;
             }
-            // Boxed, so that an idle connection is no larger than what it waits for.
-            let next =
-                Box::pin(serve_one(&worker, &connection, &mut h1, &mut deadline, served, opened)).await;
             served += 1;
+            let last = is_worn(&connection.entry.config, served, opened);
+            // Boxed, so that an idle connection is no larger than what it waits for.
+            let next = Box::pin(serve_one(&worker, &connection, &mut h1, &mut deadline, last)).await;
             match next {
                 Next::Request => {}
                 Next::Close => break,
@@ -125,16 +125,14 @@ fn serve_one(
     connection: &Rc<Connection>,
     h1: &mut H1,
     deadline: &mut Deadline,
-    served: u64,
-    opened: Instant,
+    last: bool,
 ) -> impl Future<Output = Next> {
     async move {
         let mut x = worker.exchange(&connection.peer);
-        let config = &connection.entry.config;
         deadline.clear();
         let read = {
             let limits = Limits {
-                max_head_bytes: config.http.max_header_bytes + 4096,
+                max_head_bytes: connection.entry.config.http.max_header_bytes + 4096,
                 max_fields: super::MAX_REQUEST_FIELDS,
             };
             let mut armed = false;
@@ -177,7 +175,6 @@ fn serve_one(
             }
         };
         h1.expect_body(framing);
-        let last = is_worn(config, served + 1, opened);
         let mut client = Client {
             worker,
             close: last || !lb_http1::keep_alive(&x.head),

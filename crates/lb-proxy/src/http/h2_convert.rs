@@ -7,6 +7,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use lb_http1::Head;
 
+use super::{MAX_REQUEST_FIELDS, RESPONSE_LIMITS};
+
 /// Fields that HTTP/2 and HTTP/3 have no place for: RFC 9113 section 8.2.2, RFC 9114 section 4.2. `te` may only say
 /// `trailers`. The name is in lower case.
 pub(super) fn is_connection_specific(name: &[u8], value: &[u8]) -> bool {
@@ -30,7 +32,8 @@ pub(crate) fn fields(head: &Head) -> HeaderMap {
         head.iter_bytes().for_each(|(_, value)| buffer.extend_from_slice(value));
         values = buffer.freeze();
     }
-    let mut map = HeaderMap::with_capacity(head.len());
+    // What it has no room for it panics on: more than these were refused where they came in.
+    let mut map = HeaderMap::with_capacity(head.len().min(RESPONSE_LIMITS.max_fields));
     for (name, value) in head.iter_bytes() {
         let value =
             if total <= MOST_SHARED { values.split_to(value.len()) } else { Bytes::copy_from_slice(value) };
@@ -39,7 +42,7 @@ pub(crate) fn fields(head: &Head) -> HeaderMap {
             continue;
         }
         if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-            map.append(name, value);
+            let _ = map.try_append(name, value);
         }
     }
     map
@@ -77,14 +80,19 @@ pub(crate) fn response(head: &Head) -> Response<()> {
     response
 }
 
-/// A server's answer (interim or final) into `head`.
-pub(crate) fn response_head<B>(response: &Response<B>, head: &mut Head) {
+/// A server's answer (interim or final) into `head`. False when it has more fields than one over HTTP/1.1 may have: h2
+/// bounds their bytes only, and HPACK makes thousands of a few.
+pub(crate) fn response_head<B>(response: &Response<B>, head: &mut Head) -> bool {
     head.clear();
+    if response.headers().len() > RESPONSE_LIMITS.max_fields {
+        return false;
+    }
     head.set_version(lb_http1::Version::Http2);
     head.set_status(response.status().as_u16());
     for (name, value) in response.headers() {
         head.append(name.as_str(), value.as_bytes());
     }
+    true
 }
 
 /// RFC 9113 section 8.2.1; h2 has seen to the control characters.
@@ -156,15 +164,18 @@ pub(crate) fn fill(line: Line<'_>, fields: &HeaderMap, head: &mut Head) -> bool 
     true
 }
 
-/// Trailers, without what they must not carry (RFC 9110 section 6.5.1).
-pub(crate) fn trailers(fields: &HeaderMap) -> Head {
+/// Trailers, without what they must not carry (RFC 9110 section 6.5.1); `None` when they are too many.
+pub(crate) fn trailers(fields: &HeaderMap) -> Option<Head> {
+    if fields.len() > MAX_REQUEST_FIELDS {
+        return None;
+    }
     let mut head = Head::new();
     for (name, value) in fields {
         if lb_http1::is_allowed_trailer(name.as_str()) {
             head.append(name.as_str(), value.as_bytes());
         }
     }
-    head
+    Some(head)
 }
 
 #[cfg(test)]
@@ -181,6 +192,22 @@ mod tests {
         assert_eq!(fields["date"], "now");
         let large = fields.remove("location").map(|value| value.as_bytes().as_ptr_range().end);
         large == Some(fields["date"].as_bytes().as_ptr())
+    }
+
+    /// The map of the http crate panics on more than it has room for.
+    #[test]
+    fn very_many_fields_are_no_trouble() {
+        let mut many = HeaderMap::new();
+        for _ in 0..30_000 {
+            many.append("a", HeaderValue::from_static(""));
+        }
+        assert!(trailers(&many).is_none());
+        let mut head = Head::new();
+        (0..30_000).for_each(|n| head.append(&format!("x-{n}"), b""));
+        assert!(!fields(&head).is_empty());
+        let mut response = Response::new(());
+        *response.headers_mut() = many;
+        assert!(!response_head(&response, &mut head));
     }
 
     #[test]

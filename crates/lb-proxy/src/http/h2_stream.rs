@@ -51,7 +51,8 @@ impl Source for H2Source {
                 Some(Err(error)) => return Poll::Ready(Err(to_io(error))),
                 None => {
                     if let Some(fields) = ready!(self.stream.poll_trailers(cx)).map_err(to_io)? {
-                        self.trailers = Some(Box::new(h2_convert::trailers(&fields)));
+                        let too_many = || io::Error::new(io::ErrorKind::InvalidData, "too many trailers");
+                        self.trailers = Some(Box::new(h2_convert::trailers(&fields).ok_or_else(too_many)?));
                     }
                     self.ended = true;
                 }

@@ -1,6 +1,6 @@
 //! Copies of requests for mirrors: after the client has its answer, in the background, with nobody to tell.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -90,6 +90,7 @@ impl Copy {
             slot: None,
             _open: None,
             _seat: None,
+            private: OnceCell::new(),
         };
         let worker = Rc::clone(worker);
         tokio::task::spawn_local(async move {

@@ -139,13 +139,7 @@ pub(super) fn framing(head: &Head, ends: bool) -> Result<Framing, &'static str> 
     let mut lengths = head.get_all("content-length");
     let length = match (lengths.next(), lengths.next()) {
         (Some(_), Some(_)) => return Err("content_length"),
-        (Some(text), None) => Some(
-            std::str::from_utf8(text)
-                .ok()
-                .filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
-                .and_then(|text| text.parse::<u64>().ok())
-                .ok_or("content_length")?,
-        ),
+        (Some(digits), None) => Some(lb_http1::parse_length(digits).ok_or("content_length")?),
         (None, _) => None,
     };
     match length {

@@ -19,10 +19,8 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use self::params::Params;
-use super::{Build, Middleware, Step, kept};
+use super::{Build, Middleware, Step, auth, kept};
 use crate::exchange::Exchange;
-use crate::http::forwarded::reads_as;
-use crate::http::local::Local;
 use crate::http::normalise::{Policy, normalise_target, split_target};
 
 /// Nonces in use that are remembered, of one middleware of one router. Chosen: as many as Traefik does.
@@ -92,8 +90,9 @@ impl DigestAuth {
             return self.refuse(x.started, false);
         }
         x.user = Some(user.to_owned());
+        let options = &self.options;
         match self.judge(&params, x) {
-            Some(Use::First) => self.let_in(x, user),
+            Some(Use::First) => auth::let_in(x, user, options.header_field.as_deref(), options.remove_header),
             Some(Use::Stale) => self.refuse(x.started, true),
             Some(Use::Replayed) | None => self.refuse(x.started, false),
         }
@@ -123,18 +122,6 @@ impl DigestAuth {
         })
     }
 
-    fn let_in(&self, x: &mut Exchange, user: &str) -> Step {
-        if let Some(field) = &self.options.header_field {
-            // Nor may the client name another user in a spelling that the server takes for the same field.
-            x.head.retain(|name, _| !reads_as(name.as_bytes(), field.as_bytes()));
-            x.head.set(field, user.as_bytes());
-        }
-        if self.options.remove_header {
-            x.head.remove("authorization");
-        }
-        Step::Next
-    }
-
     fn refuse(&self, now: Instant, stale: bool) -> Step {
         let nonce = self.state.nonce(now, fastrand::u64(..));
         let challenge = format!(
@@ -143,12 +130,7 @@ impl DigestAuth {
             self.state.opaque,
             if stale { "stale=\"true\", " } else { "" },
         );
-        Step::Respond(
-            Local::bare(401)
-                .with("Www-Authenticate", challenge)
-                .with("Content-Type", "text/plain")
-                .body(&b"401 Unauthorized\n"[..]),
-        )
+        auth::refuse(challenge)
     }
 }
 

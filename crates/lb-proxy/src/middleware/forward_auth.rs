@@ -71,12 +71,12 @@ impl ForwardAuth {
                 || (self.granted_like.is_some() && (is_like(&canonical(name)) || is_like(&unfolded(name))));
             !imitated || is_never_granted(name.as_bytes())
         });
-        for name in &self.granted {
-            answer.get_all(name).for_each(|value| x.head.append(name, value));
-        }
-        for (name, value) in answer.iter().filter(|(name, _)| is_like(&canonical(name))) {
-            let listed = self.granted.iter().any(|granted| granted.eq_ignore_ascii_case(name));
-            if !listed && !is_never_granted(name.as_bytes()) && !is_of_the_connection(name) {
+        for (name, value) in answer.iter() {
+            let listed = || self.granted.iter().any(|granted| granted.eq_ignore_ascii_case(name));
+            let alike = || {
+                is_like(&canonical(name)) && !is_never_granted(name.as_bytes()) && !is_of_the_connection(name)
+            };
+            if listed() || alike() {
                 x.head.append(name, value);
             }
         }
@@ -253,7 +253,7 @@ pub(crate) mod tests {
         for (options, expected) in [
             (
                 "authResponseHeaders: [X-User, x-role, x-user]",
-                &["Host: h", "Content-Length: 3", "x-user: alice", "x-user: bob"][..],
+                &["Host: h", "Content-Length: 3", "x-user: alice", "X-User: bob"][..],
             ),
             (
                 "authResponseHeadersRegex: '^X-'",

@@ -128,18 +128,25 @@ impl Headers {
 
     /// The preflight is answered here, even for an origin that gets nothing.
     fn preflight(&self, x: &Exchange, origin: &str, method: &str) -> Local {
-        let credentials = self.options.access_control_allow_credentials;
+        let options = &self.options;
+        let credentials = options.access_control_allow_credentials;
         let mut local = Local::bare(200);
         if credentials {
             local = local.with("Access-Control-Allow-Credentials", "true");
         }
-        let wild = |list: &str, asked: &str| {
-            if credentials && list == "*" { asked.to_owned() } else { list.to_owned() }
+        let wild = |items: &[String], list: &str, asked: &str| {
+            if credentials && is_wild(items) { asked.to_owned() } else { list.to_owned() }
         };
         let asked = x.head.get_str("access-control-request-headers").unwrap_or_default();
         for (name, value) in [
-            ("Access-Control-Allow-Headers", wild(&self.headers, asked)),
-            ("Access-Control-Allow-Methods", wild(&self.methods, method)),
+            (
+                "Access-Control-Allow-Headers",
+                wild(&options.access_control_allow_headers, &self.headers, asked),
+            ),
+            (
+                "Access-Control-Allow-Methods",
+                wild(&options.access_control_allow_methods, &self.methods, method),
+            ),
             ("Access-Control-Allow-Origin", self.allowed_origin(origin).unwrap_or_default()),
         ] {
             if !value.is_empty() {
@@ -171,8 +178,9 @@ impl Headers {
     }
 
     fn exposed(&self) -> Option<&str> {
-        let credentials = self.options.access_control_allow_credentials;
-        let withheld = self.exposed.is_empty() || (credentials && self.exposed == "*");
+        let options = &self.options;
+        let wild = is_wild(&options.access_control_expose_headers);
+        let withheld = self.exposed.is_empty() || (options.access_control_allow_credentials && wild);
         (!withheld).then_some(&self.exposed)
     }
 
@@ -251,6 +259,11 @@ impl Headers {
             }
         }
     }
+}
+
+/// To browsers `*` means everything only where no credentials are sent: Fetch standard, CORS protocol.
+fn is_wild(items: &[String]) -> bool {
+    items.iter().any(|item| item == "*")
 }
 
 /// Fields that say where a message ends. They are not an operator's to set: a server would wait for a body that never
@@ -337,6 +350,35 @@ mod tests {
             };
             local.write_head(&mut x.response);
             assert_eq!(x.response.get_str("access-control-max-age"), expected, "{age:?}");
+        }
+    }
+
+    #[test]
+    fn with_credentials_a_star_among_others_echoes_what_is_asked() {
+        let list = ["X-A", "*"].map(str::to_owned).to_vec();
+        for (credentials, expected) in [
+            (true, [Some("x, y"), Some("PUT"), None]),
+            (false, [Some("X-A,*"), Some("X-A,*"), Some("X-A,*")]),
+        ] {
+            let headers = Headers::new(&config::Headers {
+                access_control_allow_credentials: credentials,
+                access_control_allow_headers: list.clone(),
+                access_control_allow_methods: list.clone(),
+                access_control_expose_headers: list.clone(),
+                ..config::Headers::default()
+            })
+            .unwrap();
+            let fields = [
+                ("Origin", "https://a.test"),
+                ("Access-Control-Request-Method", "PUT"),
+                ("Access-Control-Request-Headers", "x, y"),
+            ];
+            let mut x = exchange("OPTIONS", &fields);
+            let Step::Respond(local) = headers.on_request(&mut x) else { panic!("let through") };
+            local.write_head(&mut x.response);
+            let names = ["allow-headers", "allow-methods", "expose-headers"];
+            let said = names.map(|name| x.response.get_str(&format!("access-control-{name}")));
+            assert_eq!(said, expected, "{credentials}");
         }
     }
 

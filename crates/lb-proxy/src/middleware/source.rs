@@ -35,11 +35,18 @@ fn entry<'a>(x: &'a Exchange, strategy: &IpStrategy) -> Option<&'a str> {
     entries.find(|entry| !entry.is_empty() && !address(entry).is_some_and(known))
 }
 
-/// An entry of `X-Forwarded-For`; some proxies write the port as well. An IPv4 address in IPv6 notation counts as what
-/// it is.
+/// An entry of `X-Forwarded-For`; some proxies write the port as well, or the zone (RFC 4007 section 11), which says
+/// nothing to anybody else. An IPv4 address in IPv6 notation counts as what it is.
 fn address(entry: &str) -> Option<IpAddr> {
-    let ip = entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
-    Some(ip.to_canonical())
+    let read = |text: &str| {
+        text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    };
+    let unzoned = || {
+        let (address, zone) = entry.split_once('%')?;
+        let port = zone.find(']').map_or("", |end| &zone[end..]);
+        read(&format!("{address}{port}")).filter(IpAddr::is_ipv6)
+    };
+    Some(read(entry).or_else(unzoned)?.to_canonical())
 }
 
 fn forwarded_for(x: &Exchange) -> Option<&str> {
@@ -120,6 +127,10 @@ mod tests {
         assert_eq!(found("10.0.0.1:80", depth(1)), "10.0.0.1");
         assert_eq!(found("::ffff:10.0.0.1", depth(1)), "10.0.0.1");
         assert_eq!(found("[2001:db8::1]:80", depth(1)), "2001:db8::1");
+        assert_eq!(found("fe80::1%eth0", depth(1)), "fe80::1");
+        assert_eq!(found("[fe80::1%eth0]:80", depth(1)), "fe80::1");
+        assert_eq!(found("10.0.0.1%eth0", depth(1)), "-");
+        assert_eq!(found("%eth0", depth(1)), "-");
         let subnet = IpStrategy { depth: 1, ipv6_subnet: Some(64), ..IpStrategy::default() };
         assert_eq!(found("2001:db8:1:2:3:4:5:6", subnet), "2001:db8:1:2::");
     }

@@ -11,6 +11,7 @@ use super::Endpoint;
 use super::connect::{self, Spoken};
 use super::failure::{Cause, Failure};
 use super::h2::Shared;
+use super::private::Private;
 use super::up::Up;
 use crate::http::h1::H1;
 use crate::worker::Worker;
@@ -19,17 +20,20 @@ use crate::worker::Worker;
 const SHORTAGE_WAITS: u32 = 40;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
-/// One that is there already.
+/// One that is there already: the client's own before any that is free for all.
 pub(crate) async fn reuse(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint>,
     outages: u32,
     upgrade: bool,
+    private: Option<&Private>,
 ) -> Option<Up> {
     if !upgrade && let Some(up) = share(worker, endpoint, outages).await {
         return Some(up);
     }
-    worker.pools.take(endpoint, outages, Instant::from_std(worker.recently())).map(Up::H1)
+    let now = Instant::from_std(worker.recently());
+    let own = private.and_then(|private| private.take(endpoint, outages, now));
+    own.or_else(|| worker.pools.take(endpoint, outages, now)).map(Up::H1)
 }
 
 /// A new one; given up once its server has been taken out.

@@ -246,13 +246,17 @@ impl H2 {
             return Poll::Ready(Err(Failure::sent(Cause::Closed)));
         };
         if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
-            h2_convert::response_head(&interim, head);
-            return Poll::Ready(Ok(Framing::Empty));
+            return Poll::Ready(match h2_convert::response_head(&interim, head) {
+                true => Ok(Framing::Empty),
+                false => Err(too_many_fields()),
+            });
         }
         match ready!(std::pin::Pin::new(response).poll(cx)) {
             Ok(answer) => {
                 let (parts, body): (_, RecvStream) = answer.into_parts();
-                h2_convert::response_head(&http::Response::from_parts(parts, ()), head);
+                if !h2_convert::response_head(&http::Response::from_parts(parts, ()), head) {
+                    return Poll::Ready(Err(too_many_fields()));
+                }
                 // HTTP/1.1 clients get what this says: it must be as certain as from an HTTP/1.1 server.
                 self.framing = match lb_http1::response_framing(head, method) {
                     Ok(Framing::Length(1..)) if body.is_end_stream() => {
@@ -282,6 +286,11 @@ impl H2 {
             }
         }
     }
+}
+
+fn too_many_fields() -> Failure {
+    tracing::warn!("a server's answer has too many fields");
+    Failure::sent(Cause::Malformed)
 }
 
 impl Source for H2 {

@@ -6,6 +6,7 @@ mod dial;
 pub(crate) mod failure;
 pub(crate) mod h2;
 pub(crate) mod pool;
+pub(crate) mod private;
 mod resolve;
 pub(crate) mod room;
 pub(crate) mod up;

@@ -46,13 +46,18 @@ impl Pool {
     }
 }
 
+/// Until when an idle connection to `endpoint` is used that its server keeps for so long.
+pub(super) fn usable_until(lasts: Duration, endpoint: &Endpoint, now: Instant) -> Option<Instant> {
+    now.checked_add(usable_for(lasts, endpoint.transport.settings.idle_conn_timeout))
+}
+
 /// How long an idle connection is used that its server keeps for so long.
 fn usable_for(lasts: Duration, idle_timeout: Option<Duration>) -> Duration {
     let before_its_end = lasts - MARGIN.min(lasts / 2);
     idle_timeout.map_or(before_its_end, |timeout| timeout.min(before_its_end))
 }
 
-fn is_usable(connection: &H1, until: Option<Instant>, now: Instant) -> bool {
+pub(super) fn is_usable(connection: &H1, until: Option<Instant>, now: Instant) -> bool {
     until.is_none_or(|until| now < until) && connection.is_quiet()
 }
 
@@ -80,13 +85,12 @@ impl Pools {
         if endpoint.is_retired() {
             return;
         }
-        let settings = &endpoint.transport.settings;
-        let Some(most) = settings.max_idle_conns_per_host else { return };
+        let Some(most) = endpoint.transport.settings.max_idle_conns_per_host else { return };
         connection.release();
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.entry(endpoint.id).or_default().since(outages);
         if pool.idle.len() < most {
-            pool.idle.push((connection, now.checked_add(usable_for(lasts, settings.idle_conn_timeout))));
+            pool.idle.push((connection, usable_until(lasts, endpoint, now)));
         }
     }
 

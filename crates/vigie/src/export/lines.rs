@@ -1,7 +1,8 @@
 //! Metrics as lines: datagrams to StatsD and Datadog, requests to InfluxDB. What is lost on the way is lost, as with
 //! Traefik: each push says what happened since the one before.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use lb_config::telemetry::{Datagrams, MetricExports, Push};
@@ -11,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::receiver::Receiver;
-use super::{Exporter, TIMEOUT, Trouble};
+use super::{Export, Exporter, TIMEOUT, Trouble, view};
 
 /// Seconds: bounds of the durations from which lines are made, those of OTLP.
 pub(crate) const BOUNDS: [f64; 14] =
@@ -28,19 +29,11 @@ pub(crate) fn lines(
 ) -> anyhow::Result<Vec<Exporter>> {
     let mut exporters = Vec::new();
     let mut start = |signal, push: &Push, format, way| {
-        let view = View {
-            buckets: BOUNDS.to_vec(),
-            entry_points: push.entry_points,
-            routers: push.routers,
-            services: push.services,
-            semantic: false,
-            // One of them is enough.
-            forgets: std::mem::take(&mut is_alone),
-        };
-        let (stop, stopped) = watch::channel(false);
-        let lines = Lines::new(format, view);
+        // One of them is enough.
+        let forgets = std::mem::take(&mut is_alone);
+        let lines = Lines::new(format, View { forgets, ..view(push, &BOUNDS) });
         let pusher = Pusher { trouble: Trouble::new(signal), metrics: metrics.clone(), lines, way };
-        exporters.push(Exporter { stop, task: runtime.spawn(pusher.run(push.interval, stopped)) });
+        exporters.push(Exporter::start(runtime, push.interval, Arc::default(), pusher));
     };
     if let Some(statsd) = &exports.statsd {
         let format = Format::StatsD { prefix: statsd.prefix.clone() };
@@ -121,22 +114,12 @@ async fn send_datagrams(address: &str, lines: &[String]) -> std::io::Result<()> 
     socket.send(datagram.as_bytes()).await.map(drop)
 }
 
-impl Pusher {
-    async fn run(mut self, interval: Duration, mut stopped: watch::Receiver<bool>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                _ = stopped.wait_for(|stopped| *stopped) => {}
-            }
-            let is_last = *stopped.borrow();
-            let lines = self.lines.take(&self.metrics, SystemTime::now());
-            if !lines.is_empty() {
-                let failed = self.way.send(&lines).await.err();
-                self.trouble.note(self.way.endpoint(), failed.as_deref());
-            }
-            if is_last {
-                return;
-            }
+impl Export for Pusher {
+    async fn send(&mut self, _: &mut watch::Receiver<bool>) {
+        let lines = self.lines.take(&self.metrics, SystemTime::now());
+        if !lines.is_empty() {
+            let failed = self.way.send(&lines).await.err();
+            self.trouble.note(self.way.endpoint(), failed.as_deref());
         }
     }
 }

@@ -7,10 +7,10 @@ use lb_observe::metrics::Metrics;
 use lb_observe::otlp::{self, Line, Queue, Record, Value};
 use serde_json::Map;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::receiver::Receiver;
-use super::{BATCH_BYTES, Exporter, Sender, Trouble, queue, resource};
+use super::{BATCH_BYTES, Exporter, INTERVAL, Sender, Trouble, queue, resource};
 
 /// A line with its attributes is some three times as long.
 const MOST: usize = BATCH_BYTES / 4;
@@ -40,11 +40,10 @@ impl Log {
             .map_err(|reason| anyhow::anyhow!("{signal} otlp: {reason}"))?;
         metrics.follow_telemetry(signal, Arc::clone(&queue));
         let resource = resource::encoded(&config.service_name, &config.resource_attributes);
-        let (stop, stopped) = watch::channel(false);
         let encode = if signal == "logs" { diagnostics } else { requests };
         let trouble = Trouble::new(signal);
-        let sender = Sender { trouble, queue, receiver, resource, encode, most: MOST, stopped };
-        Ok(Exporter { stop, task: runtime.spawn(sender.run(many)) })
+        let sender = Sender { trouble, queue, receiver, resource, encode, most: MOST };
+        Ok(Exporter::start(runtime, INTERVAL, many, sender))
     }
 }
 

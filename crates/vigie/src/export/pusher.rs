@@ -1,6 +1,7 @@
 //! Metrics on their way out: all of them, every so often. One push that fails loses nothing, the next one has it all.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use lb_config::telemetry::OtlpMetrics;
@@ -10,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::receiver::Receiver;
-use super::{BATCH_BYTES, Exporter, SCOPE, TIMEOUT, Trouble, resource};
+use super::{BATCH_BYTES, Export, Exporter, SCOPE, TIMEOUT, Trouble, resource, view};
 
 /// `is_alone`: nobody scrapes.
 pub(crate) fn metrics(
@@ -21,15 +22,7 @@ pub(crate) fn metrics(
 ) -> anyhow::Result<Exporter> {
     let receiver = Receiver::new(&config.otlp, "metrics.v1.MetricsService")
         .map_err(|reason| anyhow::anyhow!("metrics.otlp: {reason}"))?;
-    let view = View {
-        buckets: config.boundaries.clone(),
-        entry_points: config.push.entry_points,
-        routers: config.push.routers,
-        services: config.push.services,
-        semantic: true,
-        forgets: is_alone,
-    };
-    let (stop, stopped) = watch::channel(false);
+    let view = View { semantic: true, forgets: is_alone, ..view(&config.push, &config.boundaries) };
     let pusher = Pusher {
         trouble: Trouble::new("metrics"),
         metrics: metrics.clone(),
@@ -38,8 +31,7 @@ pub(crate) fn metrics(
         resource: resource::encoded(&config.service_name, &config.resource_attributes),
         since: SystemTime::now(),
     };
-    let task = runtime.spawn(pusher.run(config.push.interval, stopped));
-    Ok(Exporter { stop, task })
+    Ok(Exporter::start(runtime, config.push.interval, Arc::default(), pusher))
 }
 
 struct Pusher {
@@ -51,22 +43,8 @@ struct Pusher {
     since: SystemTime,
 }
 
-impl Pusher {
-    async fn run(mut self, interval: Duration, mut stopped: watch::Receiver<bool>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                _ = stopped.wait_for(|stopped| *stopped) => {}
-            }
-            let is_last = *stopped.borrow();
-            self.push().await;
-            if is_last {
-                return;
-            }
-        }
-    }
-
-    async fn push(&mut self) {
+impl Export for Pusher {
+    async fn send(&mut self, _: &mut watch::Receiver<bool>) {
         let items = self.metrics.measurements(&self.view, self.since, SystemTime::now());
         let mut batches = Vec::new();
         otlp::split(&items, BATCH_BYTES, &mut batches);

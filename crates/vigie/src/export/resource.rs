@@ -20,7 +20,7 @@ fn merged(
 ) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::new();
     let mut set = |key: &str, value: &str| drop(attributes.insert(key.to_owned(), value.to_owned()));
-    set("host.name", &crate::run::host_name());
+    set("host.name", &crate::machine::host_name());
     set("os.type", std::env::consts::OS);
     if let Ok(path) = std::env::current_exe() {
         let name = path.file_name().unwrap_or_default();

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use lb_testkit::{Client, Gate, H2Client, Origin, PATIENCE, Script, eventually};
+use bytes::Bytes;
+use lb_testkit::{Answer, Client, Gate, H2Client, H2Origin, Origin, PATIENCE, Script, eventually};
 
 use super::frames::*;
 use crate::harness::{HOST, STATIC, Vigie, app};
@@ -218,4 +219,33 @@ async fn a_header_bomb_is_refused_for_what_it_is_worth() {
     let grown = resident(&vigie).await - before;
     assert!(grown < 64e6, "{grown} bytes for a bomb");
     assert_eq!(Client::connect(vigie.web()).await.unwrap().get(HOST, "/").await.unwrap().status, 200);
+}
+
+/// HPACK makes thousands of fields of a few bytes, in heads and trailers alike: more than may stand in a message go
+/// nowhere, whichever side they are from.
+#[tokio::test]
+async fn thousands_of_fields_get_through_on_neither_side() {
+    const MANY: usize = 30_000;
+    let many = || vec![("a".to_owned(), String::new()); MANY];
+    let server = H2Origin::start("server", move |request| match &*request.target {
+        "/head" => Answer { fields: many(), ..Answer::text("x") },
+        "/trailers" => Answer { trailers: many(), ..Answer::text("x") },
+        _ => Answer::echo(),
+    })
+    .await;
+    let vigie = Vigie::start(&app("", &[server.url()])).await;
+    let client = H2Client::connect(vigie.web()).await.unwrap();
+    assert_eq!(client.get(HOST, "/head").await.unwrap().status, 502);
+    assert!(client.get(HOST, "/trailers").await.is_err(), "the answer is broken off");
+    let request = http::Request::post(format!("http://{HOST}/")).body(()).unwrap();
+    let (response, mut body) = client.open(request, false).await.unwrap();
+    let mut trailers = http::HeaderMap::new();
+    for _ in 0..MANY {
+        trailers.append("a", http::HeaderValue::from_static(""));
+    }
+    body.send_data(Bytes::from_static(b"x"), false).unwrap();
+    body.send_trailers(trailers).unwrap();
+    let response = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(client.get(HOST, "/").await.unwrap().status, 200, "the connection is none the worse");
 }

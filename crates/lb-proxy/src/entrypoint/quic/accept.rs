@@ -1,6 +1,6 @@
 //! Connections from their first packet to their first request.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +33,9 @@ use crate::worker::{Watch, Worker};
 
 /// Streams beside requests: three by the protocol (RFC 9114 section 6.2), and some to be ignored. Chosen.
 const OTHER_STREAMS: u32 = 16;
+/// Requests at a time, whatever `http2.maxConcurrentStreams` allows: quinn makes a place for each as soon as a connection
+/// begins, before anything is asked on it. Chosen.
+const MOST_STREAMS: u32 = 1000;
 /// Handshakes at a time, beyond which a client has to prove its address first (RFC 9000 section 8.1.2): a flood from
 /// invented addresses then costs a packet each, not a signature. Chosen.
 const UNPROVEN_HANDSHAKES: usize = 512;
@@ -119,7 +122,7 @@ impl Receiver {
 fn transport(entry: &Entry) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(entry.config.http2_max_concurrent_streams.into())
+        .max_concurrent_bidi_streams(streams(entry.config.http2_max_concurrent_streams).into())
         .max_concurrent_uni_streams(OTHER_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
@@ -129,6 +132,10 @@ fn transport(entry: &Entry) -> TransportConfig {
         // More than 2^62 milliseconds cannot be said.
         .max_idle_timeout(silence(entry.config.idle_timeout).try_into().ok());
     transport
+}
+
+fn streams(most: u32) -> u32 {
+    most.min(MOST_STREAMS)
 }
 
 /// How long QUIC keeps a connection that is silent.
@@ -284,6 +291,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arriving: Arriving, mut watch: Wat
         slot: None,
         _open: Some(worker.shard.connection(shared.label)),
         _seat: seat,
+        private: OnceCell::new(),
     });
     h3::serve::serve(worker, connection, quic, watch).await;
 }
@@ -349,6 +357,11 @@ mod tests {
             assert!(silence(Some(idle)) >= idle + Duration::from_secs(2));
         }
         assert_eq!(silence(Some(Duration::MAX)), Duration::MAX);
+    }
+
+    #[test]
+    fn a_connection_has_no_more_places_than_it_can_use() {
+        assert_eq!([1, 250, 1_000_000, u32::MAX].map(streams), [1, 250, MOST_STREAMS, MOST_STREAMS]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) fn trailers(section: &[u8], most: usize) -> Result<Option<Head>, Sect
         // RFC 9114 section 4.3: no pseudo-header is valid here, and none is a field name.
         sound = sound && fields.len() < crate::http::MAX_REQUEST_FIELDS && regular(name, value, &mut fields);
     })?;
-    Ok(sound.then(|| h2_convert::trailers(&fields)))
+    Ok(if sound { h2_convert::trailers(&fields) } else { None })
 }
 
 /// Takes in a field that is no pseudo-header; false if it makes the message malformed.

@@ -11,6 +11,15 @@ const OF_THE_BODY: [&str; 4] = ["content-length", "expect", "trailer", "transfer
 
 const PROXY_AUTHORIZATION: &str = "proxy-authorization";
 
+/// What a trusted proxy says of the client beside what [`ForwardAuth::forwarded`] sees to.
+const SAID_BY_PROXIES: [&str; 5] = [
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-tls-client-cert",
+    "x-forwarded-tls-client-cert-info",
+    "x-real-ip",
+];
+
 impl ForwardAuth {
     /// Fills `question` with what the auth server is told of `x`, and of a body of so many bytes that follows.
     pub(crate) fn question(&self, x: &Exchange, question: &mut Head, body: usize) {
@@ -23,10 +32,14 @@ impl ForwardAuth {
             let listed = &options.auth_request_headers;
             listed.is_empty() || listed.iter().any(|known| known.eq_ignore_ascii_case(name))
         };
+        let told = |name: &str| {
+            options.trust_forward_header == Some(true)
+                && SAID_BY_PROXIES.iter().any(|known| known.eq_ignore_ascii_case(name))
+        };
         for (name, value) in x.head.iter() {
             let own = || name.eq_ignore_ascii_case("host") || is_of_the_body(name);
             let vouched = options.trust_forward_header != Some(false) || !is_spoofable(name.as_bytes());
-            if chosen(name) && vouched && !own() {
+            if (chosen(name) || told(name)) && vouched && !own() {
                 question.append(name, value);
             }
         }
@@ -68,9 +81,6 @@ impl ForwardAuth {
         if trust.is_some() {
             // Without it, what the entry point has said stays as it is.
             say("X-Forwarded-Port", "x-forwarded-port", port_text(host, x.peer.secure));
-        }
-        if trust == Some(true) {
-            say("X-Real-Ip", "x-real-ip", b"");
         }
         question.remove("x-forwarded-for");
         if trust == Some(true) {
@@ -176,6 +186,35 @@ mod tests {
             assert_eq!(question.get_str("x-forwarded-uri"), Some("/?all=stripped"));
             assert_eq!(question.get_str("x-real-ip"), real, "{trust}");
         }
+    }
+
+    /// As real Traefik asked.
+    #[test]
+    fn what_a_trusted_proxy_says_goes_whatever_is_listed() {
+        let fields = [
+            ("Host", "h"),
+            ("X-Forwarded-Prefix", "/p"),
+            ("X-Forwarded-Server", "lb"),
+            ("X-Forwarded-Tls-Client-Cert", "c"),
+            ("X-Forwarded-Tls-Client-Cert-Info", "i"),
+            ("X-Forwarded-User", "u"),
+            ("Cookie", "a=b"),
+        ];
+        let told = |trust: &str| {
+            let (_, told) = asked(&format!("{trust} authRequestHeaders: [X-A]"), &fields, 0);
+            let of_this = ["Prefix", "Server", "Cert", "Info", "User", "Cookie"];
+            told.into_iter().filter(|f| of_this.iter().any(|part| f.contains(part))).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told("trustForwardHeader: true,"),
+            [
+                "X-Forwarded-Prefix: /p",
+                "X-Forwarded-Server: lb",
+                "X-Forwarded-Tls-Client-Cert: c",
+                "X-Forwarded-Tls-Client-Cert-Info: i"
+            ]
+        );
+        assert!(told("trustForwardHeader: false,").is_empty() && told("").is_empty());
     }
 
     #[test]
