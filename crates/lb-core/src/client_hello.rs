@@ -15,12 +15,16 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 const ALPN: u16 = 16;
+const SUPPORTED_VERSIONS: u16 = 43;
+const TLS_1_2: u16 = 0x0303;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
     /// Lower case; empty when it names none.
     pub server_name: String,
     pub alpn: Vec<Vec<u8>>,
+    /// It speaks nothing above TLS 1.1.
+    pub is_old: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,11 +117,12 @@ impl<'a> Rest<'a> {
 
 fn hello(body: &[u8]) -> Option<ClientHello> {
     let mut rest = Rest(body);
-    rest.take(2 + 32)?; // version and random
+    let version = rest.u16()?;
+    rest.take(32)?; // random
     rest.vector8()?; // session
     rest.vector16()?; // cipher suites
     rest.vector8()?; // compression
-    let mut hello = ClientHello::default();
+    let mut hello = ClientHello { is_old: version < TLS_1_2, ..ClientHello::default() };
     if rest.0.is_empty() {
         return Some(hello); // extensions are younger than TLS
     }
@@ -137,6 +142,8 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
                     hello.alpn.push(protocols.vector8()?.0.to_vec());
                 }
             }
+            // It alone counts where it stands (section 4.2.1).
+            SUPPORTED_VERSIONS => hello.is_old = false,
             _ => {}
         }
     }
@@ -194,7 +201,7 @@ mod tests {
 
     fn expected() -> ClientHello {
         let alpn = vec![b"mqtt".to_vec(), b"h2".to_vec(), b"a".to_vec()];
-        ClientHello { server_name: "db.example.com".to_owned(), alpn }
+        ClientHello { server_name: "db.example.com".to_owned(), alpn, is_old: false }
     }
 
     #[test]
@@ -221,6 +228,23 @@ mod tests {
         old.truncate(old.len() - 2);
         old[3] -= 2;
         assert_eq!(read(&records(&old, 99)), Read::Hello(ClientHello::default()));
+    }
+
+    #[test]
+    fn clients_that_speak_nothing_above_1_1_are_known() {
+        let versions = extension(SUPPORTED_VERSIONS, &[2, 3, 4]);
+        for (version, extensions, expected) in [
+            (1, &[][..], true),
+            (2, &[], true),
+            (3, &[], false),
+            (1, &versions, false),
+            (3, &versions, false),
+        ] {
+            let mut message = message(extensions);
+            message[5] = version;
+            let Read::Hello(hello) = read(&records(&message, 99)) else { panic!("no hello") };
+            assert_eq!(hello.is_old, expected, "3.{version} {extensions:?}");
+        }
     }
 
     #[test]

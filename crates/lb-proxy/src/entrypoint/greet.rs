@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use lb_core::client_hello::{self, Read};
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncWriteExt;
@@ -27,7 +28,7 @@ use crate::http::h2_serve;
 use crate::l4::{self, greet::Whose};
 use crate::middleware::Certificates;
 use crate::stream::{Prefixed, Stream};
-use crate::tls::{UNRECOGNIZED_NAME, config_for_suites};
+use crate::tls::{PROTOCOL_VERSION, UNRECOGNIZED_NAME, config_for_suites};
 use crate::worker::{Watch, Worker};
 
 /// RFC 9113 section 3.4.
@@ -271,7 +272,10 @@ async fn greet(
             [TLS_HANDSHAKE, ..] => {
                 let prefix = input[..end].to_vec();
                 worker.buffers.give_input(input);
-                let Stream::Plain(tcp) = stream else { return None };
+                let Stream::Plain(mut tcp) = stream else { return None };
+                if is_too_old(worker, entry, &prefix, &mut tcp, client).await {
+                    return None;
+                }
                 let greeting =
                     Box::pin(handshake(worker, entry, Prefixed::new(prefix, tcp), client, seat)).await;
                 return greeting.map(Greeted::Http);
@@ -344,6 +348,27 @@ async fn read(stream: &mut Stream, buffer: &mut [u8], deadline: &mut Deadline) -
         ready => ready,
     })
     .await
+}
+
+/// Whether a client speaks no version that TLS could go on with, by the first bytes of its hello; it is told so.
+pub(crate) async fn is_too_old(
+    worker: &Worker,
+    entry: &Entry,
+    first: &[u8],
+    tcp: &mut TcpStream,
+    client: SocketAddr,
+) -> bool {
+    // Nearly all are known by two bytes: record and message have headers of 5 and 4.
+    if first.get(9..11).is_none_or(|version| version >= &[3, 3][..])
+        || !matches!(client_hello::read(first), Read::Hello(hello) if hello.is_old)
+    {
+        return false;
+    }
+    worker.metrics.refused(entry.label, "tls_handshake");
+    tracing::debug!(entryPointName = %entry.config.name, %client, error = "the client speaks nothing above TLS 1.1",
+        "TLS handshake failed");
+    let _ = tcp.write_all(&PROTOCOL_VERSION).await;
+    true
 }
 
 /// The configuration for an authority that validates the name: its hello offers nothing but `acme-tls/1`.

@@ -22,7 +22,7 @@ use super::relay::{self, End};
 use super::{Middleware, Route, Service, Tls};
 use crate::buffers::Buffers;
 use crate::entrypoint::Entry;
-use crate::entrypoint::greet::GREETING_TIMEOUT;
+use crate::entrypoint::greet::{GREETING_TIMEOUT, is_too_old};
 use crate::entrypoint::proxy_protocol::{self, Header};
 use crate::entrypoint::seats::Seat;
 use crate::forward::prefer_awake;
@@ -182,7 +182,10 @@ async fn terminate(
     client: SocketAddr,
     profile: &TlsProfile,
 ) -> Option<Stream> {
-    let Stream::Plain(tcp) = stream else { return None };
+    let Stream::Plain(mut tcp) = stream else { return None };
+    if is_too_old(worker, entry, &first, &mut tcp, client).await {
+        return None;
+    }
     let stream = Prefixed::new(first, tcp);
     let shake = async {
         let local = stream.local_ip()?;

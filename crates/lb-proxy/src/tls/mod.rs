@@ -19,7 +19,7 @@ pub use client::client_tls;
 pub use ticket_keys::TicketKey;
 pub use tickets::{take_over_ticket_keys, ticket_keys};
 
-pub(crate) use server::{TlsProfile, TlsTable, UNRECOGNIZED_NAME, config_for_suites};
+pub(crate) use server::{PROTOCOL_VERSION, TlsProfile, TlsTable, UNRECOGNIZED_NAME, config_for_suites};
 
 #[cfg(test)]
 mod testing;

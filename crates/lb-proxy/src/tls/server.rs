@@ -30,6 +30,10 @@ use crate::report::Report;
 /// client: RFC 6066 section 3, RFC 5246 section 7.2. rustls itself would say `access_denied`.
 pub(crate) const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
+/// The fatal alert `protocol_version`, for clients that speak nothing above TLS 1.1: RFC 8446 appendix D.2. rustls
+/// would say `handshake_failure`, since they do not send an extension that it looks for first.
+pub(crate) const PROTOCOL_VERSION: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
+
 /// Sessions of TLS 1.2 clients without tickets, of each profile. The library's own default: such clients are rare, and
 /// an entry takes some 200 bytes.
 const CACHED_SESSIONS: usize = 256;

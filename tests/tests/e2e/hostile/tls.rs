@@ -65,6 +65,24 @@ async fn truncated_and_mutated_handshakes_hurt_nobody() {
     vigie.until_metric("traefik_open_connections", &[("entrypoint", "websecure")], 2.0).await;
 }
 
+/// RFC 8446 appendix D.2: whoever reads the client's log sees what is wrong.
+#[tokio::test]
+async fn clients_that_speak_nothing_above_tls_1_1_are_told_so() {
+    // Version 1.1 in both places, no session, one suite, no compression, no extension.
+    let mut hello = vec![22, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x13, 1, 0]);
+    let origin = Origin::start("origin").await;
+    let tcp = "tcp: {routers: {t: {rule: 'HostSNI(`*`)', service: s, tls: {}, entryPoints: [websecure]}}, \
+               services: {s: {loadBalancer: {servers: [{address: '127.0.0.1:1'}]}}}}";
+    for dynamic in [app("", &[origin.url()]), tcp.to_owned()] {
+        let vigie = Vigie::over(Files::new(), STATIC_TLS, &dynamic).await;
+        let mut client = Client::connect(vigie.websecure()).await.unwrap();
+        client.send(&hello).await.unwrap();
+        assert_eq!(client.rest().await.unwrap(), [21, 3, 1, 0, 2, 2, 70], "{dynamic}");
+    }
+}
+
 /// One connection, many names: only those under the options it was accepted with are served on it.
 #[tokio::test]
 async fn a_router_with_client_certificates_is_reached_by_its_own_connections_only() {
