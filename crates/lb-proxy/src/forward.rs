@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::deadline::Deadline;
+use crate::entrypoint::Connection;
 use crate::exchange::Exchange;
 use crate::http::body::{Fill, Pump, PumpError, Source};
 use crate::http::downstream::Downstream;
@@ -56,8 +57,6 @@ pub(crate) struct Answer<'a> {
     /// For how long the connection outlives the answer, at most.
     lasts: Option<Duration>,
     lease: Lease,
-    /// Whom the connection belongs to, if not to all.
-    private: Option<Rc<Private>>,
 }
 
 /// How one service answered: an answer, nothing to ask, nobody with room, or a failure.
@@ -307,12 +306,13 @@ pub(crate) fn attempt<'a, D: Downstream>(
     async move {
         let mut fresh = false;
         let mut went_away = 0;
-        let private = Private::of(p.connection, &p.x.head);
         loop {
             let outages = picked.as_ref().map_or(0, |picked| picked.server().outages());
-            let reused = match fresh {
-                true => None,
-                false => acquire::reuse(p.worker, endpoint, outages, upgrade, private.as_deref()).await,
+            let private = Private::of(p.connection, &p.x.head);
+            let reused = if fresh {
+                None
+            } else {
+                acquire::reuse(p.worker, endpoint, outages, upgrade, private).await
             };
             let was_reused = reused.is_some();
             let up = match reused {
@@ -332,17 +332,7 @@ pub(crate) fn attempt<'a, D: Downstream>(
                     let Some(picked) = picked.take() else {
                         return Err(Failed { failure: Failure::sent(Cause::Closed), repeatable: false });
                     };
-                    return Ok(Answer {
-                        up,
-                        endpoint,
-                        picked,
-                        framing,
-                        request,
-                        request_dead,
-                        lasts,
-                        lease,
-                        private,
-                    });
+                    return Ok(Answer { up, endpoint, picked, framing, request, request_dead, lasts, lease });
                 }
                 Err(failed)
                     if failed.repeatable
@@ -625,15 +615,15 @@ impl Answer<'_> {
     }
 
     /// Gives the server's connection back for the next request, if nothing of this one is left on it.
-    pub(crate) fn release(self, worker: &Worker) {
-        let Self { up, endpoint, picked, request, lasts, private, .. } = self;
+    pub(crate) fn release(self, worker: &Worker, client: &Connection) {
+        let Self { up, endpoint, picked, request, lasts, .. } = self;
         if let Up::H1(connection) = up
             && let Some(lasts) = lasts
             && request.is_done()
             && connection.is_reusable()
         {
             let (outages, now) = (picked.server().outages(), Instant::from_std(worker.recently()));
-            match private {
+            match client.private.get() {
                 Some(private) => private.give(endpoint, outages, (connection, lasts), now),
                 None => worker.pools.give(endpoint, outages, (connection, lasts), now),
             }
@@ -641,12 +631,12 @@ impl Answer<'_> {
     }
 
     /// Lets go of an answer that the client does not get: the connection is kept where the rest of the body has come.
-    pub(crate) fn discard(mut self, worker: &Worker) {
+    pub(crate) fn discard(mut self, worker: &Worker, client: &Connection) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut left = MOST_DISCARDED;
         loop {
             match self.up.poll_fill(&mut cx) {
-                Poll::Ready(Ok(Fill::End)) => return self.release(worker),
+                Poll::Ready(Ok(Fill::End)) => return self.release(worker, client),
                 Poll::Ready(Ok(Fill::Data)) if self.up.data().len() <= left => {
                     let count = self.up.data().len();
                     left -= count;

@@ -58,7 +58,7 @@ pub(crate) struct Connection {
     /// Counts against the limits of the entry point.
     pub(crate) _seat: Option<seats::Seat>,
     /// Connections to servers that nobody else may use.
-    pub(crate) private: OnceCell<Rc<Private>>,
+    pub(crate) private: OnceCell<Box<Private>>,
 }
 
 /// What the handshake settled.

@@ -153,6 +153,6 @@ async fn ask<D: Downstream>(
     if let Some(trouble) = read {
         return trouble;
     }
-    answer.release(worker);
+    answer.release(worker, connection);
     Heard::Answer(kept)
 }

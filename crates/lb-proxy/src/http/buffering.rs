@@ -159,7 +159,7 @@ async fn keep_answer<D: Downstream>(
         Ok(whole) => {
             if let Reply::Answer(answer) = std::mem::replace(&mut passed.reply, Reply::Whole(Box::new(whole)))
             {
-                answer.release(p.worker);
+                answer.release(p.worker, p.connection);
             }
         }
         Err(lost) => {

@@ -138,7 +138,7 @@ pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut 
             }
             let whole = send_answer(p, answer).await;
             if whole && let Reply::Answer(answer) = std::mem::replace(reply, Reply::Gone) {
-                answer.release(p.worker);
+                answer.release(p.worker, p.connection);
             }
             whole
         }
@@ -198,7 +198,7 @@ async fn send_encoded<D: Downstream>(p: &mut Passage<'_, '_, D>, reply: &mut Rep
     p.x.origin_bytes = Some(p.outcome.response_bytes);
     p.outcome.response_bytes = p.down.sent;
     if whole && let Reply::Answer(answer) = std::mem::replace(reply, Reply::Gone) {
-        answer.release(worker);
+        answer.release(worker, connection);
     }
     whole
 }

@@ -139,7 +139,7 @@ impl Copy {
             let (delivered, bytes) = answer.deliver(&mut *p.down, patience).await;
             (p.outcome.response_bytes, p.outcome.request_bytes) = (bytes, answer.request.bytes);
             if delivered == Delivered::Whole {
-                answer.release(worker);
+                answer.release(worker, connection);
             }
         }
         record::mirrored(worker, x, &outcome);

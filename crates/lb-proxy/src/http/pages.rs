@@ -44,7 +44,7 @@ pub(super) async fn replace<'r, D: Downstream>(
     let Passed { reply, reached, failure } = passed;
     let replaced = p.outcome.asked.map(|_| p.x.replaced.unwrap_or((original, reply.body_bytes())));
     if let Reply::Answer(answer) = reply {
-        answer.discard(p.worker);
+        answer.discard(p.worker, p.connection);
     }
     p.x.drop_answer();
     p.x.replaced = replaced;
@@ -84,7 +84,7 @@ async fn show<'r, D: Downstream>(
     p.x.response.set_status(status);
     match reply {
         Reply::Answer(answer) if bodyless || p.x.head.method() == "HEAD" => {
-            answer.discard(p.worker);
+            answer.discard(p.worker, p.connection);
             Reply::Local(Cow::Borrowed(b""))
         }
         Reply::Local(body) => {

@@ -5,7 +5,6 @@
 //! with the client's connection.
 
 use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use lb_http1::Head;
@@ -30,11 +29,11 @@ struct Kept {
 
 impl Private {
     /// Where the client's connection keeps its own, once a request on it has authenticated so.
-    pub(crate) fn of(connection: &Connection, head: &Head) -> Option<Rc<Self>> {
+    pub(crate) fn of<'c>(connection: &'c Connection, head: &Head) -> Option<&'c Self> {
         if head.get("authorization").is_some_and(authenticates_connection) {
-            return Some(Rc::clone(connection.private.get_or_init(Rc::default)));
+            return Some(connection.private.get_or_init(Box::default));
         }
-        connection.private.get().map(Rc::clone)
+        connection.private.get().map(|private| &**private)
     }
 
     pub(crate) fn take(&self, endpoint: &Endpoint, outages: u32, now: Instant) -> Option<Box<H1>> {
