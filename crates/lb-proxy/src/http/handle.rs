@@ -86,14 +86,6 @@ pub(crate) async fn handle<D: Downstream>(
     let patience = Patience::new(&connection.entry, x.started);
     let renewed = Renewed::default();
     let mut outcome = Outcome::new(worker, x);
-    if let Some(aliases) = &worker.aliases {
-        // Boxed: others need not make room for it.
-        Box::pin(find_alias(worker, aliases, connection, x)).await;
-    }
-    let admitted = admit(worker, connection, x);
-    if let Some(tracer) = &worker.tracer {
-        traced::begin(tracer, worker, connection, x, (admitted.as_deref().ok(), framing));
-    }
     let mut p = Passage {
         worker,
         connection,
@@ -104,6 +96,15 @@ pub(crate) async fn handle<D: Downstream>(
         outcome: &mut outcome,
         renewed: Some(&renewed),
     };
+    if let Some(aliases) = &worker.aliases {
+        // Boxed: others need not make room for it.
+        Box::pin(find_alias(worker, aliases, connection, p.x)).await;
+    }
+    // From here on by way of `p`, so that nothing is kept twice.
+    let admitted = admit(p.worker, p.connection, p.x);
+    if let Some(tracer) = &p.worker.tracer {
+        traced::begin(tracer, p.worker, p.connection, p.x, (admitted.as_deref().ok(), p.framing));
+    }
     let whole = match &admitted {
         Ok(route) => {
             p.outcome.route = Some(route);
