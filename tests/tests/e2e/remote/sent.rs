@@ -63,7 +63,7 @@ async fn without_insecure_a_router_leads_to_it() {
     files.write("dynamic.yml", routes);
     let vigie = super::over(files, "{rest: {}, file: {filename: '{dir}/dynamic.yml'}}").await;
     // That entry point has the API only, which knows no such place.
-    assert_eq!(put(&vigie, REST, &router("a")).await.status, 405);
+    assert_eq!(put(&vigie, REST, &router("a")).await.status, 404);
     assert_eq!(send(vigie.web(), "PUT", REST, &router("a")).await.status, 401);
     let head = format!(
         "PUT {REST} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic Z3Vlc3Q6aHVzaA==\r\nContent-Length: {}\r\n\r\n",
