@@ -1,7 +1,7 @@
 //! Hosts with very few paths: all of them in one place, to be gone through in order.
 
 use super::expand::PathKey;
-use super::path_index::{Entry, MAX_HOSTS, Rest, Search};
+use super::path_index::{Entry, MAX_HOSTS, Order, Rest, Search};
 
 /// The routes of such hosts, one host after the other: per route order, rest and length of the path, then
 /// the path.
@@ -37,18 +37,27 @@ impl FewPaths {
         Some((from, u32::try_from(self.0.len()).ok()?))
     }
 
-    pub(super) fn search(&self, (from, to): (u32, u32), search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+    pub(super) fn search<F: Fn(Rest) -> bool>(
+        &self,
+        (from, to): (u32, u32),
+        search: &Search<'_, F>,
+        best: Order,
+    ) -> Order {
         let mut routes = self.0.get(from as usize..to as usize).unwrap_or_default();
         while let Some((head, tail)) = routes.split_first_chunk::<HEAD>() {
             let (words, _) = head.as_chunks::<4>();
             let [order, rest, length] = [0, 1, 2].map(|index| u32::from_le_bytes(words[index]));
-            let Some((text, next)) = tail.split_at_checked((length & !PREFIX) as usize) else { return };
+            let Some((text, next)) = tail.split_at_checked((length & !PREFIX) as usize) else { return best };
             let is_prefix = length & PREFIX != 0;
             let matches = if is_prefix { search.path.starts_with(text) } else { search.path == text };
-            if order >= search.best || (matches && !search.consider(Entry { order, rest: Rest(rest) })) {
-                return;
+            if order >= best {
+                return best;
+            }
+            if matches && search.takes(Rest(rest)) {
+                return order;
             }
             routes = next;
         }
+        best
     }
 }

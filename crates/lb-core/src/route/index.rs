@@ -8,9 +8,17 @@ use super::matcher::{parent, without_trailing_dot};
 use super::path_build::PathBuilder;
 use super::path_index::{Entry, MAX_ROUTES, NO_ROUTE, Order, PathIndex, Paths, Rest, Search};
 use super::rule::Test;
-use super::table::{Key, Table};
+use super::table::{Owner, Table};
+use super::text::Text;
 use super::{Request, Route};
 use crate::syntax::Node;
+
+/// The two tables of hosts have no owners, but what their hashes salt is in one table.
+const EXACT: Owner = Owner { number: 0, salt: 0 };
+const WILDCARD: Owner = Owner { number: 0, salt: 1 };
+
+/// In place of the hash of a host.
+const ANY: u64 = 2;
 
 /// Routes in order of evaluation, with an index that answers what a scan in that order would.
 ///
@@ -47,11 +55,10 @@ impl<T> RouteIndex<T> {
         let (mut hosts, mut wildcards) = (Vec::with_capacity(by_host.len()), Vec::new());
         let (mut any_host, mut paths) = (Paths::NONE, PathBuilder::default());
         for (host, entries) in &by_host {
-            let found = paths.add(entries);
             match *host {
-                HostKey::Any => any_host = found,
-                HostKey::Exact(host) => hosts.push(key(host, found)),
-                HostKey::Wildcard(parent) => wildcards.push(key(parent, found)),
+                HostKey::Any => any_host = paths.add(ANY, entries),
+                HostKey::Exact(host) => hosts.push(paths.add_host(host, EXACT, entries)),
+                HostKey::Wildcard(parent) => wildcards.push(paths.add_host(parent, WILDCARD, entries)),
             }
         }
         let (hosts, wildcards, paths) = (Table::build(&hosts), Table::build(&wildcards), paths.build());
@@ -66,38 +73,39 @@ impl<T> RouteIndex<T> {
             let nodes = &self.conditions[rest.0 as usize];
             nodes.iter().all(|node| node.evaluate(&mut |test: &Test| test.holds(request)))
         };
-        let mut search = Search { path: request.path().as_bytes(), best: NO_ROUTE, holds };
-        self.search_host(request.host(), &mut search);
+        let search = Search { path: request.path().as_bytes(), holds };
+        let mut best = self.search_host(request.host(), &search, NO_ROUTE);
         if let Some(alias) = request.alias() {
-            self.search_host(alias, &mut search);
+            best = self.search_host(alias, &search, best);
         }
-        self.paths.search(self.any_host, &mut search);
-        self.routes.get(search.best as usize).map(|route| &route.value)
+        best = self.paths.search(ANY, self.any_host, &search, best);
+        self.routes.get(best as usize).map(|route| &route.value)
     }
 
-    /// The routes of one host, by name or by wildcard.
+    /// The earlier one of the best route so far and of those of a host, by name or by wildcard.
     #[inline]
-    fn search_host<F: Fn(Rest) -> bool>(&self, host: &str, search: &mut Search<'_, F>) {
+    fn search_host<F: Fn(Rest) -> bool>(&self, host: &str, search: &Search<'_, F>, mut best: Order) -> Order {
         let host = without_trailing_dot(host);
-        if let Some(found) = self.hosts.get(0, host.as_bytes()) {
-            self.paths.search(Paths::from_value(found), search);
+        let text = Text::new(host.as_bytes());
+        let hash = text.hash(EXACT.salt);
+        if let Some(found) = self.hosts.get_hashed(hash, EXACT.number, text) {
+            best = self.paths.search(hash, Paths::from_value(found), search, best);
         }
         if !self.wildcards.is_empty()
             && let Some(parent) = parent(host)
-            && let Some(found) = self.wildcards.get(0, parent.as_bytes())
+            && let text = Text::new(parent.as_bytes())
+            && let hash = text.hash(WILDCARD.salt)
+            && let Some(found) = self.wildcards.get_hashed(hash, WILDCARD.number, text)
         {
-            self.paths.search(Paths::from_value(found), search);
+            best = self.paths.search(hash, Paths::from_value(found), search, best);
         }
+        best
     }
 
     /// The routes in order of evaluation.
     pub fn routes(&self) -> &[Route<T>] {
         &self.routes
     }
-}
-
-fn key(host: &str, paths: Paths) -> Key<'_> {
-    Key { owner: 0, text: host.as_bytes().into(), value: paths.to_value() }
 }
 
 /// What rules ask for beside host and path, each combination once: many routes ask for the same.

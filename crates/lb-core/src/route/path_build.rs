@@ -1,7 +1,8 @@
 //! Builds the index of one host's paths.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::expand::PathKey;
@@ -10,7 +11,8 @@ use super::path_index::{
     ALONE, DEEPER, END, Entry, Indexed, Lengths, MAX_HOSTS, NEVER, NO_ROUTE, NO_STEP, Order, PathIndex,
     Paths, Rest, Row, Step, owner_of_exact_paths, owner_of_prefixes,
 };
-use super::table::{Key, Table};
+use super::table::{Key, Owner, Table};
+use super::text::Text;
 
 type Keyed<'k> = (&'k [u8], Entry);
 
@@ -31,6 +33,8 @@ pub(super) struct PathBuilder<'k> {
     /// The same key may be there several times in a row, with the same value.
     keys: Vec<Key<'k>>,
     few: FewPaths,
+    /// How many hosts have which [`Indexed::from`].
+    froms: FxHashMap<u32, usize>,
     lengths: Vec<Lengths>,
     steps: Vec<Step>,
     lists: Vec<[u32; 2]>,
@@ -38,16 +42,33 @@ pub(super) struct PathBuilder<'k> {
 
 impl<'k> PathBuilder<'k> {
     pub(super) fn build(mut self) -> PathIndex {
-        self.keys.dedup_by(|one, two| one.owner == two.owner && one.text == two.text);
-        let Self { keys, few, lengths, steps, lists } = self;
-        PathIndex { table: Table::build(&keys), few, lengths, steps, lists }
+        self.keys.dedup_by(|one, two| one.owner.number == two.owner.number && one.text == two.text);
+        let Self { keys, few, froms, lengths, steps, lists } = self;
+        let usual_from = froms.into_iter().max_by_key(|(from, hosts)| (*hosts, Reverse(*from)));
+        let usual_from = usual_from.map_or(NEVER, |(from, _)| from);
+        PathIndex { table: Table::build(&keys), few, usual_from, lengths, steps, lists }
     }
 
-    /// Takes in the paths of one host, in order of evaluation.
+    /// The row of a host, with its paths in order of evaluation.
+    ///
+    /// # Panics
+    /// As [`add`](Self::add).
+    pub(super) fn add_host<'h>(
+        &mut self,
+        host: &'h str,
+        owner: Owner,
+        paths: &[(PathKey<'k>, Entry)],
+    ) -> Key<'h> {
+        let text = Text::new(host.as_bytes());
+        let value = self.add(text.hash(owner.salt), paths).to_value();
+        Key { owner, text: text.bytes.into(), value }
+    }
+
+    /// Takes in the paths of a host that has this hash, in order of evaluation.
     ///
     /// # Panics
     /// With 2^30 hosts or more.
-    pub(super) fn add(&mut self, paths: &[(PathKey<'k>, Entry)]) -> Paths {
+    pub(super) fn add(&mut self, host: u64, paths: &[(PathKey<'k>, Entry)]) -> Paths {
         if let [(PathKey::Prefix(""), entry)] = paths {
             return Paths::Whole(*entry);
         }
@@ -68,14 +89,14 @@ impl<'k> PathBuilder<'k> {
         prefixes.sort_by_key(|(text, _)| *text);
         for entries in exact.chunk_by(|(one, _), (two, _)| one == two) {
             let row = self.exact_row(entries);
-            let (owner, text) = (owner_of_exact_paths(index), entries[0].0.into());
+            let (owner, text) = (owner_of_exact_paths(index, host), entries[0].0.into());
             self.keys.push(Key { owner, text, value: row.to_value() });
         }
         let prefixes = self.prefixes(&prefixes);
         let everything = prefixes.first().filter(|prefix| prefix.text.is_empty());
         let everything = everything.map_or(Row::NOTHING, |prefix| prefix.row);
         let (first_step, from) = (self.add_steps(&prefixes), telling_segment(&prefixes));
-        let owner = owner_of_prefixes(index);
+        let owner = owner_of_prefixes(index, host);
         let first_key = self.keys.len();
         for prefix in prefixes.iter().filter(|prefix| !prefix.text.is_empty()) {
             self.add_starts(owner, prefix, &prefixes, first_step);
@@ -87,6 +108,7 @@ impl<'k> PathBuilder<'k> {
         let best = paths.first().map_or(NO_ROUTE, |(_, entry)| entry.order);
         self.lengths.push(Lengths { best, everything, first_step });
         let from = from.map_or(NEVER, |from| from as u32);
+        *self.froms.entry(from).or_default() += 1;
         Paths::Indexed(Indexed { index, from, has_exact: !exact.is_empty() })
     }
 
@@ -179,7 +201,7 @@ impl<'k> PathBuilder<'k> {
     /// towards it. A start has the row of the longest prefix in it.
     fn add_starts(
         &mut self,
-        owner: u32,
+        owner: Owner,
         prefix: &Prefix<'k, '_>,
         prefixes: &[Prefix<'k, '_>],
         first_step: u32,
@@ -208,7 +230,12 @@ impl<'k> PathBuilder<'k> {
 }
 
 /// Adds a prefix that ends without slash under its text with one.
-fn add_slash<'k>(owner: u32, prefix: &Prefix<'k, '_>, prefixes: &[Prefix<'k, '_>], keys: &mut Vec<Key<'k>>) {
+fn add_slash<'k>(
+    owner: Owner,
+    prefix: &Prefix<'k, '_>,
+    prefixes: &[Prefix<'k, '_>],
+    keys: &mut Vec<Key<'k>>,
+) {
     if prefix.text.ends_with(b"/") {
         return;
     }

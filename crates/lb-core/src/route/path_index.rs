@@ -6,10 +6,14 @@
 //! prefixes, one look-up each (Waldvogel et al., "Scalable High Speed IP Routing Lookups", SIGCOMM 1997):
 //! the cost depends on how many lengths there are, not on how many prefixes. Shorter prefixes of the same
 //! path hang below the longest one as a chain, which is followed only while it could hold an earlier route.
+//!
+//! Where to look is said in the row of the host, but a look-up that waited for it would be a fifth slower
+//! (`benches`, `flatness`). So hashes depend on the host's hash rather than on its row, and the segment is
+//! sought where most hosts have it before the row says where: both rows are on their way at once.
 
 use super::few_paths::FewPaths;
-use super::table::{Table, Value};
-use super::text::slash_from;
+use super::table::{Owner, Table, Value};
+use super::text::{Text, slash_from};
 
 /// Position in the order of evaluation: lower wins.
 pub(super) type Order = u32;
@@ -32,35 +36,28 @@ pub(super) struct Entry {
     pub(super) rest: Rest,
 }
 
-/// A search in progress: the earliest route found so far, and how to evaluate what is left.
+/// What is searched for: the path, and how to evaluate what else a route asks for.
+///
+/// The earliest route found so far goes from one search to the next by value: it stays in a register.
 pub(super) struct Search<'a, F> {
     pub(super) path: &'a [u8],
-    pub(super) best: Order,
     pub(super) holds: F,
 }
 
 impl<F: Fn(Rest) -> bool> Search<'_, F> {
-    /// Returns false when no later entry of the same key can be the one.
     #[inline]
-    pub(super) fn consider(&mut self, entry: Entry) -> bool {
-        if entry.order >= self.best {
-            return false;
-        }
-        let found = entry.rest == Rest::NOTHING || (self.holds)(entry.rest);
-        if found {
-            self.best = entry.order;
-        }
-        !found
+    pub(super) fn takes(&self, rest: Rest) -> bool {
+        rest == Rest::NOTHING || (self.holds)(rest)
     }
 }
 
 /// Owners of keys in the table: two for each [`Indexed`].
-pub(super) fn owner_of_prefixes(index: u32) -> u32 {
-    2 * index
+pub(super) fn owner_of_prefixes(index: u32, host: u64) -> Owner {
+    Owner { number: 2 * index, salt: host }
 }
 
-pub(super) fn owner_of_exact_paths(index: u32) -> u32 {
-    2 * index + 1
+pub(super) fn owner_of_exact_paths(index: u32, host: u64) -> Owner {
+    Owner { number: 2 * index + 1, salt: !host }
 }
 
 /// The paths of one host, as the host's row in the table has them.
@@ -171,6 +168,8 @@ pub(super) const NO_STEP: u32 = u32::MAX;
 pub(super) struct PathIndex {
     pub(super) table: Table<4>,
     pub(super) few: FewPaths,
+    /// What most hosts have as [`Indexed::from`].
+    pub(super) usual_from: u32,
     pub(super) lengths: Vec<Lengths>,
     pub(super) steps: Vec<Step>,
     /// For each key that does not stand alone: the list of the next shorter prefix and the earliest order
@@ -180,53 +179,79 @@ pub(super) struct PathIndex {
 }
 
 impl PathIndex {
+    /// The earlier one of the best route so far and of those of a host, which has this hash.
     #[inline(always)] // so that `Whole` costs no call
-    pub(super) fn search(&self, paths: Paths, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+    pub(super) fn search<F: Fn(Rest) -> bool>(
+        &self,
+        host: u64,
+        paths: Paths,
+        search: &Search<'_, F>,
+        best: Order,
+    ) -> Order {
         match paths {
-            Paths::Whole(entry) => {
-                search.consider(entry);
-            }
-            Paths::Few(from, to) => self.few.search((from, to), search),
-            Paths::Indexed(indexed) => self.search_indexed(indexed, search),
+            Paths::Whole(Entry { order, rest }) if order < best && search.takes(rest) => order,
+            Paths::Whole(_) => best,
+            Paths::Few(from, to) => self.few.search((from, to), search, best),
+            Paths::Indexed(indexed) => self.search_indexed(host, indexed, search, best),
         }
     }
 
-    #[inline(never)]
-    fn search_indexed(&self, indexed: Indexed, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
-        if search.best != NO_ROUTE && self.lengths[indexed.index as usize].best >= search.best {
-            return;
+    #[inline(always)]
+    fn search_indexed<F: Fn(Rest) -> bool>(
+        &self,
+        host: u64,
+        indexed: Indexed,
+        search: &Search<'_, F>,
+        mut best: Order,
+    ) -> Order {
+        if best != NO_ROUTE && self.lengths[indexed.index as usize].best >= best {
+            return best;
         }
         if indexed.has_exact {
-            self.search_exact(indexed, search);
+            best = self.search_exact(host, indexed, search, best);
         }
         let row = self
-            .at_end_of_segment(indexed, search.path)
-            .unwrap_or_else(|| self.longest(indexed, search.path));
-        self.consider(row, search);
+            .at_end_of_segment(host, indexed, search.path)
+            .unwrap_or_else(|| self.longest(host, indexed, search.path));
+        self.consider(row, search, best)
     }
 
     #[inline(never)] // as the others below: it keeps the usual case small
-    fn search_exact(&self, indexed: Indexed, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
-        if let Some(row) = self.table.get(owner_of_exact_paths(indexed.index), search.path) {
-            self.consider(Row::from_value(row), search);
+    fn search_exact<F: Fn(Rest) -> bool>(
+        &self,
+        host: u64,
+        indexed: Indexed,
+        search: &Search<'_, F>,
+        best: Order,
+    ) -> Order {
+        let path = Text::new(search.path);
+        match self.table.get(owner_of_exact_paths(indexed.index, host), path) {
+            Some(row) => self.consider(Row::from_value(row), search, best),
+            None => best,
         }
     }
 
     /// The longest prefix, if the first segment that could tell prefixes apart decides it.
-    fn at_end_of_segment(&self, indexed: Indexed, path: &[u8]) -> Option<Row> {
-        let slash = slash_from(path, indexed.from as usize)?;
-        let row = Row::from_value(self.table.get(owner_of_prefixes(indexed.index), &path[..=slash])?);
+    #[inline(always)]
+    fn at_end_of_segment(&self, host: u64, indexed: Indexed, path: &[u8]) -> Option<Row> {
+        let usual = slash_from(path, self.usual_from as usize);
+        let known =
+            if indexed.from == self.usual_from { usual } else { slash_from(path, indexed.from as usize) };
+        let slash = known?;
+        let text = Text::new(&path[..=slash]);
+        let row = Row::from_value(self.table.get(owner_of_prefixes(indexed.index, host), text)?);
         (row.link & DEEPER == 0).then_some(row)
     }
 
     /// The longest prefix by search over the lengths.
     #[inline(never)]
-    fn longest(&self, indexed: Indexed, path: &[u8]) -> Row {
+    fn longest(&self, host: u64, indexed: Indexed, path: &[u8]) -> Row {
         let Lengths { everything, first_step, .. } = self.lengths[indexed.index as usize];
+        let owner = owner_of_prefixes(indexed.index, host);
         let (mut longest, mut next) = (everything, first_step);
         while let Some(step) = self.steps.get(next as usize) {
             let start = path.get(..step.length as usize);
-            let found = start.and_then(|start| self.table.get(owner_of_prefixes(indexed.index), start));
+            let found = start.and_then(|start| self.table.get(owner, Text::new(start)));
             longest = found.map_or(longest, Row::from_value);
             next = if found.is_some() { step.longer } else { step.shorter };
         }
@@ -234,29 +259,30 @@ impl PathIndex {
     }
 
     /// Considers a key, and shorter ones as long as they may be before it.
-    #[inline]
-    fn consider(&self, row: Row, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+    #[inline(always)]
+    fn consider<F: Fn(Rest) -> bool>(&self, row: Row, search: &Search<'_, F>, best: Order) -> Order {
         let link = row.link & !DEEPER;
-        if link == ALONE {
-            search.best = search.best.min(row.order);
-        } else {
-            self.consider_list(link, search);
-        }
+        if link == ALONE { best.min(row.order) } else { self.consider_list(link, search, best) }
     }
 
     #[inline(never)]
-    fn consider_list(&self, mut list: u32, search: &mut Search<'_, impl Fn(Rest) -> bool>) {
+    fn consider_list<F: Fn(Rest) -> bool>(
+        &self,
+        mut list: u32,
+        search: &Search<'_, F>,
+        mut best: Order,
+    ) -> Order {
         while let Some(([shorter, shorter_best], entries)) =
             self.lists.get(list as usize..).and_then(<[_]>::split_first)
         {
-            let _ = entries
-                .iter()
-                .all(|[order, rest]| search.consider(Entry { order: *order, rest: Rest(*rest) }));
-            if *shorter_best >= search.best {
-                return;
+            let mut earlier = entries.iter().take_while(|[order, _]| *order < best);
+            best = earlier.find(|[_, rest]| search.takes(Rest(*rest))).map_or(best, |[order, _]| *order);
+            if *shorter_best >= best {
+                return best;
             }
             list = *shorter;
         }
+        best
     }
 }
 

@@ -9,15 +9,23 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::text::{ODD, SHORT, Text, words};
+use super::text::{SHORT, Text, words};
 
 /// What is found under a key; its meaning is that of the key's owner.
 pub(super) type Value = u64;
 
-/// Keys of different owners are different keys. In a table without owners it is zero.
+/// Keys of different owners are different keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    /// Tells owners apart. In a table without owners it is zero.
+    pub(super) number: u32,
+    /// Only makes hashes of the same text differ, so that a look-up can begin before the number is known.
+    pub(super) salt: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Key<'k> {
-    pub(super) owner: u32,
+    pub(super) owner: Owner,
     pub(super) text: Cow<'k, [u8]>,
     pub(super) value: Value,
 }
@@ -29,7 +37,8 @@ pub(super) struct Table<const OWNER: usize> {
     seeds: Box<[u8]>,
     /// Each has value, length of the text and owner, then [`Text::end`] if it is short, or else the text.
     rows: Box<[u8]>,
-    row_bytes: usize,
+    /// Their size as a power of two, so that no row lies in two cache lines.
+    row_bits: u32,
     row_count: usize,
     /// Texts that are too long for a row, which then holds where they are.
     long_texts: Vec<u8>,
@@ -57,17 +66,17 @@ impl<const OWNER: usize> Table<OWNER> {
     /// From keys that are all different.
     pub(super) fn build(keys: &[Key<'_>]) -> Self {
         let inline = keys.iter().map(|key| key.text.len()).filter(|length| *length <= LONGEST_INLINE).max();
-        let row_bytes = (HEAD + OWNER + inline.unwrap_or(0).max(SHORT)).next_multiple_of(8);
+        let row_bytes = (HEAD + OWNER + inline.unwrap_or(0).max(SHORT)).next_power_of_two();
         let row_count = keys.len() + keys.len() / 4 + 1;
         let mut table = Self {
             seeds: vec![0; keys.len() / GROUP + 1].into(),
             rows: vec![FREE; row_count * row_bytes].into(),
-            row_bytes,
+            row_bits: row_bytes.trailing_zeros(),
             row_count,
             long_texts: Vec::new(),
             strays: Vec::new(),
         };
-        let hashes: Vec<_> = keys.iter().map(|key| Text::new(&key.text).hash(key.owner)).collect();
+        let hashes: Vec<_> = keys.iter().map(|key| Text::new(&key.text).hash(key.owner.salt)).collect();
         let mut taken = vec![false; row_count];
         let mut places = Vec::new();
         for Group { number, members } in groups(&hashes, table.seeds.len()) {
@@ -90,7 +99,7 @@ impl<const OWNER: usize> Table<OWNER> {
                 }
                 None => table.strays.extend(members.iter().map(|key| {
                     let Key { owner, text, value } = &keys[*key];
-                    (*owner, text.as_ref().into(), *value)
+                    (owner.number, text.as_ref().into(), *value)
                 })),
             }
         }
@@ -99,12 +108,12 @@ impl<const OWNER: usize> Table<OWNER> {
     }
 
     fn write(&mut self, place: usize, key: &Key<'_>) {
-        let row = &mut self.rows[place * self.row_bytes..][..self.row_bytes];
+        let row = &mut self.rows[place << self.row_bits..][..1 << self.row_bits];
         let (head, text) = row.split_at_mut(HEAD);
         let (owner, text) = text.split_at_mut(OWNER);
         head[..8].copy_from_slice(&key.value.to_le_bytes());
         head[8] = stored_length(&key.text);
-        owner.copy_from_slice(&key.owner.to_le_bytes()[..OWNER]);
+        owner.copy_from_slice(&key.owner.number.to_le_bytes()[..OWNER]);
         if key.text.len() <= SHORT {
             let [low, high] = Text::new(&key.text).end;
             text[..8].copy_from_slice(&low.to_le_bytes());
@@ -122,11 +131,16 @@ impl<const OWNER: usize> Table<OWNER> {
         self.row_count == 1
     }
 
-    pub(super) fn get(&self, owner: u32, text: &[u8]) -> Option<Value> {
-        let text = Text::new(text);
-        let hash = text.hash(owner);
+    #[inline(always)] // as what follows: or else the text goes through memory
+    pub(super) fn get(&self, owner: Owner, text: Text<'_>) -> Option<Value> {
+        self.get_hashed(text.hash(owner.salt), owner.number, text)
+    }
+
+    /// With the hash of the text, salted, and the number of the owner.
+    #[inline(always)]
+    pub(super) fn get_hashed(&self, hash: u64, owner: u32, text: Text<'_>) -> Option<Value> {
         let seed = *self.seeds.get(group(hash, self.seeds.len()))?;
-        let row = self.rows.get(place(hash, seed, self.row_count) * self.row_bytes..)?;
+        let row = self.rows.get(place(hash, seed, self.row_count) << self.row_bits..)?;
         let (head, rest) = row.split_first_chunk::<HEAD>()?;
         let [value @ .., length] = *head;
         let (its_owner, rest) = rest.split_first_chunk::<OWNER>()?;
@@ -140,7 +154,7 @@ impl<const OWNER: usize> Table<OWNER> {
     }
 
     /// Whether a row whose length is that of the text goes on with the text.
-    #[inline(always)] // or else the text goes through memory
+    #[inline(always)]
     fn has_text(&self, row: &[u8], text: Text<'_>) -> bool {
         if text.bytes.len() <= SHORT {
             row.first_chunk().is_some_and(|end| words(end) == text.end)
@@ -195,8 +209,10 @@ fn group(hash: u64, count: usize) -> usize {
     scale(hash >> 32, count)
 }
 
+/// The seed counts steps that differ from key to key; its product is all that waits for it.
 fn place(hash: u64, seed: u8, rows: usize) -> usize {
-    scale((hash ^ u64::from(seed).wrapping_mul(ODD[0])).wrapping_mul(ODD[1]) >> 32, rows)
+    let step = (hash >> 16) as u32 | 1;
+    scale((hash as u32).wrapping_add(step.wrapping_mul(seed.into())).into(), rows)
 }
 
 /// Maps 32 random bits to a number below `count`.
@@ -207,9 +223,18 @@ fn scale(bits: u64, count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::text::ODD;
 
-    fn key(owner: u32, text: &str, value: u32) -> Key<'_> {
-        Key { owner, text: text.as_bytes().into(), value: value.into() }
+    fn owner(number: u32) -> Owner {
+        Owner { number, salt: number.into() }
+    }
+
+    fn key(number: u32, text: &str, value: u32) -> Key<'_> {
+        Key { owner: owner(number), text: text.as_bytes().into(), value: value.into() }
+    }
+
+    fn get<const OWNER: usize>(table: &Table<OWNER>, number: u32, text: &[u8]) -> Option<Value> {
+        table.get(owner(number), Text::new(text))
     }
 
     #[test]
@@ -220,22 +245,22 @@ mod tests {
             .flat_map(|text| (0..40).map(move |owner| key(owner, text, owner * 1_000 + text.len() as u32)))
             .collect();
         let table = Table::<4>::build(&keys);
-        assert!(keys.iter().all(|key| table.get(key.owner, &key.text) == Some(key.value)));
-        assert!(texts.iter().all(|text| table.get(40, text.as_bytes()).is_none()));
-        assert_eq!((table.get(7, b"xxxxy"), table.get(7, b"y")), (None, None));
+        assert!(keys.iter().all(|key| get(&table, key.owner.number, &key.text) == Some(key.value)));
+        assert!(texts.iter().all(|text| get(&table, 40, text.as_bytes()).is_none()));
+        assert_eq!((get(&table, 7, b"xxxxy"), get(&table, 7, b"y")), (None, None));
         assert!(table.strays.is_empty());
     }
 
     #[test]
     fn an_empty_table_finds_nothing() {
-        assert_eq!(Table::<0>::build(&[]).get(0, b""), None);
+        assert_eq!(get(&Table::<0>::build(&[]), 0, b""), None);
     }
 
     #[test]
     fn a_row_of_usual_keys_is_half_a_cache_line() {
-        assert_eq!(Table::<4>::build(&[key(0, "/api/v1/customers/", 0)]).row_bytes, 32);
-        assert_eq!(Table::<4>::build(&[key(0, &"x".repeat(LONGEST_INLINE), 0)]).row_bytes, 64);
-        assert_eq!(Table::<4>::build(&[key(0, &"x".repeat(LONGEST_INLINE + 1), 0)]).row_bytes, 32);
+        assert_eq!(Table::<4>::build(&[key(0, "/api/v1/customers/", 0)]).row_bits, 5);
+        assert_eq!(Table::<4>::build(&[key(0, &"x".repeat(LONGEST_INLINE), 0)]).row_bits, 6);
+        assert_eq!(Table::<4>::build(&[key(0, &"x".repeat(LONGEST_INLINE + 1), 0)]).row_bits, 5);
     }
 
     /// Where the first word is the first multiplier, the product is zero whatever the second one.
@@ -246,11 +271,11 @@ mod tests {
         let keys: Vec<_> = texts
             .iter()
             .zip(0..)
-            .map(|(text, value)| Key { owner: 0, text: Cow::Borrowed(text), value })
+            .map(|(text, value)| Key { owner: owner(0), text: Cow::Borrowed(text), value })
             .collect();
         let table = Table::<4>::build(&keys);
         assert!(!table.strays.is_empty());
-        assert!(keys.iter().all(|key| table.get(0, &key.text) == Some(key.value)));
-        assert_eq!(table.get(0, &text(100)), None);
+        assert!(keys.iter().all(|key| get(&table, 0, &key.text) == Some(key.value)));
+        assert_eq!(get(&table, 0, &text(100)), None);
     }
 }

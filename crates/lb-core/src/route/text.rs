@@ -29,8 +29,8 @@ impl<'t> Text<'t> {
     /// Keys come from the configuration, only look-ups come from strangers, so the hash needs no secret.
     /// As in wyhash, wide multiplications fold 16 bytes each; the last 16 may overlap those before.
     #[inline]
-    pub(super) fn hash(self, owner: u32) -> u64 {
-        let mut state = ODD[1] ^ ((self.bytes.len() as u64) << 32) ^ u64::from(owner);
+    pub(super) fn hash(self, salt: u64) -> u64 {
+        let mut state = ODD[1] ^ ((self.bytes.len() as u64) << 32) ^ salt;
         if self.bytes.len() > SHORT {
             let (blocks, _) = self.bytes[..self.bytes.len() - 1].as_chunks::<16>();
             for block in blocks {
