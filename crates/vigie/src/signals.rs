@@ -69,8 +69,13 @@ pub(crate) async fn wait(
     upgrades.admin.set_draining();
     let patience =
         config.entry_points.iter().map(|entry| entry.request_accept_grace_timeout).max().unwrap_or_default();
-    tracing::info!(?patience, "stopping: requests are finished first");
-    if !patience.is_zero() {
+    if patience.is_zero() {
+        tracing::info!("stopping: requests are finished first");
+    } else {
+        tracing::info!(
+            requestAcceptGraceTimeout = ?patience,
+            "stopping: /ping and /ready say so, requests are taken a while longer and finished first"
+        );
         // A second signal does not wait.
         tokio::select! {
             () = tokio::time::sleep(patience) => {}

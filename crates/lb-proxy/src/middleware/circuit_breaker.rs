@@ -88,6 +88,13 @@ impl NamedBreaker {
     fn announce(&self, change: Option<Change>) {
         let Some(change) = change else { return };
         self.metrics.breaker_changed(self.label, change.to);
-        tracing::warn!(middlewareName = %self.name, state = ?change.to, "circuit breaker changed");
+        let (state, meaning) = match change.to {
+            State::Open => ("open", "The circuit breaker opens: requests are refused"),
+            State::HalfOpen => {
+                ("half-open", "The circuit breaker tries: a growing share of the requests passes")
+            }
+            State::Closed => ("closed", "The circuit breaker closes: requests pass again"),
+        };
+        tracing::warn!(middlewareName = %self.name, state, "{meaning}");
     }
 }

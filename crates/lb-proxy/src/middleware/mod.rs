@@ -190,9 +190,9 @@ impl Middleware {
             Self::Errors(_) => "CustomError",
             Self::Compress(_) => "Compress",
             Self::Buffering(_) => "Buffer",
+            Self::EncodedPath(_) => "EncodedCharacters",
             Self::ContentType { .. }
             | Self::EncodedCharacters(_)
-            | Self::EncodedPath(_)
             | Self::GrpcWeb(_)
             | Self::RedirectScheme(_)
             | Self::Retry(_) => return None,

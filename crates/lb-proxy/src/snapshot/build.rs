@@ -381,6 +381,13 @@ impl<'a> Builder<'a> {
         }
         let auth = self.config.tls.options.get(own).and_then(|options| options.client_auth.as_ref());
         if !auth.is_some_and(|auth| auth.kind.requires_certificate()) {
+            tracing::warn!(
+                routerName = router,
+                tlsOptions = own,
+                applied = fallback,
+                "the TLS options of this router do not apply: its rule names no host, or another router of that host \
+                 wants other TLS options"
+            );
             return fallback;
         }
         tracing::warn!(
@@ -406,11 +413,17 @@ impl<'a> Builder<'a> {
             // Options that are there and broken are told by themselves.
             if !self.config.tls.options.contains_key(options) {
                 // What an entry point lacks is no fault of the router, which others may lead to.
-                let (kind, of) = match router.tls {
-                    Some(_) => (Kind::Router, name),
-                    None => (Kind::TlsOptions, options),
-                };
-                self.fail(kind, of, format!("unknown TLS options: {options}"));
+                let unknown = format!("unknown TLS options: {options}");
+                match (&router.tls, entry) {
+                    (None, Some(EntryPoint { name, .. })) => {
+                        self.fail(
+                            Kind::TlsOptions,
+                            options,
+                            format!("{unknown}, named by the entry point {name}"),
+                        );
+                    }
+                    _ => self.fail(Kind::Router, name, unknown),
+                }
             }
             return None;
         }

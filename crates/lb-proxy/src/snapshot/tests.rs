@@ -127,7 +127,11 @@ fn an_internal_router_is_left_out_rather_than_served_without_what_its_entry_poin
         failures,
         [
             (lb_config::Kind::Middleware, "auth@file", "middleware \"auth@file\" does not exist"),
-            (lb_config::Kind::TlsOptions, "mtls@file", "unknown TLS options: mtls@file"),
+            (
+                lb_config::Kind::TlsOptions,
+                "mtls@file",
+                "unknown TLS options: mtls@file, named by the entry point tls",
+            ),
             (lb_config::Kind::Middleware, "ours@internal", "middleware \"ours@internal\" does not exist"),
         ]
     );
@@ -159,7 +163,11 @@ fn tls_options_of_an_entry_point_without_a_provider_are_those_of_the_routers_own
     }
     let (_, failures) = setup.build(&dynamic("{other: {}}"), None);
     let failures: Vec<_> = failures.iter().map(|f| (f.kind, f.name.as_str(), f.message.as_str())).collect();
-    let unknown = (lb_config::Kind::TlsOptions, "strict@file", "unknown TLS options: strict@file");
+    let unknown = (
+        lb_config::Kind::TlsOptions,
+        "strict@file",
+        "unknown TLS options: strict@file, named by the entry point web",
+    );
     assert!(failures.contains(&unknown), "{failures:?}");
 }
 
