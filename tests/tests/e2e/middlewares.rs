@@ -2,7 +2,7 @@
 
 use lb_testkit::{Client, Gate, Origin, PATIENCE, Script, eventually};
 
-use crate::harness::{HOST, Protocol, STATIC_TLS, Vigie, app, app_with, origin};
+use crate::harness::{HOST, Protocol, STATIC, STATIC_TLS, Vigie, app, app_with, origin};
 
 /// [`app`] behind these middlewares, given as the lines of `http.middlewares`.
 pub(crate) fn behind(names: &str, middlewares: &str, urls: &[String]) -> String {
@@ -15,7 +15,8 @@ async fn a_breaker_opens_answers_itself_and_recovers() {
     let server = Origin::start("api").await;
     let breaker = "breaker: {circuitBreaker: {expression: 'ResponseCodeRatio(500, 600, 0, 600) > 0.30', \
                    checkPeriod: 50ms, fallbackDuration: 400ms, recoveryDuration: 300ms, responseCode: 418}}";
-    let vigie = Vigie::start(&behind("breaker", breaker, &[server.url()])).await;
+    let text = format!("{STATIC}log: {{level: WARN}}\n");
+    let vigie = Vigie::with(&text, &behind("breaker", breaker, &[server.url()])).await;
     let state = [("middleware", "breaker@file")];
     for protocol in Protocol::BOTH {
         server.on("/", Script::status(500));
@@ -40,6 +41,7 @@ async fn a_breaker_opens_answers_itself_and_recovers() {
     let entered = |to| metrics.value("lb_circuit_breaker_transitions_total", &[state[0], ("to", to)]);
     assert_eq!((entered("open"), entered("closed")), (Some(2.0), Some(2.0)));
     assert!(entered("half-open").or(entered("half_open")).is_some_and(|count| count >= 2.0));
+    vigie.until_said("The circuit breaker opens: requests are refused").await;
 }
 
 /// The expression of the reference system: a dead server trips it at once.

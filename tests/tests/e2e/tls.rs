@@ -240,3 +240,25 @@ http:
     }
     assert!(h2.connections() <= 2 && h2c.connections() <= 2, "streams share a connection per worker");
 }
+
+/// They get the default ones, as in Traefik, which nobody would expect.
+#[tokio::test]
+async fn it_is_said_that_options_do_not_apply() {
+    let router = |path: &str| {
+        format!(
+            "{path}: {{rule: 'Host(`a.test`) && Path(`/{path}`)', service: noop@internal, tls: {{options: {path}}}}}"
+        )
+    };
+    let dynamic = format!(
+        "http: {{routers: {{{}, {}}}}}\ntls: {{options: {{strict: {{minVersion: VersionTLS13}}, \
+         loose: {{minVersion: VersionTLS12}}}}}}\n",
+        router("strict"),
+        router("loose")
+    );
+    let vigie = Vigie::with(&format!("{STATIC_TLS}log: {{level: WARN}}\n"), &dynamic).await;
+    for name in ["strict", "loose"] {
+        let text = format!("routerName={name}@file tlsOptions={name}@file applied=default");
+        vigie.until_said(&text).await;
+        assert_eq!(vigie.json(&format!("/api/http/routers/{name}@file")).await["status"], "warning");
+    }
+}

@@ -11,13 +11,14 @@ const DYNAMIC: &str = "
 http:
   routers:
     all: {rule: PathPrefix(`/all`), service: app, middlewares: [chain, gzip, again, page, add]}
-    denied: {rule: PathPrefix(`/denied`), service: app, middlewares: [set, nobody, add]}
+    denied: {rule: PathPrefix(`/denied`), service: app, middlewares: [set, enc, nobody, add]}
     short: {rule: PathPrefix(`/short`), service: app, middlewares: [set], observability: {traceVerbosity: minimal}}
     parent: {rule: PathPrefix(`/parent`), middlewares: [set]}
     child: {rule: PathPrefix(`/parent/child`), service: app, parentRefs: [parent], middlewares: [add]}
   middlewares:
     chain: {chain: {middlewares: [set, few]}}
     set: {headers: {customRequestHeaders: {X-A: b}}}
+    enc: {encodedCharacters: {allowEncodedSlash: true}}
     few: {inFlightReq: {amount: 100}}
     gzip: {compress: {}}
     again: {retry: {attempts: 2, status: ['500'], initialInterval: 1ms}}
@@ -65,15 +66,16 @@ async fn every_middleware_has_a_span_around_what_is_behind_it() {
     let expected = ["set", "few", "gzip", "again", "page", "add", "again", "page", "add"];
     assert_eq!(names.collect::<Vec<_>>(), expected.map(|name| format!("{name}@file")).each_ref());
 
-    let denied = collector.spans("/denied", 4).await;
+    let denied = collector.spans("/denied", 5).await;
     let expected = [
         "GET server in -",
         "Router internal in GET",
         "Headers internal in Router",
-        "IPAllowLister internal in Headers failed",
+        "EncodedCharacters internal in Headers",
+        "IPAllowLister internal in EncodedCharacters failed",
     ];
     assert_eq!(shape(&denied), expected);
-    let reason = denied[3].span.status.as_ref().map(|status| status.message.clone());
+    let reason = denied[4].span.status.as_ref().map(|status| status.message.clone());
     assert_eq!(reason.as_deref(), Some("Rejecting IP: it matched none of the trusted IPs"));
 
     assert_eq!(collector.spans("/short", 2).await.len(), 2);
