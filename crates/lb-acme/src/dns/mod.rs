@@ -301,3 +301,58 @@ impl Drop for Presented {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enough for each provider but `acme-dns`, which has no times, and `gcloud`, which needs a key.
+    fn environment(name: &str) -> Option<String> {
+        let credentials = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AZURE_CLIENT_ID",
+            "AZURE_CLIENT_SECRET",
+            "AZURE_TENANT_ID",
+            "CF_DNS_API_TOKEN",
+            "DESEC_TOKEN",
+            "DO_AUTH_TOKEN",
+            "DUCKDNS_TOKEN",
+            "EXEC_PATH",
+            "GANDIV5_PERSONAL_ACCESS_TOKEN",
+            "GODADDY_API_KEY",
+            "GODADDY_API_SECRET",
+            "HETZNER_API_TOKEN",
+            "IONOS_API_KEY",
+            "LINODE_TOKEN",
+            "OVH_ACCESS_TOKEN",
+            "PORKBUN_API_KEY",
+            "PORKBUN_SECRET_API_KEY",
+            "RFC2136_NAMESERVER",
+            "SCW_SECRET_KEY",
+            "VULTR_API_KEY",
+        ];
+        match name {
+            "HTTPREQ_ENDPOINT" => Some("https://hook.test".to_owned()),
+            _ => credentials.contains(&name).then(|| "x".to_owned()),
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_documentation() {
+        let text = include_str!("../../../../docs/acme-dns.md");
+        let (_, table) = text.split_once("| provider | begins with |").unwrap();
+        for (name, provider) in DnsProvider::ALL {
+            if matches!(provider, DnsProvider::AcmeDns | DnsProvider::GCloud) {
+                continue;
+            }
+            let start = format!("| `{name}` |");
+            let row = table.lines().find(|line| line.starts_with(&start)).expect(name);
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let seconds = |index: usize| Duration::from_secs(cells[index].parse().unwrap());
+            let timing = Provider::open(*provider, &Variables(&environment)).map(|provider| provider.timing);
+            let Timing { timeout, interval, .. } = timing.unwrap();
+            assert_eq!((timeout, interval), (seconds(4), seconds(5)), "{name}");
+        }
+    }
+}
