@@ -154,7 +154,7 @@ impl Zoned for Route53 {
              </ChangeBatch></ChangeResourceRecordSetsRequest>",
             escaped(&record.fqdn)
         );
-        let answer = self.ask(Method::POST, &format!("/hostedzone/{zone}/rrset"), &[], body).await?;
+        let answer = self.ask(Method::POST, &format!("/hostedzone/{zone}/rrset/"), &[], body).await?;
         // Nobody waits for a record to be gone.
         if action == Action::Present && self.waits { self.done(answer).await } else { Ok(()) }
     }
@@ -211,7 +211,7 @@ mod tests {
                         false => set(ttl.load(Ordering::Relaxed), &theirs),
                     }
                 }
-                "POST /hostedzone/ZPUBLIC/rrset" => {
+                "POST /hostedzone/ZPUBLIC/rrset/" => {
                     let new = element(&told.text, "ResourceRecordSet").unwrap();
                     let texts: Vec<_> = elements(new, "Value").map(unescaped).collect();
                     if element(&told.text, "Action") == Some("UPSERT") {
