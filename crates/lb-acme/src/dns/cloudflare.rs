@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::lookup::suffixes;
+use super::api::{Zoned, encoded, quoted};
 use super::variables::{Common, Defaults, Lacking, Variables};
 use super::{Action, ProviderError, Record, Timing};
 use crate::http::{Http, printable};
@@ -94,46 +94,6 @@ impl Cloudflare {
         Ok((provider, timing))
     }
 
-    pub(super) async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
-        let zone = self.zone(&record.fqdn).await?;
-        let (name, value) = (record.fqdn.trim_end_matches('.'), &record.value);
-        let records = format!("/zones/{zone}/dns_records");
-        match action {
-            Action::Present => {
-                // A text stands in quotes.
-                let new = json!({ "type": "TXT", "name": name, "content": format!("\"{value}\""), "ttl": self.ttl_seconds });
-                self.ask::<Value>(For::Records, Method::POST, &records, Some(new)).await.map(drop)
-            }
-            Action::CleanUp => {
-                let path = format!("{records}?type=TXT&name={name}&per_page=100");
-                let kept: Vec<Kept> =
-                    self.ask(For::Records, Method::GET, &path, None).await?.unwrap_or_default();
-                for Kept { id, .. } in kept.iter().filter(|kept| kept.content.trim_matches('"') == value) {
-                    let path = format!("{records}/{}", plain(id)?);
-                    self.ask::<Value>(For::Records, Method::DELETE, &path, None).await?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The zone that a name is in: the longest one that the account has.
-    async fn zone(&self, name: &str) -> Result<String, ProviderError> {
-        for suffix in
-            suffixes(name).map(|suffix| suffix.trim_end_matches('.')).filter(|name| name.contains('.'))
-        {
-            let path = format!("/zones?name={suffix}&per_page=50");
-            let zones: Vec<Zone> = self.ask(For::Zones, Method::GET, &path, None).await?.unwrap_or_default();
-            if let Some(zone) = zones.iter().find(|zone| zone.name.eq_ignore_ascii_case(suffix)) {
-                return Ok(plain(&zone.id)?.to_owned());
-            }
-        }
-        let name = name.trim_end_matches('.');
-        Err(ProviderError::Refused(format!(
-            "the account has no zone that {name} is in, or the token may not see it"
-        )))
-    }
-
     /// What is answered; `None` where there was nothing to do.
     async fn ask<T: DeserializeOwned>(
         &self,
@@ -175,6 +135,41 @@ impl Cloudflare {
             let _ = write!(told, "; {} ({code})", printable(message));
         }
         Err(ProviderError::Refused(told))
+    }
+}
+
+impl Zoned for Cloudflare {
+    /// Its id.
+    type Zone = String;
+
+    async fn zone(&self, name: &str) -> Result<Option<String>, ProviderError> {
+        let path = format!("/zones?name={}&per_page=50", encoded(name));
+        let zones: Vec<Zone> = self.ask(For::Zones, Method::GET, &path, None).await?.unwrap_or_default();
+        let found = zones.iter().find(|zone| zone.name.eq_ignore_ascii_case(name));
+        found.map(|zone| plain(&zone.id).map(ToOwned::to_owned)).transpose()
+    }
+
+    async fn change(&self, action: Action, zone: &String, record: &Record) -> Result<(), ProviderError> {
+        let (name, value) = (record.fqdn.trim_end_matches('.'), &record.value);
+        let records = format!("/zones/{zone}/dns_records");
+        match action {
+            Action::Present => {
+                // A text stands in quotes.
+                let new =
+                    json!({ "type": "TXT", "name": name, "content": quoted(value), "ttl": self.ttl_seconds });
+                self.ask::<Value>(For::Records, Method::POST, &records, Some(new)).await.map(drop)
+            }
+            Action::CleanUp => {
+                let path = format!("{records}?type=TXT&name={}&per_page=100", encoded(name));
+                let kept: Vec<Kept> =
+                    self.ask(For::Records, Method::GET, &path, None).await?.unwrap_or_default();
+                for Kept { id, .. } in kept.iter().filter(|kept| kept.content.trim_matches('"') == value) {
+                    let path = format!("{records}/{}", plain(id)?);
+                    self.ask::<Value>(For::Records, Method::DELETE, &path, None).await?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 
