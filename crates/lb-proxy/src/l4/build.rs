@@ -170,7 +170,7 @@ impl Builder<'_> {
                     });
                     Middleware::InFlightConn(kept.map_or_else(|| InFlightLimiter::new(*amount), Arc::clone))
                 }
-                tcp::Middleware::IpAllowList { source_range } => {
+                tcp::Middleware::IpAllowList { source_range, .. } => {
                     Middleware::IpAllowList(source_range.clone().into())
                 }
             });
