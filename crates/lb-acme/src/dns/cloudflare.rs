@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::lookup::suffixes;
-use super::variables::{Lacking, Variables};
-use super::{Action, ProviderError, Record, TTL_SECONDS, Timing};
+use super::variables::{Common, Defaults, Lacking, Variables};
+use super::{Action, ProviderError, Record, Timing};
 use crate::http::{Http, printable};
 
 const BASE_URL: &str = "https://api.cloudflare.com/client/v4";
-/// Lego's.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const DEFAULTS: Defaults =
+    Defaults { timeout: Duration::from_secs(120), ..Defaults::of(&["CLOUDFLARE", "CF"]) };
 /// A record that is there already: left behind by an order that was cut off.
 const IDENTICAL: [u64; 2] = [81057, 81058];
 
@@ -89,15 +89,9 @@ impl Cloudflare {
         };
         let base_url = variables.text(&["CLOUDFLARE_BASE_URL", "CF_BASE_URL"])?;
         let base_url = super::base_url("CLOUDFLARE_BASE_URL", base_url.as_deref().unwrap_or(BASE_URL))?;
-        let timeout =
-            variables.seconds(&["CLOUDFLARE_HTTP_TIMEOUT", "CF_HTTP_TIMEOUT"], super::HTTP_TIMEOUT)?;
-        let names = [
-            ["CLOUDFLARE_PROPAGATION_TIMEOUT", "CF_PROPAGATION_TIMEOUT"],
-            ["CLOUDFLARE_POLLING_INTERVAL", "CF_POLLING_INTERVAL"],
-        ];
-        let ttl_seconds = variables.number(&["CLOUDFLARE_TTL", "CF_TTL"], TTL_SECONDS)?;
-        let provider = Self { http: Http::of_provider(timeout)?, base_url, credentials, ttl_seconds };
-        Ok((provider, Timing::of(variables, names, TIMEOUT)?))
+        let Common { ttl_seconds, http_timeout, timing } = DEFAULTS.read(variables)?;
+        let provider = Self { http: Http::of_provider(http_timeout)?, base_url, credentials, ttl_seconds };
+        Ok((provider, timing))
     }
 
     pub(super) async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {

@@ -49,7 +49,8 @@ impl<'a> Field<'a> {
 
     /// The value has the wrong shape.
     pub(crate) fn shape(&self, message: String, hint: Option<String>) {
-        self.report.misfit(self.at(), &self.path(), message, hint, self.node.holds_maps());
+        let is_empty = matches!(&self.node.value, Value::Map(entries) if entries.is_empty());
+        self.report.misfit(self.at(), &self.path(), message, hint, self.node.holds_maps() && !is_empty);
     }
 
     /// The value cannot work.

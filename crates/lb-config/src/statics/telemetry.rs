@@ -1,11 +1,13 @@
 //! `tracing`, and the `otlp` blocks wherever they are.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use super::observe::buckets;
 use super::transport;
 use crate::decode::{Block, Enabled, Field};
+use crate::document::read_bytes;
 use crate::dynamic::Scheme;
 use crate::net::{is_token, server_url};
 use crate::problem::quoted;
@@ -185,7 +187,8 @@ fn influx(field: &Field<'_>) -> Option<Influx> {
     block.finish();
     let (token, org, bucket) = (token?, org?, bucket?);
     // As Traefik has it: a value that names a file stands for what is in it.
-    let token = std::fs::read_to_string(&token).map_or(token, |content| content.trim().to_owned());
+    let file = read_bytes(Path::new(&token)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let token = file.map_or(token, |content| content.trim().to_owned());
     let OtlpProtocol::Http { path: before } = &receiver.protocol else { return None };
     let before = before.trim_end_matches('/');
     let path =
