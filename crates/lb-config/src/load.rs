@@ -187,8 +187,12 @@ pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems
 /// Where the dynamic configuration lies, as far as a static file with errors elsewhere still says so, and what
 /// a check can go on with: names that only the errors may hide are taken. `None` also when the file says nothing of it.
 pub fn find_dynamic(path: &Path) -> Option<(FileSource, Context)> {
-    let text = read_text(path).ok()?;
-    dynamic_of(&try_static(&path.display().to_string(), &text, Format::of(path)?).0?)
+    dynamic_of(&peek_static(path)?)
+}
+
+/// What can be read of a static file in spite of its problems.
+pub(crate) fn peek_static(path: &Path) -> Option<StaticConfig> {
+    try_static(&path.display().to_string(), &read_text(path).ok()?, Format::of(path)?).0
 }
 
 /// As [`find_dynamic`], of what was read of any source.

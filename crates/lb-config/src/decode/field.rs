@@ -96,10 +96,25 @@ impl<'a> Field<'a> {
         match &self.node.value {
             Value::Map(entries) => Some(self.open(entries)),
             _ => {
-                self.expected("a map");
+                let message = format!("expected a map, found {}", self.node.shape());
+                self.shape(message, self.hint_of_object());
                 None
             }
         }
+    }
+
+    /// What may have been meant by a single value in place of an object, where there are lines.
+    fn hint_of_object(&self) -> Option<String> {
+        let is_written = self.key_at.line > 0 && matches!(self.node.value, Value::Scalar(_));
+        is_written.then(|| match self.segment {
+            Segment::Key(key) => {
+                format!(
+                    "{} is read as a name here: a key of what stands above is indented further",
+                    quoted(key)
+                )
+            }
+            Segment::Index(_) => "write its key as well: `- key: value`".to_owned(),
+        })
     }
 
     /// A block that `{}` or `true` switch on.

@@ -41,6 +41,15 @@ pub(super) fn tracing(field: &Field<'_>) -> Option<Tracing> {
         Enabled::Plain => return Some(tracing),
         Enabled::With(block) => block,
     };
+    for key in ["jaeger", "zipkin", "datadog", "instana", "haystack", "elastic"] {
+        if let Some(field) = block.take_unlisted(key) {
+            let message = format!("Traefik v3 has no `tracing.{key}` any more");
+            field.error_at_key(
+                message,
+                Some("write `otlp`, which its receiver or a collector takes".to_owned()),
+            );
+        }
+    }
     (tracing.service_name, tracing.resource_attributes) = resource(&block);
     // Deprecated by Traefik; the newer key wins.
     for (name, value) in
@@ -536,7 +545,7 @@ mod tests {
                 "{capturedRequestHeaders: ['a b']}",
                 "tracing.capturedRequestHeaders[0]: `a b` is not the name of a header",
             ),
-            ("{zipkin: {}}", "tracing.zipkin: there is no key `zipkin` here"),
+            ("{zipkin: {}}", "tracing.zipkin: Traefik v3 has no `tracing.zipkin` any more"),
         ] {
             assert_eq!(read(text).unwrap_err(), [expected], "{text}");
         }
