@@ -63,7 +63,7 @@ async fn answers_without_a_type_get_the_one_they_show() {
     assert_eq!((&shown["contentType"], &shown["type"]), (&serde_json::json!({}), &"contenttype".into()));
 }
 
-/// `buffering` knows the length of what is streamed, so its type is told as well.
+/// `buffering` knows the length of what is streamed, so its type is told as well, however little it keeps in memory.
 #[tokio::test]
 async fn answers_that_were_buffered_get_a_type_too() {
     let server = Origin::with("api", |request| match request.target.as_str() {
@@ -73,7 +73,7 @@ async fn answers_that_were_buffered_get_a_type_too() {
         _ => Script::text(HTML),
     })
     .await;
-    let kinds = "types: {contentType: {}}\nwhole: {buffering: {maxResponseBodyBytes: 4096}}\n\
+    let kinds = "types: {contentType: {}}\nwhole: {buffering: {maxResponseBodyBytes: 4096, memResponseBodyBytes: 3}}\n\
                  press: {compress: {minResponseBodyBytes: 1}}";
     let vigie = Vigie::start(&behind("types, press, whole", kinds, &[server.url()])).await;
     let html = Some("text/html; charset=utf-8");

@@ -180,7 +180,8 @@ async fn gather<D: Downstream>(
     answer: &mut Answer<'_>,
     limits: &BodyLimits,
 ) -> Result<Whole, Lost> {
-    let spool = Spool::new(limits.mem_bytes);
+    // So much at least, which tells the type of a body.
+    let spool = Spool::new(limits.mem_bytes.max(lb_core::sniff::MOST_BYTES));
     let most = limits.max_bytes.unwrap_or(u64::MAX);
     if matches!(answer.framing, Framing::Length(length) if length > most) {
         return Err(Lost::AnswerTooLarge);
