@@ -158,7 +158,7 @@ fn serve_one(
         let framing = match read {
             Waited::Read(Ok(true)) => {
                 x.head.make_origin_form();
-                lb_http1::request_framing(&x.head).map_err(|error| (error.status(), error.label()))
+                lb_http1::request_framing(&mut x.head).map_err(|error| (error.status(), error.label()))
             }
             Waited::Read(Ok(false)) => return Next::Close,
             Waited::Read(Err(ReadHead::Malformed(error))) => Err((error.status(), error.label())),

@@ -197,7 +197,7 @@ async fn serve_stream(
     let mut x = worker.exchange(&connection.peer);
     let sayable = h2_convert::request_head(&request, &mut x.head);
     let body = request.into_body();
-    let framing = framing(&x.head, body.is_end_stream());
+    let framing = framing(&mut x.head, body.is_end_stream());
     let mut client = Client {
         source: H2Source::new(body),
         respond,
