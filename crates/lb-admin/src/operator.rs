@@ -63,6 +63,12 @@ impl Admin {
             Internal::Api | Internal::ApiByToken => place(demand.path, view),
             _ => return Verdict::Read,
         };
+        let is_of_api = below_base(demand.path, view).is_some_and(|path| path.starts_with("/api"));
+        if demand.service == Internal::ApiByToken && !is_of_api {
+            let message = "the dashboard is not served here: a browser has no token to show. Let a router with a \
+                           middleware that asks for a password lead to `api@internal`, or set `api.insecure: true`";
+            return Verdict::Refused(Response::error(404, message));
+        }
         let place = place.filter(|_| demand.method == "PUT");
         if place.is_some() || demand.service == Internal::ApiByToken {
             let token = view.static_config.api.as_ref().and_then(|api| api.token.as_ref());
@@ -345,6 +351,14 @@ mod tests {
                 };
                 assert_eq!(status, expected, "{token:?} {field:?}");
             }
+        }
+        // Nobody has to guess why a browser finds no dashboard.
+        match judge(Internal::ApiByToken, "GET", "/dashboard/", None, "", &view(Some(TOKEN))) {
+            Verdict::Refused(response) => {
+                assert_eq!(response.status, 404);
+                assert!(String::from_utf8_lossy(&response.body).contains("`api@internal`"));
+            }
+            other => panic!("{other:?}"),
         }
         // Where the API is open to all it may be read; where it is by token only, not even that.
         for (service, field, reads) in [

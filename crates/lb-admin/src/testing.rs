@@ -61,6 +61,11 @@ pub(crate) fn view_of(dynamic: &str) -> View {
     let (static_config, _) = lb_config::parse_static("traefik.yml", STATIC).unwrap();
     let loaded =
         lb_config::parse_dynamic("dynamic.yml", dynamic, "file", &Context::from(&static_config)).unwrap();
+    // As the control plane has them.
+    let mut left_out = loaded.unfit.clone();
+    left_out.routers.extend(loaded.waiting.routers.clone());
+    left_out.tcp.routers.extend(loaded.waiting.tcp.routers.clone());
+    left_out.udp.routers.extend(loaded.waiting.udp.routers.clone());
     let services: HashMap<_, _> = loaded
         .config
         .services
@@ -79,7 +84,7 @@ pub(crate) fn view_of(dynamic: &str) -> View {
         static_config: Arc::new(static_config),
         faults: Fault::of_load(&loaded.disabled, &Reasons::new(), loaded.problems.iter()),
         config: Arc::new(loaded.config),
-        left_out: Arc::new(loaded.unfit),
+        left_out: Arc::new(left_out),
         services: Arc::new(services),
         tcp,
         loaded_at: Some(started()),

@@ -74,34 +74,47 @@ pub struct DnsChallenge {
     pub check_recursive: bool,
 }
 
-/// Who sets the record, by lego's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DnsProvider {
-    AcmeDns,
-    Cloudflare,
-    Exec,
-    HttpReq,
-    Rfc2136,
+macro_rules! dns_providers {
+    ($($variant:ident: $name:literal,)*) => {
+        /// Who sets the record, by lego's names.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DnsProvider {
+            $($variant,)*
+        }
+
+        impl DnsProvider {
+            pub const ALL: &[(&'static str, Self)] = &[$(($name, Self::$variant),)*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl DnsProvider {
-    pub const ALL: [(&'static str, Self); 5] = [
-        ("acme-dns", Self::AcmeDns),
-        ("cloudflare", Self::Cloudflare),
-        ("exec", Self::Exec),
-        ("httpreq", Self::HttpReq),
-        ("rfc2136", Self::Rfc2136),
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AcmeDns => "acme-dns",
-            Self::Cloudflare => "cloudflare",
-            Self::Exec => "exec",
-            Self::HttpReq => "httpreq",
-            Self::Rfc2136 => "rfc2136",
-        }
-    }
+dns_providers! {
+    AcmeDns: "acme-dns",
+    AzureDns: "azuredns",
+    Cloudflare: "cloudflare",
+    DeSec: "desec",
+    DigitalOcean: "digitalocean",
+    DuckDns: "duckdns",
+    Exec: "exec",
+    GandiV5: "gandiv5",
+    GCloud: "gcloud",
+    GoDaddy: "godaddy",
+    Hetzner: "hetzner",
+    HttpReq: "httpreq",
+    Ionos: "ionos",
+    Linode: "linode",
+    Ovh: "ovh",
+    Porkbun: "porkbun",
+    Rfc2136: "rfc2136",
+    Route53: "route53",
+    Scaleway: "scaleway",
+    Vultr: "vultr",
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -519,6 +519,8 @@ pub struct IpAllowList {
     pub source_range: Vec<IpNet>,
     pub strategy: IpStrategy,
     pub reject_status_code: u16,
+    /// It is written under its older name, `ipWhiteList`.
+    pub is_white_list: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]

@@ -172,13 +172,17 @@ mod tests {
             traefik/http/middlewares/e/errors/service = s
             traefik/http/middlewares/e/errors/statusRewrites/418 = 404
             traefik/http/middlewares/h/headers/customRequestHeaders/X-Foo = a,b
+            traefik/http/models/m/middlewares/0 = p
             traefik/http/
             traefik/acme/account = x
             traefikother/http/routers/b/rule = x
             ",
         )
         .unwrap();
-        assert_eq!(told(&loaded.problems), "");
+        // As Traefik takes them from here.
+        let models = "redis 127.0.0.1:6379: warning: traefik/http/models: has no effect: \
+                      only the static configuration makes models, of entry points";
+        assert_eq!(told(&loaded.problems), models);
         let yaml = "
             http:
               routers:

@@ -9,7 +9,7 @@ use crate::decode::{Findings, Report};
 use crate::document::{self, Files, Format, Node, Position, defines_nothing, read_text};
 use crate::dynamic::Config;
 use crate::dynamics::{Draft, Removed, check_references};
-use crate::problem::{Kind, Problem, Problems, Scope, printable};
+use crate::problem::{Kind, Problem, Problems, Scope, escaped};
 use crate::quarantine::TOLD;
 use crate::static_config::{EntryPoint, FileSource, Place, StaticConfig};
 use crate::statics::TRAEFIK;
@@ -187,8 +187,12 @@ pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems
 /// Where the dynamic configuration lies, as far as a static file with errors elsewhere still says so, and what
 /// a check can go on with: names that only the errors may hide are taken. `None` also when the file says nothing of it.
 pub fn find_dynamic(path: &Path) -> Option<(FileSource, Context)> {
-    let text = read_text(path).ok()?;
-    dynamic_of(&try_static(&path.display().to_string(), &text, Format::of(path)?).0?)
+    dynamic_of(&peek_static(path)?)
+}
+
+/// What can be read of a static file in spite of its problems.
+pub(crate) fn peek_static(path: &Path) -> Option<StaticConfig> {
+    try_static(&path.display().to_string(), &read_text(path).ok()?, Format::of(path)?).0
 }
 
 /// As [`find_dynamic`], of what was read of any source.
@@ -302,7 +306,7 @@ impl LastGood {
         let mut broken = 0;
         for path in &paths {
             let name = path.display().to_string();
-            let is_broken = stale_files.contains_key(&printable(&name));
+            let is_broken = stale_files.contains_key(&escaped(&name));
             broken += usize::from(is_broken);
             let text = if is_broken { self.texts.get(&name).cloned() } else { good.remove(&name) };
             texts.push((name, text.unwrap_or_default(), format_of(path)?));
@@ -538,13 +542,16 @@ mod tests {
 
     #[test]
     fn the_last_good_text_stands_in_for_a_file_that_lost_its_form() {
-        let directory = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        // Longer than values are shown.
+        let directory = temporary.path().join("d".repeat(150));
+        std::fs::create_dir(&directory).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
         let middleware =
             |name: &str| format!("http: {{middlewares: {{{name}: {{addPrefix: {{prefix: /}}}}}}}}");
         let mut last = LastGood::default();
         let mut load = |accept: bool| {
-            let loaded = last.load(&FileSource::Directory(directory.path().to_owned()), &Context::default());
+            let loaded = last.load(&FileSource::Directory(directory.clone()), &Context::default());
             if accept && loaded.is_ok() {
                 last.accept();
             }
@@ -580,8 +587,8 @@ mod tests {
         write("1.yml", "http: [");
         write("2.yml", &middleware("c"));
         assert_eq!(load(true), is("ac", "1.yml 3.yml"));
-        std::fs::remove_file(directory.path().join("1.yml")).unwrap();
-        std::fs::remove_file(directory.path().join("3.yml")).unwrap();
+        std::fs::remove_file(directory.join("1.yml")).unwrap();
+        std::fs::remove_file(directory.join("3.yml")).unwrap();
         assert_eq!(load(true), is("c", ""));
     }
 

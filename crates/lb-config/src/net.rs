@@ -109,10 +109,11 @@ pub(crate) fn split_user(url: &str) -> Option<(String, &str)> {
 }
 
 pub(crate) fn server_url(url: &str) -> Result<ServerUrl, Refusal> {
-    let hint = || Some("write `http://192.0.2.7:3000`, `https://...` or `h2c://...`".to_owned());
+    let hint = |example: &str| Some(format!("write {}, `https://...` or `h2c://...`", quoted(example)));
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err((format!("{} has no scheme", quoted(url)), hint()));
+        return Err((format!("{} has no scheme", quoted(url)), hint(&format!("http://{url}"))));
     };
+    let hint = || hint("http://192.0.2.7:3000");
     let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
         "http" => (Scheme::Http, 80),
         "https" => (Scheme::Https, 443),

@@ -102,7 +102,7 @@ impl Problem {
         Self {
             severity: Severity::Error,
             scope: Scope::File,
-            file: printable(file),
+            file: escaped(file),
             line: 0,
             column: 0,
             key: String::new(),

@@ -11,12 +11,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::docker::LABELLED;
 use crate::dynamic::{Composite, Config, KeyPair, Middleware, Tls};
 use crate::load::{Context, Loaded};
 use crate::merge::merge;
 use crate::pem::INLINE;
 use crate::problem::{Kind, Scope};
 use crate::tcp;
+use crate::udp::UdpService;
 
 /// An object's kind and qualified name.
 pub type Object = (Kind, String);
@@ -138,24 +140,35 @@ impl<'a> Settling<'a> {
     fn keep(&mut self, object: &Object, user: &str) -> bool {
         let kept = copy(self.last, &mut self.config, object);
         if kept {
-            // A container that is gone answers nobody, and its address may be another's soon.
-            if object.0 == Kind::Service
-                && object.1.ends_with("@docker")
-                && let Some(service) = self.config.services.get_mut(&object.1)
-            {
-                service.servers.clear();
-            }
-            if object.0 == Kind::TcpService
-                && object.1.ends_with("@docker")
-                && let Some(tcp::Service::LoadBalancer(balancer)) =
-                    self.config.tcp.services.get_mut(&object.1)
-            {
-                balancer.servers.clear();
-            }
+            self.leave_without_servers(object);
             self.kept.insert(object.clone());
             self.stale.insert(object.clone(), vec![format!("removed, but {user} still needs it")]);
         }
         kept
+    }
+
+    /// A container that is gone answers nobody, and its address may be another's soon.
+    fn leave_without_servers(&mut self, (kind, name): &Object) {
+        if !name.rsplit_once('@').is_some_and(|(_, provider)| LABELLED.contains(&provider)) {
+            return;
+        }
+        let Config { services, tcp, udp, .. } = &mut self.config;
+        match kind {
+            Kind::Service => {
+                services.get_mut(name).into_iter().for_each(|service| service.servers.clear());
+            }
+            Kind::TcpService => {
+                if let Some(tcp::Service::LoadBalancer(balancer)) = tcp.services.get_mut(name) {
+                    balancer.servers.clear();
+                }
+            }
+            Kind::UdpService => {
+                if let Some(UdpService::LoadBalancer { servers }) = udp.services.get_mut(name) {
+                    servers.clear();
+                }
+            }
+            _ => {}
+        }
     }
 
     fn is_old(&self, object: &Object) -> bool {

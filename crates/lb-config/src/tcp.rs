@@ -109,8 +109,14 @@ pub struct HealthCheck {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Middleware {
-    InFlightConn { amount: u64 },
-    IpAllowList { source_range: Vec<IpNet> },
+    InFlightConn {
+        amount: u64,
+    },
+    IpAllowList {
+        source_range: Vec<IpNet>,
+        /// It is written under its older name, `ipWhiteList`.
+        is_white_list: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

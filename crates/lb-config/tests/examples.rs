@@ -82,3 +82,12 @@ fn labels_of_compose_files_are_right() {
         assert!(service.sticky.is_some() && service.health_check.is_some());
     }
 }
+
+/// It compiles with the toolchain that the workspace asks for.
+#[test]
+fn the_image_has_the_toolchain() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/docker/Dockerfile");
+    let text = std::fs::read_to_string(file).unwrap();
+    let from = format!("FROM rust:{}-", env!("CARGO_PKG_RUST_VERSION"));
+    assert!(text.contains(&from), "{from}");
+}

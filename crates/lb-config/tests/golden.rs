@@ -61,7 +61,7 @@ shop.yml:10:27: http.routers.old.middlewares[1]: no middleware is called `limit`
 shop.yml:10:41: http.routers.old.middlewares[2]: no middleware is called `there@docker`
   hint: the provider `docker` is not switched on: add `providers.docker`
 shop.yml:15:18: http.services.payments.loadBalancer.servers[0].url: `127.0.0.1:3001` has no scheme
-  hint: write `http://192.0.2.7:3000`, `https://...` or `h2c://...`
+  hint: write `http://127.0.0.1:3001`, `https://...` or `h2c://...`
 shop.yml:22:20: warning: http.services.users.loadBalancer.healthCheck.timeout: 10s is longer than the interval of 5s
   hint: lower the timeout or raise the interval
 shop.yml:23:19: http.services.users.loadBalancer.strategy: `leastconn` is not a known value

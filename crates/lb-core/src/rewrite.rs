@@ -9,6 +9,10 @@ use std::sync::LazyLock;
 
 use crate::route::Pattern;
 
+/// Bytes that the searches of one text go through at most. Behind each match another one begins, which may go to the end of
+/// the text and find the next byte (`a.*b|a`). Chosen: a path of 5 KiB may be nothing but matches, and it takes some 10 ms.
+const MAX_SEARCHED: usize = 16 * 1024 * 1024;
+
 /// What Go takes for a name: letters, digits and `_` of all scripts.
 static NAME: LazyLock<Option<regex::Regex>> = LazyLock::new(|| regex::Regex::new(r"^[\p{L}\p{Nd}_]+").ok());
 
@@ -28,6 +32,10 @@ enum Part {
     Text(String),
     Group(usize),
 }
+
+/// To replace all matches would take too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
 
 /// Two of them are the same if they were written the same.
 impl PartialEq for Rewrite {
@@ -63,11 +71,16 @@ impl Rewrite {
     }
 
     /// `text` with every match replaced; `None` if there is none.
-    pub fn apply(&self, text: &str) -> Option<String> {
+    ///
+    /// # Errors
+    /// It is long, and there are so many that no address is meant.
+    pub fn apply(&self, text: &str) -> Result<Option<String>, TooMany> {
         let mut matches = self.pattern.regex().captures_iter(text).peekable();
-        matches.peek()?;
+        if matches.peek().is_none() {
+            return Ok(None);
+        }
         let mut out = String::with_capacity(text.len() + self.replacement.len());
-        let mut end = 0;
+        let (mut end, mut searched) = (0, 0);
         for groups in matches {
             let Some(whole) = groups.get(0) else { continue };
             out.push_str(&text[end..whole.start()]);
@@ -80,9 +93,13 @@ impl Rewrite {
                 }
             }
             end = whole.end();
+            searched += text.len() - end;
+            if searched > MAX_SEARCHED {
+                return Err(TooMany);
+            }
         }
         out.push_str(&text[end..]);
-        Some(out)
+        Ok(Some(out))
     }
 }
 
@@ -145,7 +162,7 @@ mod tests {
     use super::*;
 
     fn rewritten(regex: &str, replacement: &str, text: &str) -> Option<String> {
-        Rewrite::new(regex, replacement).unwrap().apply(text)
+        Rewrite::new(regex, replacement).unwrap().apply(text).unwrap()
     }
 
     /// As Go 1.26 does them.
@@ -185,6 +202,15 @@ mod tests {
         // An empty match right behind another one does not count.
         assert_eq!(rewritten("b*", "-", "abba").as_deref(), Some("-a-a-"));
         assert_eq!(rewritten("(x)?b", "[$1]", "ab").as_deref(), Some("a[]"));
+    }
+
+    #[test]
+    fn a_long_text_of_nothing_but_matches_is_not_searched_to_its_end() {
+        let rewrite = Rewrite::new("a.*b|a", "c").unwrap();
+        assert_eq!(rewrite.apply(&"a".repeat(5_000)), Ok(Some("c".repeat(5_000))));
+        assert_eq!(rewrite.apply(&"a".repeat(1_000_000)), Err(TooMany));
+        let one = Rewrite::new("^(.*)$", "$1$1").unwrap();
+        assert!(one.apply(&"a".repeat(1_000_000)).is_ok());
     }
 
     #[test]

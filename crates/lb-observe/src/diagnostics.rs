@@ -49,7 +49,7 @@ pub enum InitError {
     Installed,
 }
 
-/// Keeps the log alive; dropping it writes out what is left, so it belongs into `main`.
+/// Keeps the log alive; dropping it writes out what is left, so it belongs in `main`.
 #[derive(Debug)]
 pub struct Diagnostics(Sink);
 

@@ -254,7 +254,13 @@ impl Metrics {
     /// Called when a configuration is published, with all routers, services, servers and middlewares of it.
     /// Series of others are shown at one more scrape.
     pub fn retain(&self, live: &HashSet<LabelId>) {
-        self.inner.labels.retain(live);
+        if self.inner.labels.retain(live) {
+            // Not only when scraped: nobody may ever do that.
+            let labels = self.inner.labels.snapshot();
+            let forgotten = |id| labels.is_forgotten(id);
+            self.inner.shards.iter().for_each(|shard| shard.forget(&forgotten));
+            self.inner.forget(&forgotten);
+        }
     }
 
     /// A request refused before routing. `reason` is one of a fixed set.

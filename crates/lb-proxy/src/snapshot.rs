@@ -178,6 +178,12 @@ impl Snapshot {
         self.services.get(name)
     }
 
+    /// Whether the endpoint's server is one of its service's, however it is reached.
+    pub(crate) fn lists(&self, endpoint: &Endpoint) -> bool {
+        let mut known = self.service(&endpoint.service).into_iter().flat_map(|service| &service.endpoints);
+        known.any(|known| known.url == endpoint.url)
+    }
+
     /// Lets requests that wait for room know of this version of their service, which has just come into force.
     pub(crate) fn wake_queues(&self) {
         self.services.values().for_each(|service| service.live.wake_queue());

@@ -35,6 +35,8 @@ use crate::upstream::pool::Pools;
 const KEEP_EXCHANGES: usize = 256;
 /// Idle connections that are closed at a time when descriptors run out. Chosen.
 const SHED: usize = 32;
+/// For how long after that was asked: woken connections close at once, and later ones are not to. Chosen.
+const SHED_WITHIN: Duration = Duration::from_millis(100);
 /// Heads larger than this give their memory back.
 const KEEP_HEAD_BYTES: usize = 16 * 1024;
 
@@ -93,8 +95,8 @@ pub(crate) struct Worker {
     draining: Cell<bool>,
     /// `graceTimeOut` is over.
     over: Cell<bool>,
-    /// How many idle connections are to close.
-    shed: Cell<usize>,
+    /// How many idle connections are to close, and until when.
+    shed: Cell<(usize, Instant)>,
     /// Open connections by the grace that their entry points give them: a handful of rows.
     connections: RefCell<Vec<(Duration, usize)>>,
     /// The last time anybody asked what time it is.
@@ -149,7 +151,7 @@ impl Worker {
             watchers: RefCell::default(),
             draining: Cell::new(false),
             over: Cell::new(false),
-            shed: Cell::new(0),
+            shed: Cell::new((0, now)),
             connections: RefCell::default(),
             clock: Cell::new(now),
             date: RefCell::new(Date { text: String::new(), until: now }),
@@ -321,7 +323,7 @@ impl Worker {
     /// Closes the idle connections to servers, and asks some of the clients' to close if they are idle.
     pub(crate) fn shed_idle(&self) {
         self.pools.drop_idle();
-        self.shed.set(SHED);
+        self.shed.set((SHED, self.now() + SHED_WITHIN));
         let watchers = self.watchers.borrow();
         // From anywhere: the first could all be busy.
         let skipped = self.random() as usize % watchers.len().max(1);
@@ -330,16 +332,15 @@ impl Worker {
         }
     }
 
-    /// Idle connections may stay.
-    pub(crate) fn keep_idle(&self) {
-        self.shed.set(0);
-    }
-
     /// Whether the idle connection that asks is to close.
     pub(crate) fn sheds_one(&self) -> bool {
-        let left = self.shed.get();
-        self.shed.set(left.saturating_sub(1));
-        left > 0
+        let (left, until) = self.shed.get();
+        if left == 0 {
+            return false;
+        }
+        let is_due = self.now() < until;
+        self.shed.set((if is_due { left - 1 } else { 0 }, until));
+        is_due
     }
 
     pub(crate) fn connections(&self) -> usize {

@@ -15,8 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// Sent in X-Replica, and what the API answers with.
-    #[arg(long, default_value = "replica")]
+    /// Sent in X-Replica, and what the API answers with. In a container that is its id.
+    #[arg(long, env = "HOSTNAME", default_value = "replica")]
     name: String,
     #[arg(long, default_value = "127.0.0.1:3001")]
     listen: SocketAddr,

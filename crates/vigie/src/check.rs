@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail};
 use lb_acme::Validity;
 use lb_config::dynamic::Tls;
 use lb_config::{
-    Context, DEFAULT_CERTIFICATE, Kind, Problem, Problems, Scope, Severity, StaticSource, load_dynamic,
+    Context, DEFAULT_CERTIFICATE, Kind, Problem, Problems, Scope, Severity, StaticConfig, StaticSource,
+    load_dynamic,
 };
 use lb_observe::rfc3339;
 
@@ -100,9 +101,9 @@ fn untimely(tls: &Tls, now: SystemTime) -> Vec<Problem> {
     let judged = all.filter_map(|(name, key, pair)| {
         let validity = Validity::of(&pair.cert.0)?;
         let (wrong, hint) = if validity.not_after < now {
-            (format!("has expired at {}", rfc3339(validity.not_after)), "renew it")
+            (format!("expired at {}", rfc3339(validity.not_after)), "renew it")
         } else if validity.not_before > now {
-            (format!("is good from {} only", rfc3339(validity.not_before)), "look at the clock")
+            (format!("is not valid before {}", rfc3339(validity.not_before)), "look at the clock")
         } else {
             return None;
         };
@@ -137,16 +138,20 @@ fn report(problems: &[Problem]) -> ExitCode {
     if errors > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Loads the static configuration as the server does and asks its `/ping`.
+/// Asks `/ping` of the running instance, where the static configuration says that it is. Errors elsewhere in that do not
+/// matter: the instance runs with what it has read, and whoever asks may be allowed to read less than it (a token).
 pub(crate) fn healthcheck(options: &Options) -> anyhow::Result<()> {
-    let config = options.static_config()?.0;
-    let ping = config.ping.as_ref().context("please enable `ping` to use health check")?;
-    let entry = config.entry_points.iter().find(|entry| entry.name == ping.entry_point);
-    let mut address =
-        entry.with_context(|| format!("ping: missing {:?} entry point", ping.entry_point))?.address;
-    if address.ip().is_unspecified() {
-        address = SocketAddr::from(([127, 0, 0, 1], address.port()));
-    }
+    let (source, _) = options.source()?;
+    let address = match source.load() {
+        Ok((config, _)) => ping_address(&config)?,
+        Err(problems) => {
+            let found = source.peek().and_then(|config| ping_address(&config).ok());
+            let refused = format!("the static configuration is refused\n{problems}");
+            let Some(address) = found else { bail!(refused) };
+            complain(&format!("vigie: {refused}"));
+            address
+        }
+    };
     let url = format!("http://{address}/ping");
     let status = ask(address).with_context(|| format!("Error calling healthcheck: {url}"))?;
     if status != 200 {
@@ -154,6 +159,14 @@ pub(crate) fn healthcheck(options: &Options) -> anyhow::Result<()> {
     }
     say(&format!("OK: {url}"));
     Ok(())
+}
+
+fn ping_address(config: &StaticConfig) -> anyhow::Result<SocketAddr> {
+    let ping = config.ping.as_ref().context("please enable `ping` to use health check")?;
+    let entry = config.entry_points.iter().find(|entry| entry.name == ping.entry_point);
+    let address = entry.with_context(|| format!("ping: missing {:?} entry point", ping.entry_point))?.address;
+    let is_every = address.ip().is_unspecified();
+    Ok(if is_every { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address })
 }
 
 fn ask(address: SocketAddr) -> anyhow::Result<u16> {
@@ -230,6 +243,34 @@ mod tests {
         assert_eq!(wrong, ["api.isecure: there is no key `isecure` here", mismatch]);
     }
 
+    /// By a user who may not read the token, or while somebody edits the file.
+    #[test]
+    fn the_instance_is_asked_in_spite_of_errors_elsewhere() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let instance = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let mut stream = listener.accept().unwrap().0;
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").unwrap();
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vigie.yml");
+        let asked = |rest: &str| {
+            let text = format!("entryPoints: {{web: {{address: '{address}'}}}}\n{rest}");
+            std::fs::write(&path, text).unwrap();
+            let options = Options { config_file: Some(path.clone()), ..Options::default() };
+            healthcheck(&options).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(asked("ping: {entryPoint: web}\napi: {tokenFile: /nowhere/token}"), Ok(()));
+        assert_eq!(asked("ping: {entryPoint: web}\nlog: {levle: INFO}"), Ok(()));
+        instance.join().unwrap();
+        assert!(asked("ping: {entryPoint: wbe}").unwrap_err().contains("no entry point is called `wbe`"));
+        assert!(asked("log: {levle: INFO}").unwrap_err().contains("levle"));
+        assert!(asked("ping: [").unwrap_err().contains("the static configuration is refused"));
+    }
+
     #[test]
     fn certificates_that_clients_refuse_because_of_the_time_are_warned_of() {
         let issued = Authority::new("test").issue(&["a.test"]);
@@ -252,11 +293,11 @@ mod tests {
         };
         assert_eq!(told(validity.not_before + second), Vec::<String>::new());
         let file = certificate.display();
-        let expired = format!("{file}: has expired at {}", rfc3339(validity.not_after));
+        let expired = format!("{file}: expired at {}", rfc3339(validity.not_after));
         let expected = ["tls.certificates", "tls.stores.default.defaultCertificate"]
             .map(|key| format!("{key}: {expired}"));
         assert_eq!(told(validity.not_after + second), expected);
-        assert!(told(validity.not_before - second)[0].contains(": is good from "));
+        assert!(told(validity.not_before - second)[0].contains(": is not valid before "));
     }
 
     #[test]

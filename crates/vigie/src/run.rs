@@ -191,7 +191,8 @@ fn take_over(
         // Also what came while this process got ready.
         control.apply_first("rest", restored(rest, sent)?);
     }
-    let services = &control.state().load().services;
+    let state = control.state().load_full();
+    let services = [&*state.services, &*state.tcp];
     let recoveries = live.recall(services, tokio::time::Instant::now().into_std());
     recoveries.into_iter().for_each(|recovery| drop(runtime.spawn(recovery.run())));
     Ok(())

@@ -167,6 +167,17 @@ async fn a_client_that_has_not_spoken_yet_is_waited_for() {
     assert!(vigie.ended(Duration::from_secs(5)).await.success());
 }
 
+/// One that never speaks is not waited for as long as a greeting may take.
+#[tokio::test]
+async fn a_client_that_never_speaks_holds_up_no_stop() {
+    const LESS_THAN_A_GREETING: Duration = Duration::from_secs(8);
+    let mut vigie = Vigie::start(&app("", &["http://127.0.0.1:9".to_owned()])).await;
+    let _silent = Client::connect(vigie.web()).await.unwrap();
+    vigie.until_metric("traefik_open_connections", &[("entrypoint", "web")], 1.0).await;
+    vigie.signal(Signal::TERM);
+    assert!(vigie.ended(LESS_THAN_A_GREETING).await.success());
+}
+
 /// The kernel's hash is uneven for so few connections on so many workers: some go from hand to hand.
 #[tokio::test]
 async fn who_was_handed_over_is_served_and_waited_for() {

@@ -10,9 +10,10 @@ use std::time::Duration;
 use lb_testkit::{Client, Origin, PATIENCE, eventually, get, reserve_address};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::change::dynasty::Dynasty;
+use crate::faults::replicas::full_backlog;
 use crate::harness::{HOST, Vigie, origin};
 
 /// An entry point for TCP alone, one for HTTP, and the operator's.
@@ -37,7 +38,11 @@ pub(crate) struct Talker {
 
 impl Talker {
     pub(crate) async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0", name).await
+    }
+
+    async fn at(address: impl ToSocketAddrs, name: &'static str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::default();
         let all: Arc<std::sync::Mutex<Vec<Vec<u8>>>> = Arc::clone(&heard);
@@ -183,6 +188,38 @@ async fn an_unreachable_server_costs_nobody_a_connection() {
         client.closes_within(PATIENCE).await
     });
     assert!(closed.await, "with nobody to take it a connection is closed");
+}
+
+/// Also where no request of HTTP looks at the clock.
+#[tokio::test]
+async fn a_server_that_is_back_is_not_passed_over_for_ever() {
+    let (gone, b) = (reserve_address(), Talker::start("b").await);
+    let vigie = Vigie::with(STATIC, &everybody("", &[gone, b.address])).await;
+    let db = vigie.address("db");
+    for _ in 0..4 {
+        assert_eq!(greeted(db).await.1, "hello b\n");
+    }
+    let _a = Talker::at(gone, "a").await;
+    assert!(eventually(PATIENCE, async || greeted(db).await.1 == "hello a\n").await);
+}
+
+/// TCP would go on asking for the 30 s of `dialTimeout`.
+#[tokio::test]
+async fn nobody_waits_for_a_server_that_a_reload_has_removed() {
+    let b = Talker::start("b").await;
+    let (silent, _listener, _fill) = full_backlog().await;
+    let removed = |text: String| text;
+    let renamed = |text: String| {
+        text.replace("service: all", "service: other").replace("    all: {load", "    other: {load")
+    };
+    for reload in [removed, renamed] {
+        let vigie = Vigie::with(STATIC, &everybody("", &[silent])).await;
+        let mut client = Client::connect(vigie.address("db")).await.unwrap();
+        vigie.until_metric("traefik_open_connections", &[("entrypoint", "db")], 1.0).await;
+        vigie.write(&reload(everybody("", &[b.address])));
+        let greeting = tokio::time::timeout(Duration::from_secs(15), client.bytes(8)).await;
+        assert_eq!(greeting.expect("it waits for the dial").unwrap(), b"hello b\n");
+    }
 }
 
 /// A reload takes nothing from who is connected, even where its server or its router is gone.

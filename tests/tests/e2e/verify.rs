@@ -175,7 +175,7 @@ tls:
         "error: router lost@file: is left out: ",
         "error: service empty@file: has no server, and router ",
         "error: certificate of app.test on entry point websecure: is for ",
-        "error: certificate of late.test on entry point websecure: has expired at 2020-01-01T00:00:00Z; ",
+        "error: certificate of late.test on entry point websecure: expired at 2020-01-01T00:00:00Z; ",
     ] {
         line(&told, begins);
     }

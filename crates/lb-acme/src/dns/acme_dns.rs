@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::variables::Variables;
-use super::{Action, ProviderError, Record, TIMEOUT, Timing};
+use super::{Action, INTERVAL, ProviderError, Record, TIMEOUT, Timing};
 use crate::http::{Http, said};
 
 pub(super) struct AcmeDns {
@@ -37,7 +37,7 @@ impl AcmeDns {
         let base_url = variables.require(&["ACME_DNS_API_BASE"])?;
         let base_url = super::base_url("ACME_DNS_API_BASE", base_url.reveal())?;
         let storage = PathBuf::from(variables.require(&["ACME_DNS_STORAGE_PATH"])?.reveal());
-        let timing = Timing { timeout: TIMEOUT, interval: super::INTERVAL, sequence: None };
+        let timing = Timing { timeout: TIMEOUT, interval: INTERVAL, sequence: None };
         Ok((Self { http: Http::of_provider(super::HTTP_TIMEOUT)?, base_url, storage }, timing))
     }
 

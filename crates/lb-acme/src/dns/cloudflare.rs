@@ -9,14 +9,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::lookup::suffixes;
-use super::variables::{Lacking, Variables};
-use super::{Action, ProviderError, Record, TTL_SECONDS, Timing};
+use super::api::{Zoned, encoded, quoted};
+use super::variables::{Common, Defaults, Lacking, Variables};
+use super::{Action, ProviderError, Record, Timing};
 use crate::http::{Http, printable};
 
 const BASE_URL: &str = "https://api.cloudflare.com/client/v4";
-/// Lego's.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const DEFAULTS: Defaults =
+    Defaults { timeout: Duration::from_secs(120), ..Defaults::of(&["CLOUDFLARE", "CF"]) };
 /// A record that is there already: left behind by an order that was cut off.
 const IDENTICAL: [u64; 2] = [81057, 81058];
 
@@ -89,55 +89,9 @@ impl Cloudflare {
         };
         let base_url = variables.text(&["CLOUDFLARE_BASE_URL", "CF_BASE_URL"])?;
         let base_url = super::base_url("CLOUDFLARE_BASE_URL", base_url.as_deref().unwrap_or(BASE_URL))?;
-        let timeout =
-            variables.seconds(&["CLOUDFLARE_HTTP_TIMEOUT", "CF_HTTP_TIMEOUT"], super::HTTP_TIMEOUT)?;
-        let names = [
-            ["CLOUDFLARE_PROPAGATION_TIMEOUT", "CF_PROPAGATION_TIMEOUT"],
-            ["CLOUDFLARE_POLLING_INTERVAL", "CF_POLLING_INTERVAL"],
-        ];
-        let ttl_seconds = variables.number(&["CLOUDFLARE_TTL", "CF_TTL"], TTL_SECONDS)?;
-        let provider = Self { http: Http::of_provider(timeout)?, base_url, credentials, ttl_seconds };
-        Ok((provider, Timing::of(variables, names, TIMEOUT)?))
-    }
-
-    pub(super) async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
-        let zone = self.zone(&record.fqdn).await?;
-        let (name, value) = (record.fqdn.trim_end_matches('.'), &record.value);
-        let records = format!("/zones/{zone}/dns_records");
-        match action {
-            Action::Present => {
-                // A text stands in quotes.
-                let new = json!({ "type": "TXT", "name": name, "content": format!("\"{value}\""), "ttl": self.ttl_seconds });
-                self.ask::<Value>(For::Records, Method::POST, &records, Some(new)).await.map(drop)
-            }
-            Action::CleanUp => {
-                let path = format!("{records}?type=TXT&name={name}&per_page=100");
-                let kept: Vec<Kept> =
-                    self.ask(For::Records, Method::GET, &path, None).await?.unwrap_or_default();
-                for Kept { id, .. } in kept.iter().filter(|kept| kept.content.trim_matches('"') == value) {
-                    let path = format!("{records}/{}", plain(id)?);
-                    self.ask::<Value>(For::Records, Method::DELETE, &path, None).await?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The zone that a name is in: the longest one that the account has.
-    async fn zone(&self, name: &str) -> Result<String, ProviderError> {
-        for suffix in
-            suffixes(name).map(|suffix| suffix.trim_end_matches('.')).filter(|name| name.contains('.'))
-        {
-            let path = format!("/zones?name={suffix}&per_page=50");
-            let zones: Vec<Zone> = self.ask(For::Zones, Method::GET, &path, None).await?.unwrap_or_default();
-            if let Some(zone) = zones.iter().find(|zone| zone.name.eq_ignore_ascii_case(suffix)) {
-                return Ok(plain(&zone.id)?.to_owned());
-            }
-        }
-        let name = name.trim_end_matches('.');
-        Err(ProviderError::Refused(format!(
-            "the account has no zone that {name} is in, or the token may not see it"
-        )))
+        let Common { ttl_seconds, http_timeout, timing } = DEFAULTS.read(variables)?;
+        let provider = Self { http: Http::of_provider(http_timeout)?, base_url, credentials, ttl_seconds };
+        Ok((provider, timing))
     }
 
     /// What is answered; `None` where there was nothing to do.
@@ -181,6 +135,41 @@ impl Cloudflare {
             let _ = write!(told, "; {} ({code})", printable(message));
         }
         Err(ProviderError::Refused(told))
+    }
+}
+
+impl Zoned for Cloudflare {
+    /// Its id.
+    type Zone = String;
+
+    async fn zone(&self, name: &str) -> Result<Option<String>, ProviderError> {
+        let path = format!("/zones?name={}&per_page=50", encoded(name));
+        let zones: Vec<Zone> = self.ask(For::Zones, Method::GET, &path, None).await?.unwrap_or_default();
+        let found = zones.iter().find(|zone| zone.name.eq_ignore_ascii_case(name));
+        found.map(|zone| plain(&zone.id).map(ToOwned::to_owned)).transpose()
+    }
+
+    async fn change(&self, action: Action, zone: &String, record: &Record) -> Result<(), ProviderError> {
+        let (name, value) = (record.fqdn.trim_end_matches('.'), &record.value);
+        let records = format!("/zones/{zone}/dns_records");
+        match action {
+            Action::Present => {
+                // A text stands in quotes.
+                let new =
+                    json!({ "type": "TXT", "name": name, "content": quoted(value), "ttl": self.ttl_seconds });
+                self.ask::<Value>(For::Records, Method::POST, &records, Some(new)).await.map(drop)
+            }
+            Action::CleanUp => {
+                let path = format!("{records}?type=TXT&name={}&per_page=100", encoded(name));
+                let kept: Vec<Kept> =
+                    self.ask(For::Records, Method::GET, &path, None).await?.unwrap_or_default();
+                for Kept { id, .. } in kept.iter().filter(|kept| kept.content.trim_matches('"') == value) {
+                    let path = format!("{records}/{}", plain(id)?);
+                    self.ask::<Value>(For::Records, Method::DELETE, &path, None).await?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 

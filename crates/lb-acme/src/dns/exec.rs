@@ -10,7 +10,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::time::{sleep, timeout};
 
 use super::variables::{Lacking, Variables};
-use super::{Action, ProviderError, Record, TIMEOUT, Timing};
+use super::{Action, INTERVAL, ProviderError, Record, TIMEOUT, Timing};
 
 /// For one run of the program. Chosen: some wait until the record is seen.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -31,10 +31,9 @@ impl Exec {
         let is_raw = match variables.text(&["EXEC_MODE"])?.as_deref() {
             None => false,
             Some("RAW") => true,
-            Some(_) => return Err(Lacking::Bad("EXEC_MODE", "is neither `RAW` nor empty".to_owned())),
+            Some(_) => return Err(Lacking::bad("EXEC_MODE", "is neither `RAW` nor empty")),
         };
-        let names = [["EXEC_PROPAGATION_TIMEOUT"; 2], ["EXEC_POLLING_INTERVAL"; 2]];
-        let mut timing = Timing::of(variables, names, TIMEOUT)?;
+        let mut timing = Timing::of(variables, &["EXEC"], TIMEOUT, INTERVAL)?;
         // Most programs replace what was there, so there is one name after the other; the pause is lego's, too.
         timing.sequence = Some(variables.seconds(&["EXEC_SEQUENCE_INTERVAL"], TIMEOUT)?);
         Ok((Self { path, is_raw }, timing))

@@ -7,10 +7,10 @@ use lb_config::dynamic::Secret;
 use serde_json::json;
 
 use super::variables::{Lacking, Variables};
-use super::{Action, ProviderError, Record, TIMEOUT, Timing};
+use super::{Action, INTERVAL, ProviderError, Record, TIMEOUT, Timing};
 use crate::http::{Http, said};
 
-pub(super) struct HttpRequest {
+pub(super) struct HttpReq {
     http: Http,
     /// Without a final slash.
     endpoint: String,
@@ -18,7 +18,7 @@ pub(super) struct HttpRequest {
     authorization: Option<Secret>,
 }
 
-impl HttpRequest {
+impl HttpReq {
     pub(super) fn open(variables: &Variables<'_>) -> Result<(Self, Timing), ProviderError> {
         let endpoint = variables.require(&["HTTPREQ_ENDPOINT"])?;
         let endpoint = super::base_url("HTTPREQ_ENDPOINT", endpoint.reveal())?;
@@ -26,7 +26,7 @@ impl HttpRequest {
             None => false,
             Some("RAW") => true,
             Some(_) => {
-                return Err(Lacking::Bad("HTTPREQ_MODE", "is neither `RAW` nor empty".to_owned()).into());
+                return Err(Lacking::bad("HTTPREQ_MODE", "is neither `RAW` nor empty").into());
             }
         };
         let user = variables.find(&["HTTPREQ_USERNAME"])?.zip(variables.find(&["HTTPREQ_PASSWORD"])?);
@@ -35,9 +35,9 @@ impl HttpRequest {
             Secret::new(&format!("Basic {pair}"))
         });
         let timeout = variables.seconds(&["HTTPREQ_HTTP_TIMEOUT"], super::HTTP_TIMEOUT)?;
-        let names = [["HTTPREQ_PROPAGATION_TIMEOUT"; 2], ["HTTPREQ_POLLING_INTERVAL"; 2]];
+        let timing = Timing::of(variables, &["HTTPREQ"], TIMEOUT, INTERVAL)?;
         let provider = Self { http: Http::of_provider(timeout)?, endpoint, is_raw, authorization };
-        Ok((provider, Timing::of(variables, names, TIMEOUT)?))
+        Ok((provider, timing))
     }
 
     pub(super) async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
@@ -81,7 +81,7 @@ mod tests {
         let endpoint = format!("{}/x/", server.url());
         let set =
             [("HTTPREQ_ENDPOINT", endpoint.as_str()), ("HTTPREQ_USERNAME", "u"), ("HTTPREQ_PASSWORD", "p")];
-        let provider = variables(&set, HttpRequest::open).unwrap().0;
+        let provider = variables(&set, HttpReq::open).unwrap().0;
         provider.act(Action::Present, &record("a.test", "value")).await.unwrap();
         let failed = provider.act(Action::CleanUp, &record("a.test", "value")).await.unwrap_err().to_string();
         assert_eq!(failed, format!("{}/x/cleanup answers 409: no such zone", server.url()));
@@ -91,7 +91,7 @@ mod tests {
         assert!(told[1].starts_with("POST /x/cleanup HTTP/1.1\r\n"), "{told:?}");
 
         let set = [("HTTPREQ_ENDPOINT", endpoint.as_str()), ("HTTPREQ_MODE", "RAW")];
-        let provider = variables(&set, HttpRequest::open).unwrap().0;
+        let provider = variables(&set, HttpReq::open).unwrap().0;
         provider.act(Action::Present, &record("a.test", "value")).await.unwrap();
         let told = server.told();
         assert!(told[2].contains(r#""domain":"a.test""#) && told[2].contains(r#""keyAuth":"token.thumb""#));
@@ -104,7 +104,7 @@ mod tests {
             ("ftp://a", "HTTPREQ_ENDPOINT is no URL that begins with http:// or https://"),
             ("http://u:secret@a", "HTTPREQ_ENDPOINT has a user name, for which there are other variables"),
         ] {
-            let opened = variables(&[("HTTPREQ_ENDPOINT", endpoint)], HttpRequest::open);
+            let opened = variables(&[("HTTPREQ_ENDPOINT", endpoint)], HttpReq::open);
             assert_eq!(opened.err().unwrap().to_string(), expected);
         }
     }

@@ -2,17 +2,35 @@
 
 mod acme_dns;
 mod aliases;
+mod api;
+mod aws;
+mod aws_keys;
+mod azure_dns;
 mod cloudflare;
+mod desec;
+mod digitalocean;
+mod duckdns;
 mod exec;
+mod gandiv5;
+mod gcloud;
+mod godaddy;
+mod hetzner;
 mod http_request;
+mod ionos;
+mod linode;
 mod lookup;
 mod message;
+mod ovh;
+mod porkbun;
 mod propagation;
 mod rfc2136;
+mod route53;
+mod scaleway;
 #[cfg(test)]
 mod testing;
 mod tsig;
 mod variables;
+mod vultr;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +44,7 @@ use lb_config::acme::{DnsChallenge, DnsProvider};
 pub use aliases::{AliasError, Aliases};
 
 use crate::http::HttpError;
+use api::Zoned as _;
 use lookup::DnsError;
 use propagation::Propagation;
 use tsig::TsigError;
@@ -58,15 +77,19 @@ struct Timing {
 }
 
 impl Timing {
-    /// As the variables with this prefix have it.
+    /// As the variables that begin so have it.
     fn of(
         variables: &Variables<'_>,
-        names: [[&'static str; 2]; 2],
+        prefixes: &[&str],
         timeout: Duration,
+        interval: Duration,
     ) -> Result<Self, Lacking> {
-        let [timeouts, intervals] = names;
-        let timeout = variables.seconds(&timeouts, timeout)?;
-        Ok(Self { timeout, interval: variables.seconds(&intervals, INTERVAL)?, sequence: None })
+        let seconds = |end: &str, default| {
+            let names: Vec<_> = prefixes.iter().map(|prefix| format!("{prefix}_{end}")).collect();
+            variables.seconds(&names, default)
+        };
+        let timeout = seconds("PROPAGATION_TIMEOUT", timeout)?;
+        Ok(Self { timeout, interval: seconds("POLLING_INTERVAL", interval)?, sequence: None })
     }
 }
 
@@ -83,6 +106,9 @@ enum ProviderError {
     Tsig(#[from] TsigError),
     #[error("{0:?} cannot be run: {1}")]
     Run(PathBuf, std::io::Error),
+    /// `told` is punctuated to follow the status.
+    #[error("the API answers {status}{told}")]
+    Api { status: u16, told: String },
     #[error("{0}")]
     Refused(String),
 }
@@ -110,21 +136,13 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 /// A URL that paths are added to, without a final slash. It is not repeated: it may hold a secret.
 fn base_url(variable: &'static str, text: &str) -> Result<String, Lacking> {
     let url = text.parse::<http::Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-    let bad = || Lacking::Bad(variable, "is no URL that begins with http:// or https://".to_owned());
+    let bad = || Lacking::bad(variable, "is no URL that begins with http:// or https://");
     let authority = url.as_ref().and_then(|url| url.authority()).ok_or_else(bad)?;
     if authority.as_str().contains('@') {
-        let elsewhere = "has a user name, for which there are other variables".to_owned();
-        return Err(Lacking::Bad(variable, elsewhere));
+        let elsewhere = "has a user name, for which there are other variables";
+        return Err(Lacking::bad(variable, elsewhere));
     }
     Ok(text.trim_end_matches('/').to_owned())
-}
-
-enum Kind {
-    AcmeDns(acme_dns::AcmeDns),
-    Cloudflare(cloudflare::Cloudflare),
-    Exec(exec::Exec),
-    HttpRequest(http_request::HttpRequest),
-    Rfc2136(Box<rfc2136::Rfc2136>),
 }
 
 /// Sets records and takes them away.
@@ -134,42 +152,54 @@ struct Provider {
     timing: Timing,
 }
 
-impl Provider {
-    fn open(provider: DnsProvider, variables: &Variables<'_>) -> Result<Self, ProviderError> {
-        let (kind, timing) = match provider {
-            DnsProvider::AcmeDns => {
-                let (provider, timing) = acme_dns::AcmeDns::open(variables)?;
-                (Kind::AcmeDns(provider), timing)
-            }
-            DnsProvider::Cloudflare => {
-                let (provider, timing) = cloudflare::Cloudflare::open(variables)?;
-                (Kind::Cloudflare(provider), timing)
-            }
-            DnsProvider::Exec => {
-                let (provider, timing) = exec::Exec::open(variables)?;
-                (Kind::Exec(provider), timing)
-            }
-            DnsProvider::HttpReq => {
-                let (provider, timing) = http_request::HttpRequest::open(variables)?;
-                (Kind::HttpRequest(provider), timing)
-            }
-            DnsProvider::Rfc2136 => {
-                let (provider, timing) = rfc2136::Rfc2136::open(variables)?;
-                (Kind::Rfc2136(Box::new(provider)), timing)
-            }
-        };
-        Ok(Self { name: provider.name(), kind, timing })
-    }
-
-    async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
-        match &self.kind {
-            Kind::AcmeDns(provider) => provider.act(action, record).await,
-            Kind::Cloudflare(provider) => provider.act(action, record).await,
-            Kind::Exec(provider) => provider.act(action, record).await,
-            Kind::HttpRequest(provider) => provider.act(action, record).await,
-            Kind::Rfc2136(provider) => provider.act(action, record).await,
+/// Each provider has a module with a type of its name, `open` and `act`.
+macro_rules! providers {
+    ($($name:ident: $module:ident,)*) => {
+        enum Kind {
+            $($name(Box<$module::$name>),)*
         }
-    }
+
+        impl Provider {
+            fn open(provider: DnsProvider, variables: &Variables<'_>) -> Result<Self, ProviderError> {
+                let (kind, timing) = match provider {
+                    $(DnsProvider::$name => {
+                        let (provider, timing) = $module::$name::open(variables)?;
+                        (Kind::$name(Box::new(provider)), timing)
+                    })*
+                };
+                Ok(Self { name: provider.name(), kind, timing })
+            }
+
+            async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
+                match &self.kind {
+                    $(Kind::$name(provider) => provider.act(action, record).await,)*
+                }
+            }
+        }
+    };
+}
+
+providers! {
+    AcmeDns: acme_dns,
+    AzureDns: azure_dns,
+    Cloudflare: cloudflare,
+    DeSec: desec,
+    DigitalOcean: digitalocean,
+    DuckDns: duckdns,
+    Exec: exec,
+    GandiV5: gandiv5,
+    GCloud: gcloud,
+    GoDaddy: godaddy,
+    Hetzner: hetzner,
+    HttpReq: http_request,
+    Ionos: ionos,
+    Linode: linode,
+    Ovh: ovh,
+    Porkbun: porkbun,
+    Rfc2136: rfc2136,
+    Route53: route53,
+    Scaleway: scaleway,
+    Vultr: vultr,
 }
 
 /// What keeps a provider from working, as far as that can be said without asking anybody.
@@ -268,6 +298,61 @@ impl Drop for Presented {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move { clean_up(&provider, records).await });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enough for each provider but `acme-dns`, which has no times, and `gcloud`, which needs a key.
+    fn environment(name: &str) -> Option<String> {
+        let credentials = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AZURE_CLIENT_ID",
+            "AZURE_CLIENT_SECRET",
+            "AZURE_TENANT_ID",
+            "CF_DNS_API_TOKEN",
+            "DESEC_TOKEN",
+            "DO_AUTH_TOKEN",
+            "DUCKDNS_TOKEN",
+            "EXEC_PATH",
+            "GANDIV5_PERSONAL_ACCESS_TOKEN",
+            "GODADDY_API_KEY",
+            "GODADDY_API_SECRET",
+            "HETZNER_API_TOKEN",
+            "IONOS_API_KEY",
+            "LINODE_TOKEN",
+            "OVH_ACCESS_TOKEN",
+            "PORKBUN_API_KEY",
+            "PORKBUN_SECRET_API_KEY",
+            "RFC2136_NAMESERVER",
+            "SCW_SECRET_KEY",
+            "VULTR_API_KEY",
+        ];
+        match name {
+            "HTTPREQ_ENDPOINT" => Some("https://hook.test".to_owned()),
+            _ => credentials.contains(&name).then(|| "x".to_owned()),
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_documentation() {
+        let text = include_str!("../../../../docs/acme-dns.md");
+        let (_, table) = text.split_once("| provider | begins with |").unwrap();
+        for (name, provider) in DnsProvider::ALL {
+            if matches!(provider, DnsProvider::AcmeDns | DnsProvider::GCloud) {
+                continue;
+            }
+            let start = format!("| `{name}` |");
+            let row = table.lines().find(|line| line.starts_with(&start)).expect(name);
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let seconds = |index: usize| Duration::from_secs(cells[index].parse().unwrap());
+            let timing = Provider::open(*provider, &Variables(&environment)).map(|provider| provider.timing);
+            let Timing { timeout, interval, .. } = timing.unwrap();
+            assert_eq!((timeout, interval), (seconds(4), seconds(5)), "{name}");
         }
     }
 }

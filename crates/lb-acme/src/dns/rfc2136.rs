@@ -7,7 +7,7 @@ use super::lookup::{self, DnsError};
 use super::message::{self, NO_ERROR};
 use super::tsig::{Key, TsigError};
 use super::variables::{Lacking, Variables};
-use super::{Action, ProviderError, Record, TIMEOUT, TTL_SECONDS, Timing};
+use super::{Action, INTERVAL, ProviderError, Record, TIMEOUT, TTL_SECONDS, Timing};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const PORT: u16 = 53;
@@ -31,14 +31,14 @@ pub(super) struct Rfc2136 {
 impl Rfc2136 {
     pub(super) fn open(variables: &Variables<'_>) -> Result<(Self, Timing), ProviderError> {
         let server = variables.require(&names!("NAMESERVER"))?;
-        let bad = || Lacking::Bad("RFC2136_NAMESERVER", "is no `host` or `host:port`".to_owned());
+        let bad = || Lacking::bad("RFC2136_NAMESERVER", "is no `host` or `host:port`");
         let server = host_port(server.reveal()).ok_or_else(bad)?;
         let name = variables.text(&names!("TSIG_KEY"))?;
         let secret = variables.find(&names!("TSIG_SECRET"))?;
         let algorithm = variables.text(&names!("TSIG_ALGORITHM"))?;
         if variables.find(&names!("TSIG_FILE"))?.is_some() {
             let instead = "is not read: set RFC2136_TSIG_KEY, RFC2136_TSIG_SECRET and RFC2136_TSIG_ALGORITHM";
-            return Err(Lacking::Bad("RFC2136_TSIG_FILE", instead.to_owned()).into());
+            return Err(Lacking::bad("RFC2136_TSIG_FILE", instead).into());
         }
         let key = match (name, secret) {
             (Some(name), Some(secret)) => {
@@ -48,10 +48,10 @@ impl Rfc2136 {
             (Some(_), None) => return Err(Lacking::Missing(names!("TSIG_SECRET").join(" or ")).into()),
             (None, Some(_)) => return Err(Lacking::Missing(names!("TSIG_KEY").join(" or ")).into()),
         };
-        let names = [names!("PROPAGATION_TIMEOUT"), names!("POLLING_INTERVAL")];
+        let timing = Timing::of(variables, &["RFC2136", "DNSUPDATE"], TIMEOUT, INTERVAL)?;
         let ttl_seconds = variables.number(&names!("TTL"), TTL_SECONDS)?;
         let patience = variables.seconds(&names!("DNS_TIMEOUT"), PATIENCE)?.max(Duration::from_secs(1));
-        Ok((Self { server, key, ttl_seconds, patience }, Timing::of(variables, names, TIMEOUT)?))
+        Ok((Self { server, key, ttl_seconds, patience }, timing))
     }
 
     pub(super) async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {

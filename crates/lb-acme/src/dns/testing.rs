@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
-use super::Record;
+use super::api::{Zoned, quoted, unquoted};
 use super::message::{self, IN};
 use super::variables::Variables;
+use super::{Action, Record};
 
 pub(super) fn record(domain: &str, value: &str) -> Record {
     Record {
@@ -46,7 +48,10 @@ impl Server {
                     let length = stream.read(&mut piece).await.unwrap();
                     text.push_str(std::str::from_utf8(&piece[..length]).unwrap());
                 }
-                let (status, body) = answer(&text);
+                let (status, mut body) = answer(&text);
+                if status == 204 {
+                    body.clear();
+                }
                 heard.lock().push(text);
                 let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                 stream.write_all(head.as_bytes()).await.unwrap();
@@ -76,6 +81,131 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// What an API was asked.
+pub(super) struct Told {
+    /// Method and path.
+    pub(super) line: String,
+    head: String,
+    /// JSON, or null.
+    pub(super) body: Value,
+    /// The same, whatever it is.
+    pub(super) text: String,
+}
+
+impl Told {
+    pub(super) fn of(request: &str) -> Self {
+        let (head, text) = request.split_once("\r\n\r\n").unwrap();
+        let (line, head) = head.split_once(" HTTP/1.1\r\n").unwrap();
+        let body = serde_json::from_str(text).unwrap_or_default();
+        Self { line: line.to_owned(), head: head.to_owned(), body, text: text.to_owned() }
+    }
+
+    /// Empty where there is none.
+    pub(super) fn header(&self, name: &str) -> &str {
+        let found = self.head.lines().filter_map(|line| line.split_once(": "));
+        found
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .next()
+            .unwrap_or("")
+    }
+
+    /// A text of the body.
+    pub(super) fn value(&self, key: &str) -> &str {
+        self.body[key].as_str().unwrap()
+    }
+
+    pub(super) fn json(&self, status: u16, body: Value) -> (u16, String) {
+        (status, body.to_string())
+    }
+
+    /// Repeats what it was told, as an API may that is not careful.
+    pub(super) fn refuse(&self, status: u16) -> (u16, String) {
+        (status, json!({ "message": "no", "request": self.head }).to_string())
+    }
+}
+
+/// The texts of one name, as a provider keeps them: with an id, and with or without quotes.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Arc<Mutex<Texts>>);
+
+#[derive(Default)]
+struct Texts {
+    last: u64,
+    all: Vec<(u64, String)>,
+}
+
+impl Kept {
+    pub(super) fn add(&self, text: &str) -> u64 {
+        let Texts { last, all } = &mut *self.0.lock();
+        *last += 1;
+        all.push((*last, text.to_owned()));
+        *last
+    }
+
+    pub(super) fn remove(&self, text: &str) {
+        self.0.lock().all.retain(|(_, known)| known != text);
+    }
+
+    /// The status of the answer.
+    pub(super) fn remove_id(&self, id: &str) -> u16 {
+        let texts = &mut self.0.lock().all;
+        let before = texts.len();
+        texts.retain(|(known, _)| known.to_string() != id);
+        if texts.len() < before { 204 } else { 404 }
+    }
+
+    pub(super) fn replace(&self, texts: &Value) {
+        self.clear();
+        for text in texts.as_array().unwrap() {
+            self.add(text.as_str().unwrap());
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().all.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().all.is_empty()
+    }
+
+    pub(super) fn list<T>(&self, each: impl Fn(u64, &str) -> T) -> Vec<T> {
+        self.0.lock().all.iter().map(|(id, text)| each(*id, text)).collect()
+    }
+
+    /// Without quotes.
+    pub(super) fn values(&self) -> Vec<String> {
+        self.list(|_, text| unquoted(text).to_owned())
+    }
+}
+
+/// `example.com` and `*.example.com` need two records of one name at once, and there may be one of somebody else.
+/// The account has a zone above `a.b.test`; `stranger` has wrong credentials with `wr0ng` in them.
+pub(super) async fn two_of_one_name(provider: &impl Zoned, stranger: &impl Zoned, kept: &Kept) {
+    kept.add(&quoted("other"));
+    let [one, two] = ["one", "two"].map(|value| record("a.b.test", value));
+    for (action, record, expected) in [
+        (Action::Present, &one, &["other", "one"][..]),
+        (Action::Present, &two, &["other", "one", "two"]),
+        (Action::CleanUp, &one, &["other", "two"]),
+        (Action::CleanUp, &two, &["other"]),
+        (Action::CleanUp, &two, &["other"]),
+    ] {
+        provider.act(action, record).await.unwrap();
+        assert_eq!(kept.values(), expected, "{action:?} {}", record.value);
+    }
+    let elsewhere = provider.act(Action::Present, &record("a.test", "v")).await.unwrap_err().to_string();
+    assert!(
+        elsewhere.starts_with("the account has no zone that _acme-challenge.a.test is in"),
+        "{elsewhere}"
+    );
+    let refused = stranger.act(Action::Present, &one).await.unwrap_err().to_string();
+    assert!(refused.contains("the API answers 401, it does not accept the credentials: "), "{refused}");
+    assert!(!refused.contains("wr0ng"), "{refused}");
+    assert_eq!(kept.values(), ["other"]);
 }
 
 /// An answer with records of these types and data; their names are that of the question.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lb_config::dynamic::Secret;
 
+use super::{HTTP_TIMEOUT, INTERVAL, TIMEOUT, TTL_SECONDS, Timing};
+
 /// Reads variables of the environment, or of a test.
 #[derive(Clone, Copy)]
 pub(super) struct Variables<'a>(pub(super) &'a dyn Fn(&str) -> Option<String>);
@@ -16,13 +18,64 @@ pub(super) enum Lacking {
     #[error("{0} names a file that cannot be read: {1}")]
     File(String, std::io::ErrorKind),
     #[error("{0} {1}")]
-    Bad(&'static str, String),
+    Bad(String, String),
+}
+
+/// What each provider can be told, by variables that begin alike, and lego's defaults for it.
+pub(super) struct Defaults {
+    /// One or two that mean the same.
+    pub(super) prefixes: &'static [&'static str],
+    pub(super) ttl_seconds: u32,
+    /// The provider takes no shorter one.
+    pub(super) least_ttl_seconds: u32,
+    pub(super) timeout: Duration,
+    pub(super) interval: Duration,
+    pub(super) http_timeout: Duration,
+}
+
+impl Defaults {
+    /// Those of most providers.
+    pub(super) const fn of(prefixes: &'static [&'static str]) -> Self {
+        Self {
+            prefixes,
+            ttl_seconds: TTL_SECONDS,
+            least_ttl_seconds: 0,
+            timeout: TIMEOUT,
+            interval: INTERVAL,
+            http_timeout: HTTP_TIMEOUT,
+        }
+    }
+
+    pub(super) fn read(&self, variables: &Variables<'_>) -> Result<Common, Lacking> {
+        let names =
+            |end: &str| self.prefixes.iter().map(|prefix| format!("{prefix}_{end}")).collect::<Vec<_>>();
+        let ttl_seconds = variables.number(&names("TTL"), self.ttl_seconds)?;
+        if ttl_seconds < self.least_ttl_seconds {
+            let least = format!("is less than {}, the least that the provider takes", self.least_ttl_seconds);
+            return Err(Lacking::bad(&names("TTL")[0], &least));
+        }
+        let timing = Timing::of(variables, self.prefixes, self.timeout, self.interval)?;
+        let http_timeout = variables.seconds(&names("HTTP_TIMEOUT"), self.http_timeout)?;
+        Ok(Common { ttl_seconds, timing, http_timeout })
+    }
+}
+
+pub(super) struct Common {
+    pub(super) ttl_seconds: u32,
+    pub(super) http_timeout: Duration,
+    pub(super) timing: Timing,
+}
+
+impl Lacking {
+    pub(super) fn bad(variable: &str, why: &str) -> Self {
+        Self::Bad(variable.to_owned(), why.to_owned())
+    }
 }
 
 impl Variables<'_> {
     /// The first of these names that is set, itself or by the file that `<name>_FILE` names.
-    pub(super) fn find(&self, names: &[&str]) -> Result<Option<Secret>, Lacking> {
-        for name in names {
+    pub(super) fn find(&self, names: &[impl AsRef<str>]) -> Result<Option<Secret>, Lacking> {
+        for name in names.iter().map(AsRef::as_ref) {
             if let Some(value) = (self.0)(name).filter(|value| !value.is_empty()) {
                 return Ok(Some(Secret::new(&value)));
             }
@@ -37,7 +90,7 @@ impl Variables<'_> {
         Ok(None)
     }
 
-    pub(super) fn text(&self, names: &[&str]) -> Result<Option<String>, Lacking> {
+    pub(super) fn text(&self, names: &[impl AsRef<str>]) -> Result<Option<String>, Lacking> {
         Ok(self.find(names)?.map(|value| value.reveal().to_owned()))
     }
 
@@ -45,13 +98,24 @@ impl Variables<'_> {
         self.find(names)?.ok_or_else(|| Lacking::Missing(names.join(" or ")))
     }
 
-    pub(super) fn number(&self, names: &[&'static str], default: u32) -> Result<u32, Lacking> {
+    pub(super) fn number(&self, names: &[impl AsRef<str>], default: u32) -> Result<u32, Lacking> {
         let Some(value) = self.find(names)? else { return Ok(default) };
-        value.reveal().parse().map_err(|_| Lacking::Bad(names[0], "is no whole number".to_owned()))
+        let bad = |_| Lacking::bad(names[0].as_ref(), "is no whole number");
+        value.reveal().parse().map_err(bad)
+    }
+
+    /// As Go reads it.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, Lacking> {
+        match self.text(&[name])?.as_deref() {
+            None => Ok(default),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some(_) => Err(Lacking::bad(name, "is neither `true` nor `false`")),
+        }
     }
 
     /// Whole seconds.
-    pub(super) fn seconds(&self, names: &[&'static str], default: Duration) -> Result<Duration, Lacking> {
+    pub(super) fn seconds(&self, names: &[impl AsRef<str>], default: Duration) -> Result<Duration, Lacking> {
         let seconds = self.number(names, u32::try_from(default.as_secs()).unwrap_or(u32::MAX))?;
         Ok(Duration::from_secs(seconds.into()))
     }

@@ -76,6 +76,7 @@ fn kind(middleware: &Middleware) -> &'static str {
         Middleware::Chain { .. } => "chain",
         Middleware::RateLimit(_) => "rateLimit",
         Middleware::InFlightReq(_) => "inFlightReq",
+        Middleware::IpAllowList(allow) if allow.is_white_list => "ipWhiteList",
         Middleware::IpAllowList(_) => "ipAllowList",
         Middleware::BasicAuth(_) => "basicAuth",
         Middleware::ContentType { .. } => "contentType",

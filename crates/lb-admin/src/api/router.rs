@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use lb_config::Kind;
 use lb_config::dynamic::{self, Observability, RouterTls, TraceVerbosity};
 use lb_config::static_config::{EntryPoint, StaticConfig};
-use lb_core::route::Syntax;
+use lb_core::route::{Rule, Syntax};
 use serde_json::Value;
 
 use super::object::Object;
@@ -23,6 +24,8 @@ pub(super) struct Router<'v> {
     /// Qualified; empty for one that was left out.
     pub(super) service: &'v str,
     rule: Cow<'v, str>,
+    /// Of those that somebody wrote.
+    parsed: Option<&'v Rule>,
     rule_syntax: &'v str,
     /// Empty for those that entry points lead to.
     parents: Vec<Cow<'v, str>>,
@@ -50,6 +53,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             entry_points: router.entry_points.into_iter().map(Cow::from).collect(),
             service: router.service,
             rule: router.rule.into(),
+            parsed: None,
             rule_syntax: "default",
             parents: Vec::new(),
             priority: router.priority,
@@ -73,6 +77,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             middlewares: Vec::new(),
             service: "",
             rule: "".into(),
+            parsed: None,
             rule_syntax: "",
             parents: Vec::new(),
             priority: 0,
@@ -86,7 +91,41 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
     });
     let mut routers: Vec<_> = written.chain(own).chain(left_out).collect();
     routers.sort_by(|a, b| a.name.cmp(&b.name));
+    warn_of_disputes(&mut routers);
     routers
+}
+
+/// A connection has one set of TLS options, chosen by its host: where routers of an entry point want different ones, all
+/// of them get the default ones, as in Traefik.
+fn warn_of_disputes(routers: &mut [Router<'_>]) {
+    let is_served = |router: &&Router<'_>| router.status != "disabled" && router.tls.is_some();
+    let mut all: Vec<_> = routers.iter().filter(is_served).map(Router::tls_options).collect();
+    all.sort_unstable();
+    all.dedup();
+    if all.len() < 2 {
+        return;
+    }
+    // Entry point and host to options; `None` where two routers disagree.
+    let mut wanted: HashMap<(&str, String), Option<&str>> = HashMap::new();
+    for router in routers.iter().filter(is_served) {
+        for place in router.places() {
+            let options = router.tls_options();
+            let known = wanted.entry(place).or_insert(Some(options));
+            *known = known.filter(|known| *known == options);
+        }
+    }
+    let is_disputed = |router: &Router<'_>| {
+        is_served(&router)
+            && router.places().iter().any(|place| wanted.get(place).is_some_and(Option::is_none))
+    };
+    let disputed: Vec<_> = routers.iter().map(is_disputed).collect();
+    for (router, _) in routers.iter_mut().zip(disputed).filter(|(_, is_disputed)| *is_disputed) {
+        router.status = "warning";
+        router.errors.push(
+            "router's TLSOptions configuration is conflicting with other routers on the same entrypoint and host, default TLS \
+             options will be used instead",
+        );
+    }
 }
 
 /// One router; more when an entry point with settings of its own is among several: as in Traefik the copy
@@ -114,6 +153,7 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 entry_points,
                 service: &router.service,
                 rule: router.rule_text.as_str().into(),
+                parsed: Some(&router.rule),
                 rule_syntax: syntax(fixed, &router.rule_syntax),
                 parents: router.parents.iter().flat_map(|parent| names(model, parent)).collect(),
                 priority: router.priority,
@@ -225,6 +265,18 @@ pub(super) fn default_entry_points(fixed: &StaticConfig) -> impl Iterator<Item =
 }
 
 impl Router<'_> {
+    fn tls_options(&self) -> &str {
+        self.tls.map(|tls| &*tls.options).filter(|options| *options != "default").unwrap_or_default()
+    }
+
+    /// Each entry point with each host.
+    fn places(&self) -> Vec<(&str, String)> {
+        let hosts = self.parsed.map(Rule::hosts).unwrap_or_default();
+        let at =
+            |host: String| self.entry_points.iter().map(move |entry_point| (&**entry_point, host.clone()));
+        hosts.into_iter().flat_map(at).collect()
+    }
+
     pub(super) fn middlewares(&self) -> Vec<&str> {
         self.middlewares.iter().map(|name| &**name).collect()
     }

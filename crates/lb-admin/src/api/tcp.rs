@@ -1,7 +1,7 @@
 //! TCP routers, services and middlewares: `/api/tcp/...`.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use lb_config::tcp::{HealthCheck, LoadBalancer, Middleware, ProxyVersion, Router, Service};
 use lb_config::{Config, Kind};
@@ -115,10 +115,28 @@ fn router_full(model: &Model<'_>, named: &Named<'_, Router>) -> Value {
     named.full(router_body(model, named), "").set("priorityStr", priority.to_string()).build()
 }
 
-/// The routers that name a service or middleware, those that are left out included, sorted.
-fn used_by<'m>(model: &'m Model<'_>, is_used: impl Fn(&Router) -> bool) -> Vec<&'m str> {
-    let named = routers(model).into_iter();
-    named.filter(|named| named.config.is_some_and(&is_used)).map(|named| named.name).collect()
+/// For each service or middleware, the routers that name it, those that are left out included, sorted.
+type Users<'m> = HashMap<&'m str, Vec<&'m str>>;
+
+fn users_of_services<'m>(model: &'m Model<'_>) -> Users<'m> {
+    users(model, |router| std::slice::from_ref(&router.service))
+}
+
+fn users_of_middlewares<'m>(model: &'m Model<'_>) -> Users<'m> {
+    users(model, |router| &router.middlewares)
+}
+
+fn users<'m>(model: &'m Model<'_>, names: impl Fn(&'m Router) -> &'m [String]) -> Users<'m> {
+    let mut users = Users::new();
+    for Named { name, config, .. } in routers(model) {
+        for used in config.map(&names).unwrap_or_default() {
+            let of = users.entry(used).or_default();
+            if of.last() != Some(&name) {
+                of.push(name);
+            }
+        }
+    }
+    users
 }
 
 fn service_kind(service: &Service) -> &'static str {
@@ -128,7 +146,7 @@ fn service_kind(service: &Service) -> &'static str {
     }
 }
 
-fn service_body(model: &Model<'_>, named: &Named<'_, Service>) -> Object {
+fn service_body(model: &Model<'_>, named: &Named<'_, Service>, users: &Users<'_>) -> Object {
     let object = match named.config {
         None => Object::new(),
         Some(Service::LoadBalancer(balancer)) => Object::new().set("loadBalancer", load_balancer(balancer)),
@@ -150,11 +168,11 @@ fn service_body(model: &Model<'_>, named: &Named<'_, Service>) -> Object {
         });
         Value::Object(servers.collect())
     });
-    let users = used_by(model, |router| router.service == named.name);
-    named.state(object, model, &users).object("serverStatus", live.unwrap_or_else(|| Map::new().into()))
+    let users = users.get(named.name).map_or(&[][..], Vec::as_slice);
+    named.state(object, model, users).object("serverStatus", live.unwrap_or_else(|| Map::new().into()))
 }
 
-fn service_full(model: &Model<'_>, named: &Named<'_, Service>) -> Value {
+fn service_full(model: &Model<'_>, named: &Named<'_, Service>, users: &Users<'_>) -> Value {
     let kind = named.config.map(|config| service_kind(config).to_ascii_lowercase());
     let details = model.view.tcp.get(named.name).map(|live| {
         let servers = live.servers();
@@ -162,7 +180,7 @@ fn service_full(model: &Model<'_>, named: &Named<'_, Service>) -> Value {
             servers.map(|(server, weight)| operator::server(model.view, named.name, server, weight).build());
         servers.collect::<Vec<_>>()
     });
-    let object = named.full(service_body(model, named), &kind.unwrap_or_default());
+    let object = named.full(service_body(model, named, users), &kind.unwrap_or_default());
     object.some("serverDetails", details).build()
 }
 
@@ -205,17 +223,18 @@ fn health_check(check: &HealthCheck) -> Value {
 fn middleware_kind(middleware: &Middleware) -> &'static str {
     match middleware {
         Middleware::InFlightConn { .. } => "inFlightConn",
+        Middleware::IpAllowList { is_white_list: true, .. } => "ipWhiteList",
         Middleware::IpAllowList { .. } => "ipAllowList",
     }
 }
 
-fn middleware_body(model: &Model<'_>, named: &Named<'_, Middleware>) -> Object {
+fn middleware_body(model: &Model<'_>, named: &Named<'_, Middleware>, users: &Users<'_>) -> Object {
     let object = match named.config {
         None => Object::new(),
         Some(middleware) => {
             let options = match middleware {
                 Middleware::InFlightConn { amount } => Object::new().set("amount", *amount),
-                Middleware::IpAllowList { source_range } => {
+                Middleware::IpAllowList { source_range, .. } => {
                     let texts: Vec<_> = source_range.iter().map(ToString::to_string).collect();
                     Object::new().list("sourceRange", &texts)
                 }
@@ -223,13 +242,12 @@ fn middleware_body(model: &Model<'_>, named: &Named<'_, Middleware>) -> Object {
             Object::new().set(middleware_kind(middleware), options.build())
         }
     };
-    let users = used_by(model, |router| router.middlewares.iter().any(|name| name == named.name));
-    named.state(object, model, &users)
+    named.state(object, model, users.get(named.name).map_or(&[][..], Vec::as_slice))
 }
 
-fn middleware_full(model: &Model<'_>, named: &Named<'_, Middleware>) -> Value {
+fn middleware_full(model: &Model<'_>, named: &Named<'_, Middleware>, users: &Users<'_>) -> Value {
     let kind = named.config.map(|config| middleware_kind(config).to_ascii_lowercase());
-    named.full(middleware_body(model, named), &kind.unwrap_or_default()).build()
+    named.full(middleware_body(model, named, users), &kind.unwrap_or_default()).build()
 }
 
 /// A list, sorted by what all kinds have: `more` compares by what they have besides.
@@ -247,7 +265,11 @@ fn page<'m, T>(
         |a, b| match by {
             "provider" => provider(a.name).cmp(provider(b.name)),
             "status" => a.status.cmp(b.status),
-            _ => a.config.zip(b.config).map_or(Ordering::Equal, |(a, b)| more(by, a, b)),
+            // Of those that cannot be read nothing is known: they come first.
+            _ => match (a.config, b.config) {
+                (Some(a), Some(b)) => more(by, a, b),
+                (a, b) => a.is_some().cmp(&b.is_some()),
+            },
         },
     );
     list::page(wanted, query, |named| show(&named))
@@ -290,7 +312,8 @@ pub(super) fn list(model: &Model<'_>, kind: &str, query: &Query) -> Option<Respo
                 "servers" => servers(a).cmp(&servers(b)),
                 _ => Ordering::Equal,
             };
-            page(query, wanted, more, |named| service_full(model, named))
+            let users = users_of_services(model);
+            page(query, wanted, more, |named| service_full(model, named, &users))
         }
         "middlewares" => {
             let mut wanted = middlewares(model);
@@ -299,7 +322,8 @@ pub(super) fn list(model: &Model<'_>, kind: &str, query: &Query) -> Option<Respo
                 "type" => middleware_kind(a).cmp(middleware_kind(b)),
                 _ => Ordering::Equal,
             };
-            page(query, wanted, more, |named| middleware_full(model, named))
+            let users = users_of_middlewares(model);
+            page(query, wanted, more, |named| middleware_full(model, named, &users))
         }
         _ => return None,
     })
@@ -311,27 +335,35 @@ pub(super) fn one(model: &Model<'_>, kind: &str, name: &str) -> Option<Value> {
         "routers" => {
             routers(model).iter().find(|named| named.name == name).map(|named| router_full(model, named))
         }
-        "services" => {
-            services(model).iter().find(|named| named.name == name).map(|named| service_full(model, named))
-        }
+        "services" => services(model)
+            .iter()
+            .find(|named| named.name == name)
+            .map(|named| service_full(model, named, &users_of_services(model))),
         _ => middlewares(model)
             .iter()
             .find(|named| named.name == name)
-            .map(|named| middleware_full(model, named)),
+            .map(|named| middleware_full(model, named, &users_of_middlewares(model))),
     }
 }
 
 /// For `/api/rawdata`: routers, middlewares, services.
 pub(super) fn all<'m>(model: &'m Model<'_>) -> [(&'static str, Vec<(&'m str, Object)>); 3] {
+    let (of_services, of_middlewares) = (users_of_services(model), users_of_middlewares(model));
     [
         ("tcpRouters", routers(model).iter().map(|named| (named.name, router_body(model, named))).collect()),
         (
             "tcpMiddlewares",
-            middlewares(model).iter().map(|named| (named.name, middleware_body(model, named))).collect(),
+            middlewares(model)
+                .iter()
+                .map(|named| (named.name, middleware_body(model, named, &of_middlewares)))
+                .collect(),
         ),
         (
             "tcpServices",
-            services(model).iter().map(|named| (named.name, service_body(model, named))).collect(),
+            services(model)
+                .iter()
+                .map(|named| (named.name, service_body(model, named, &of_services)))
+                .collect(),
         ),
     ]
 }

@@ -48,11 +48,14 @@ pub(super) fn routers<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
 
 pub(super) fn services<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
     let config = &model.view.config.udp;
-    let written = config.services.iter().map(|(name, service)| {
+    let users_of = |name: &str| {
         let routers = config.routers.iter().chain(&model.view.left_out.udp.routers);
-        let users = routers.filter(|(_, router)| router.service == *name);
+        let users = routers.filter(|(_, router)| router.service == name);
         let mut users: Vec<&str> = users.map(|(user, _)| user.as_str()).collect();
         users.sort_unstable();
+        users
+    };
+    let written = config.services.iter().map(|(name, service)| {
         let (key, kind, shape) = shape(service);
         let status = model.status(Kind::UdpService, name);
         let body = Object::new()
@@ -60,11 +63,15 @@ pub(super) fn services<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
             .list("error", model.errors(Kind::UdpService, name))
             .set("status", status)
             .flag("stale", model.is_stale(Kind::UdpService, name))
-            .list("usedBy", &users);
+            .list("usedBy", &users_of(name));
         Shown { name, status, service: "", kind, entry_points: &[], body }
     });
     let left_out = model.left_out(Kind::UdpService, |name| config.services.contains_key(name));
-    sorted(written.chain(left_out.map(|name| broken(model, Kind::UdpService, name))))
+    let left_out = left_out.map(|name| {
+        let shown = broken(model, Kind::UdpService, name);
+        Shown { body: shown.body.list("usedBy", &users_of(name)), ..shown }
+    });
+    sorted(written.chain(left_out))
 }
 
 fn broken<'m>(model: &'m Model<'_>, kind: Kind, name: &'m str) -> Shown<'m> {

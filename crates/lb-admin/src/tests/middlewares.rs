@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::testing::{api, view};
+use crate::testing::{api, view, view_of};
 
 #[test]
 fn middlewares_have_traefiks_shape_and_no_secrets() {
@@ -36,5 +36,23 @@ fn middlewares_have_traefiks_shape_and_no_secrets() {
         .concat();
     for secret in ["2jmj7l5rSw0yVb", "bob", "hunter2"] {
         assert!(!everything.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn an_older_name_is_shown_as_it_is_written() {
+    let list = "{sourceRange: [127.0.0.1/32]}";
+    let view = view_of(&format!(
+        "http: {{middlewares: {{old: {{ipWhiteList: {list}}}, new: {{ipAllowList: {list}}}}}}}\n\
+         tcp: {{middlewares: {{old: {{ipWhiteList: {list}}}}}}}"
+    ));
+    for (name, key) in [
+        ("http/middlewares/old", "ipWhiteList"),
+        ("http/middlewares/new", "ipAllowList"),
+        ("tcp/middlewares/old", "ipWhiteList"),
+    ] {
+        let shown = api(&format!("/api/{name}@file"), &view);
+        assert_eq!(shown[key], json!({"sourceRange": ["127.0.0.1/32"]}), "{name}");
+        assert_eq!(shown["type"], json!(key.to_lowercase()), "{name}");
     }
 }

@@ -6,7 +6,7 @@ use lb_config::dynamic::Observability;
 use serde_json::json;
 
 use super::{assert_has, names};
-use crate::testing::{api, view, with_entry_points};
+use crate::testing::{api, view, view_of, with_entry_points};
 use crate::{Fault, Trouble, View};
 
 #[test]
@@ -102,4 +102,24 @@ fn routers_take_the_observability_of_their_entry_point() {
     let config = Arc::make_mut(&mut view.config);
     config.routers.get_mut("ops@file").unwrap().observability.metrics = Some(true);
     assert_eq!(router("ops@file", &view), shown(false, true));
+}
+
+#[test]
+fn routers_that_dispute_the_tls_options_of_a_host_are_warned_of() {
+    let view = view_of(
+        "tls: {options: {strict: {minVersion: VersionTLS13}, loose: {}}}\n\
+         http: {services: {s: {loadBalancer: {servers: []}}}, routers: {\
+         a: {rule: 'Host(`a.test`) && Path(`/a`)', service: s, entryPoints: [web], tls: {options: strict}}, \
+         b: {rule: 'Host(`a.test`) || Host(`b.test`)', service: s, entryPoints: [web], tls: {options: loose}}, \
+         c: {rule: Host(`b.test`), service: s, entryPoints: [web], tls: {options: loose}}, \
+         d: {rule: Host(`c.test`), service: s, entryPoints: [web], tls: {}}, \
+         e: {rule: Host(`c.test`), service: s, entryPoints: [web], tls: {options: default}}, \
+         f: {rule: 'PathPrefix(`/`)', service: s, entryPoints: [web], tls: {options: strict}}, \
+         g: {rule: Host(`a.test`), service: s, entryPoints: [web], tls: {options: gone}}}}",
+    );
+    assert_eq!(names(&api("/api/http/routers?search=@file&status=warning", &view)), ["a@file", "b@file"]);
+    let text = "router's TLSOptions configuration is conflicting with other routers on the same entrypoint and host, default TLS \
+             options will be used instead";
+    assert_eq!(api("/api/http/routers/a@file", &view)["error"], json!([text]));
+    assert_eq!(api("/api/overview", &view)["http"]["routers"]["warnings"], json!(2));
 }

@@ -67,3 +67,26 @@ tcp:
     assert_eq!(overview["tcp"]["middlewares"], json!({"total": 2, "warnings": 0, "errors": 0}));
     assert_eq!(api("/api/rawdata", &view)["tcpRouters"]["lim@file"]["service"], "w");
 }
+
+/// A sort panics of an order that contradicts itself.
+#[test]
+fn broken_tcp_objects_have_a_place_in_each_order() {
+    let router = |number: usize| match number % 3 {
+        0 => format!("r{number:02}: {{rule: 'Bad(`x`)', service: s}}"),
+        _ => format!("r{number:02}: {{rule: HostSNI(`*`), service: s, priority: {}}}", 100 - number),
+    };
+    let routers: Vec<_> = (0..60).map(router).collect();
+    let view = crate::testing::view_of(&format!(
+        "tcp: {{routers: {{{}}}, services: {{s: {{loadBalancer: {{servers: [{{address: 'a:1'}}]}}}}}}}}",
+        routers.join(", ")
+    ));
+    for by in ["priority", "rule", "service", "entryPoints"] {
+        let shown = api(&format!("/api/tcp/routers?sortBy={by}"), &view);
+        let shown = names(&shown);
+        assert_eq!(
+            (shown.len(), &shown[..2], shown[19]),
+            (60, &["r00@file", "r03@file"][..], "r57@file"),
+            "{by}"
+        );
+    }
+}

@@ -56,3 +56,12 @@ fn udp_is_shown_as_by_traefik() {
     let missing = ask(Internal::Api, "/api/udp/routers/x@file", &view);
     assert_eq!(missing.status, 404);
 }
+
+#[test]
+fn a_broken_udp_service_tells_who_uses_it() {
+    let view = view_of(
+        "udp: {routers: {a: {entryPoints: [dns], service: s}}, services: {s: {loadBalancer: {servers: [{address: nowhere}]}}}}",
+    );
+    let shown = api("/api/udp/services/s@file", &view);
+    assert_has(&shown, &[("/status", json!("disabled")), ("/usedBy", json!(["a@file"]))]);
+}

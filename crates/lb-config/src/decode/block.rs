@@ -213,7 +213,7 @@ fn elsewhere(key: &str, known: &[&str]) -> Option<&'static str> {
             | "ping"
             | "providers"
             | "tracing",
-        ) => "it belongs into the static configuration, the file that `--configFile` names",
+        ) => "it belongs in the static configuration, the file that `--configFile` names",
         _ => return None,
     };
     Some(hint)
@@ -240,5 +240,17 @@ mod tests {
         {
             assert!(hint.contains(expected), "{told:?}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_indented_too_little_is_told_from_a_name() {
+        let hint = |text: &str| {
+            let loaded = parse_dynamic("d.yml", text, "file", &Context::default()).unwrap();
+            loaded.problems.into_iter().find(Problem::is_error).and_then(|problem| problem.hint)
+        };
+        let told = hint("http:\n  routers:\n    api:\n    rule: Path(`/`)\n").unwrap();
+        assert!(told.contains("`rule` is read as a name here"), "{told}");
+        let told = hint("http: {services: {a: {loadBalancer: {servers: ['http://a']}}}}").unwrap();
+        assert!(told.contains("`- key: value`"), "{told}");
     }
 }

@@ -49,7 +49,8 @@ impl<'a> Field<'a> {
 
     /// The value has the wrong shape.
     pub(crate) fn shape(&self, message: String, hint: Option<String>) {
-        self.report.misfit(self.at(), &self.path(), message, hint, self.node.holds_maps());
+        let is_empty = matches!(&self.node.value, Value::Map(entries) if entries.is_empty());
+        self.report.misfit(self.at(), &self.path(), message, hint, self.node.holds_maps() && !is_empty);
     }
 
     /// The value cannot work.
@@ -95,10 +96,25 @@ impl<'a> Field<'a> {
         match &self.node.value {
             Value::Map(entries) => Some(self.open(entries)),
             _ => {
-                self.expected("a map");
+                let message = format!("expected a map, found {}", self.node.shape());
+                self.shape(message, self.hint_of_object());
                 None
             }
         }
+    }
+
+    /// What may have been meant by a single value in place of an object, where there are lines.
+    fn hint_of_object(&self) -> Option<String> {
+        let is_written = self.key_at.line > 0 && matches!(self.node.value, Value::Scalar(_));
+        is_written.then(|| match self.segment {
+            Segment::Key(key) => {
+                format!(
+                    "{} is read as a name here: a key of what stands above is indented further",
+                    quoted(key)
+                )
+            }
+            Segment::Index(_) => "write its key as well: `- key: value`".to_owned(),
+        })
     }
 
     /// A block that `{}` or `true` switch on.

@@ -188,7 +188,7 @@ impl Reader<'_> {
             } else {
                 server.remove("url");
                 let (at, url) = reader.url(scheme, port)?;
-                server.children.push(("url".into(), Branch::scalar(at, &url)));
+                server.put("url", Branch::scalar(at, &url));
             }
             Ok(())
         })
@@ -226,7 +226,7 @@ impl Reader<'_> {
             complete(self, &mut server)?;
         }
         let servers = if serves { vec![server] } else { Vec::new() };
-        balancer.children.push(("servers".into(), Branch::list(here, servers)));
+        balancer.put("servers", Branch::list(here, servers));
         Ok(())
     }
 
@@ -304,17 +304,19 @@ impl Reader<'_> {
             http.child("routers", here).child(name, here);
         }
         let Some(routers) = http.find_mut("routers") else { return };
-        routers.children.retain_mut(|(router, branch)| {
+        routers.retain(|router, branch| {
             if lacks(branch, "rule") {
-                let rule = self.settings.default_rule.render(self.container);
-                if rule.is_empty() {
-                    let message =
-                        format!("the router {} has no rule: `defaultRule` is empty for it", quoted(router));
-                    self.remark(branch.at, true, message, None);
-                    return false;
+                match self.settings.default_rule.render(self.container) {
+                    Ok(rule) => {
+                        branch.remove("rule");
+                        branch.put("rule", Branch::scalar(here, &rule));
+                    }
+                    Err(reason) => {
+                        let message = format!("the router {} has no rule: {reason}", quoted(router));
+                        self.remark(branch.at, true, message, None);
+                        return false;
+                    }
                 }
-                branch.remove("rule");
-                branch.children.push(("rule".into(), Branch::scalar(here, &rule)));
             }
             self.lead(router, branch, only.as_deref())
         });
@@ -335,7 +337,7 @@ impl Reader<'_> {
             return false;
         };
         branch.remove("service");
-        branch.children.push(("service".into(), Branch::scalar(self.here(), only)));
+        branch.put("service", Branch::scalar(self.here(), only));
         true
     }
 }

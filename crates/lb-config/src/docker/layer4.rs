@@ -45,13 +45,13 @@ impl Reader<'_> {
                 let port = server.remove("port");
                 let at = port.as_ref().map_or(here, |branch| branch.at);
                 let address = reader.address(at, port, protocol, label)?;
-                server.children.push(("address".into(), Branch::scalar(at, &address.to_string())));
+                server.put("address", Branch::scalar(at, &address.to_string()));
                 Ok(())
             })?;
         }
         let only = section.only_service();
         let Some(routers) = section.find_mut("routers") else { return Ok(()) };
-        routers.children.retain_mut(|(router, branch)| self.lead(router, branch, only.as_deref()));
+        routers.retain(|router, branch| self.lead(router, branch, only.as_deref()));
         if routers.children.is_empty() {
             section.remove("routers");
         }

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 
 pub use constraints::Constraints;
 pub use container::{Addresses, Container, NetworkMode, Port};
-pub(crate) use rule_template::DEFAULT as DEFAULT_RULE;
 pub use rule_template::RuleTemplate;
 
 use crate::decode::Report;
@@ -112,13 +111,15 @@ pub fn load_containers(
         problems.extend(found.problems);
         read.extend(found.read);
     }
-    problems.sort_by_cached_key(|problem| (files.order(&problem.file), problem.line));
-    problems.truncate(crate::decode::KEPT);
     for problem in &mut problems {
         name_label(problem, &labels);
     }
+    problems.sort_by_cached_key(|Problem { file, key, message, .. }| {
+        (files.order(file), key.clone(), message.clone())
+    });
     // The tasks of a service have one set of labels.
     problems.dedup();
+    problems.truncate(crate::decode::KEPT);
     read.sort();
     read.dedup();
     Loaded::of_labels(config, problems, found.broken, removed, (files, defined), read)

@@ -433,6 +433,13 @@ fn the_tasks_of_a_service_are_its_servers() {
     // Nothing is exposed, and it is told once.
     let [missing] = told(&swarm(&[])).try_into().expect("one problem");
     assert!(missing.contains("service shop_web: warning: port is missing"), "{missing}");
+    let wrong =
+        told(&swarm(&[port, ("traefik.http.routers.a.rul", "x"), ("traefik.http.routers.b.rul", "x")]));
+    assert_eq!(
+        wrong.iter().filter(|told| told.contains("there is no key `rul` here")).count(),
+        2,
+        "{wrong:?}"
+    );
     let both = swarm(&[port, ("traefik.docker.network", "net"), ("traefik.swarm.network", "net")]);
     let expected = "service shop_web: traefik.docker.network: `traefik.swarm.network` is there as well\n  \
                     hint: keep the labels that begin with `traefik.swarm`";

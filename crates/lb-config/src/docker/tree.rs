@@ -1,5 +1,6 @@
 //! Labels as a tree: `traefik.http.routers.api.rule` becomes what YAML nests. Keys of a store become the same.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::document::{Entry, Node, Position, Scalar, Value};
@@ -7,15 +8,20 @@ use crate::document::{Entry, Node, Position, Scalar, Value};
 /// More parts of a name are refused; chosen, the deepest option has twelve.
 const MAX_PARTS: usize = 32;
 
+/// So many fields are searched as fast as looked up; chosen.
+const FEW: usize = 16;
+
 /// One name below another, with what its label says and what lies below it in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
     pub(super) at: Position,
     pub(super) value: Option<Rc<str>>,
-    /// Fields, in the order of their first labels.
+    /// Fields, in the order of their first labels; [`put`](Self::put) adds one.
     pub(super) children: Vec<(Rc<str>, Branch)>,
-    /// Elements of a list with their indices.
-    items: Vec<(u32, Branch)>,
+    /// Where they are, by their names in lower case; empty while they are few.
+    places: BTreeMap<String, usize>,
+    /// Elements of a list by their indices.
+    items: BTreeMap<u32, Branch>,
 }
 
 /// One step into the tree.
@@ -27,7 +33,8 @@ pub(crate) enum Part<'a> {
 
 impl Branch {
     pub(crate) fn new(at: Position) -> Self {
-        Self { at, value: None, children: Vec::new(), items: Vec::new() }
+        let (children, places, items) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { at, value: None, children, places, items }
     }
 
     pub(super) fn scalar(at: Position, value: &str) -> Self {
@@ -91,36 +98,50 @@ impl Branch {
 
     /// The field of this name, whatever its case, made if it is not there.
     pub(super) fn child(&mut self, name: &str, at: Position) -> &mut Self {
-        let found = self.children.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
-        let index = found.unwrap_or_else(|| {
-            self.children.push((name.into(), Self::new(at)));
-            self.children.len() - 1
-        });
+        let found = self.place(name);
+        let index = found.unwrap_or_else(|| self.put(name, Self::new(at)));
         &mut self.children[index].1
     }
 
+    /// Adds a field that is not there, and says where it is.
+    pub(super) fn put(&mut self, name: &str, branch: Self) -> usize {
+        self.children.push((name.into(), branch));
+        if self.children.len() > FEW {
+            let known = self.places.len();
+            let new = self.children.iter().enumerate().skip(known);
+            self.places.extend(new.map(|(place, (name, _))| (name.to_ascii_lowercase(), place)));
+        }
+        self.children.len() - 1
+    }
+
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&str, &mut Self) -> bool) {
+        self.places.clear();
+        self.children.retain_mut(|(name, branch)| keep(name, branch));
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        if self.places.is_empty() {
+            return self.children.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
+        }
+        self.places.get(&name.to_ascii_lowercase()).copied()
+    }
+
     fn item(&mut self, index: u32, at: Position) -> &mut Self {
-        let place = match self.items.binary_search_by_key(&index, |(known, _)| *known) {
-            Ok(place) => place,
-            Err(place) => {
-                self.items.insert(place, (index, Self::new(at)));
-                place
-            }
-        };
-        &mut self.items[place].1
+        self.items.entry(index).or_insert_with(|| Self::new(at))
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&Self> {
-        self.children.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, branch)| branch)
+        self.place(name).map(|place| &self.children[place].1)
     }
 
     pub(super) fn find_mut(&mut self, name: &str) -> Option<&mut Self> {
-        self.children.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, branch)| branch)
+        self.place(name).map(|place| &mut self.children[place].1)
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Self> {
-        let found = self.children.iter().position(|(known, _)| known.eq_ignore_ascii_case(name))?;
-        Some(self.children.remove(found).1)
+        let place = self.place(name)?;
+        self.places.clear();
+        Some(self.children.remove(place).1)
     }
 
     /// How many names lie right below the field `name`.
@@ -136,7 +157,7 @@ impl Branch {
     /// As the document that YAML would be. Of a block that is also switched on (`tls=true` beside
     /// `tls.certresolver=x`) what is in it counts; switched off it is off.
     pub(crate) fn into_node(self) -> Node {
-        let Self { at, value, children, items } = self;
+        let Self { at, value, children, items, .. } = self;
         let switch =
             value.as_deref().is_none_or(|value| value.is_empty() || value.eq_ignore_ascii_case("true"));
         let value = if !children.is_empty() && switch {
@@ -150,7 +171,7 @@ impl Branch {
         } else if let Some(text) = value {
             Value::Scalar(Scalar { text, written: None, text_offset: None })
         } else {
-            Value::List(items.into_iter().map(|(_, branch)| branch.into_node()).collect())
+            Value::List(items.into_values().map(Self::into_node).collect())
         };
         Node::new(at, value)
     }
@@ -195,6 +216,19 @@ mod tests {
         ] {
             assert_eq!(tree(labels), Ok(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn many_names_are_found_in_any_case() {
+        let mut root = Branch::new(AT);
+        let add = |root: &mut Branch, name: String| root.set(&[Part::Field(&name)], "x", AT);
+        (0..40_000).for_each(|n| add(&mut root, format!("r{n}")));
+        (0..40_000).rev().for_each(|n| add(&mut root, format!("R{n}")));
+        assert_eq!((root.children.len(), root.find("R39999").is_some()), (40_000, true));
+        assert!(root.remove("r7").is_some() && root.find("r7").is_none() && root.find("r8").is_some());
+        root.retain(|name, _| name != "r9");
+        root.put("new", Branch::new(AT));
+        assert!(root.find("r9").is_none() && root.find("NEW").is_some() && root.find("r39999").is_some());
     }
 
     #[test]

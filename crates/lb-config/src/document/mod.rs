@@ -7,7 +7,7 @@ mod masked;
 mod position;
 mod scalar;
 mod source;
-mod template;
+pub(crate) mod template;
 mod toml;
 mod yaml;
 

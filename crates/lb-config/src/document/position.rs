@@ -1,6 +1,6 @@
 //! Where something was written.
 
-use crate::problem::{Problem, Scope, Severity, printable};
+use crate::problem::{Problem, Scope, Severity, escaped};
 
 /// A place in a file; lines and columns (in characters) count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Files(Vec<String>);
 
 impl Files {
     pub(crate) fn add(&mut self, name: &str) -> u32 {
-        self.0.push(printable(name));
+        self.0.push(escaped(name));
         u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX)
     }
 

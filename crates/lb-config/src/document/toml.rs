@@ -26,7 +26,7 @@ pub(super) fn parse(
         problems.push(files.error(start, "TOML bigger than 1 MiB is not read".to_owned(), Some(hint)));
         return None;
     }
-    let reader = Reader { text, origin, file, lines: line_starts(text) };
+    let reader = Reader { text, origin, file, lines: line_starts(text), marks: marks(text) };
     if let Some(deep) = deep_key(text) {
         let message = format!("a key of more than {MAX_DEPTH} parts");
         problems.push(files.error(reader.position(deep), message, None));
@@ -68,30 +68,48 @@ fn deep_key(text: &str) -> Option<usize> {
     None
 }
 
-/// Byte index and character index of the start of each line.
-fn line_starts(text: &str) -> Vec<(usize, usize)> {
-    let mut starts = vec![(0, 0)];
-    for (character, (byte, c)) in text.char_indices().enumerate() {
-        if c == '\n' {
-            starts.push((byte + 1, character + 1));
-        }
+/// Bytes between two [`marks`]; chosen.
+const STEP: usize = 1024;
+
+/// How many characters begin before each [`STEP`] bytes: a file may be one line of a hundred thousand values.
+fn marks(text: &str) -> Vec<usize> {
+    let mut marks = vec![0];
+    for chunk in text.as_bytes().chunks(STEP) {
+        marks.push(marks[marks.len() - 1] + characters(chunk));
     }
-    starts
+    marks
+}
+
+fn characters(bytes: &[u8]) -> usize {
+    // All bytes but those that continue a character (RFC 3629 section 3).
+    bytes.iter().filter(|byte| *byte & 0xc0 != 0x80).count()
+}
+
+/// Byte index of the start of each line.
+fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }
 
 struct Reader<'a> {
     text: &'a str,
     origin: &'a Origin,
     file: u32,
-    lines: Vec<(usize, usize)>,
+    lines: Vec<usize>,
+    marks: Vec<usize>,
 }
 
 impl Reader<'_> {
     fn position(&self, byte: usize) -> Position {
-        let line = self.lines.partition_point(|(start, _)| *start <= byte).max(1);
-        let (start, characters) = self.lines[line - 1];
-        let column = self.text.get(start..byte).map_or(0, |before| before.chars().count());
-        self.origin.locate(self.file, characters + column, line, column)
+        let line = self.lines.partition_point(|start| *start <= byte).max(1);
+        let (start, index) = (self.index(self.lines[line - 1]), self.index(byte));
+        self.origin.locate(self.file, index, line, index - start)
+    }
+
+    /// Which character begins at a byte.
+    fn index(&self, byte: usize) -> usize {
+        let byte = byte.min(self.text.len());
+        let mark = byte / STEP;
+        self.marks[mark] + characters(&self.text.as_bytes()[mark * STEP..byte])
     }
 
     fn at(&self, span: Option<Range<usize>>, parent: Position) -> Position {
@@ -202,6 +220,14 @@ http:
 ";
         let read = |name, text| parse_dynamic(name, text, "file", &Context::default()).unwrap().config;
         assert_eq!(read("a.toml", toml), read("a.yml", yaml));
+    }
+
+    #[test]
+    fn places_in_long_lines_are_counted_in_characters() {
+        let text = format!("[entryPoints]\na = {{ b = [{}], {} = 1 }}\n", "'é', ".repeat(10_000), "\"ü\"");
+        let problems = parse_static("a.toml", &text).unwrap_err().0;
+        let places: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
+        assert_eq!(places, [(2, 5), (2, 7), (2, 7 + 5 + 5 * 10_000 + 3)], "{problems:?}");
     }
 
     #[test]

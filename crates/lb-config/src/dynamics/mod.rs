@@ -80,6 +80,7 @@ impl<'a> Draft<'a> {
             |_, _, field| transports::servers_transport(field),
             |config| &mut config.servers_transports,
         );
+        http.without_effect(&["models"], "only the static configuration makes models, of entry points");
     }
 
     /// Reads the named objects under `key` that are new, each on its own, into their place.

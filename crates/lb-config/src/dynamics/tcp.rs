@@ -134,7 +134,8 @@ fn middleware(field: &Field<'_>) -> Option<Middleware> {
         return Some(Middleware::InFlightConn { amount: said? });
     }
     let block = field.block()?;
-    if kind == "ipWhiteList" {
+    let is_white_list = kind == "ipWhiteList";
+    if is_white_list {
         let message = "`ipWhiteList` is the old name of `ipAllowList`".to_owned();
         block.warn(message, Some("rename it".to_owned()));
     }
@@ -147,7 +148,7 @@ fn middleware(field: &Field<'_>) -> Option<Middleware> {
         range.error("the list is empty".to_owned(), Some("list the networks that may pass".to_owned()));
     }
     block.finish();
-    Some(Middleware::IpAllowList { source_range })
+    Some(Middleware::IpAllowList { source_range, is_white_list })
 }
 
 #[cfg(test)]

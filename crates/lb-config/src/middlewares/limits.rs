@@ -42,17 +42,17 @@ pub(super) fn in_flight_req(block: &Block<'_>) -> Option<Middleware> {
 pub(super) fn ip_allow_list(block: &Block<'_>) -> Option<Middleware> {
     // Statuses that end an exchange and may carry the text that goes with them.
     let status = block.take("rejectStatusCode").and_then(|field| field.u16(200, 599));
-    allow_list(block, status)
+    allow_list(block, status, false)
 }
 
 /// The older name, without a choice of status.
 pub(super) fn ip_white_list(block: &Block<'_>) -> Option<Middleware> {
     let message = "`ipWhiteList` is the old name of `ipAllowList`".to_owned();
     block.warn(message, Some("rename it".to_owned()));
-    allow_list(block, None)
+    allow_list(block, None, true)
 }
 
-fn allow_list(block: &Block<'_>, status: Option<u16>) -> Option<Middleware> {
+fn allow_list(block: &Block<'_>, status: Option<u16>, is_white_list: bool) -> Option<Middleware> {
     let range = block.require("sourceRange", "list the networks that may pass");
     let source_range = range.as_ref().map(networks).unwrap_or_default();
     if let Some(range) = range
@@ -66,6 +66,7 @@ fn allow_list(block: &Block<'_>, status: Option<u16>) -> Option<Middleware> {
         source_range,
         strategy,
         reject_status_code: status.unwrap_or(403),
+        is_white_list,
     }))
 }
 

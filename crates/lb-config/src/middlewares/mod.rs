@@ -136,6 +136,16 @@ mod tests {
         }
     }
 
+    /// It hides no other object.
+    #[test]
+    fn what_is_empty_spoils_its_own_object_only() {
+        for wrong in ["inFlightReq: {}", "addPrefix: {prefix: {}}", "headers: {customRequestHeaders: {}}"] {
+            let loaded =
+                load(&format!("http: {{middlewares: {{x: {{{wrong}}}, y: {{addPrefix: {{prefix: /}}}}}}}}"));
+            assert!(loaded.config.middlewares.keys().eq(["y@file"]), "{wrong}: {:?}", loaded.problems);
+        }
+    }
+
     #[test]
     fn chains_are_qualified() {
         let text = "http: {middlewares: {x: {chain: {middlewares: 'a, b@file'}}, a: &a {addPrefix: {prefix: /}}, b: *a}}";

@@ -409,3 +409,34 @@ fn a_long_row_of_chains_falls_in_one_go() {
 fn loaded(config: Config) -> Loaded {
     Loaded { config, ..load("{}") }
 }
+
+/// Its address may be another's soon.
+#[test]
+fn what_is_kept_of_a_task_or_container_that_is_gone_has_no_servers() {
+    let context = Context { providers: ["swarm", "file"].map(str::to_owned).into(), ..Context::default() };
+    let parse = |provider: &str, text: &str| parse_dynamic("x.yml", text, provider, &context).unwrap();
+    let address = "{s: {loadBalancer: {servers: [{address: '10.0.0.1:1'}]}}}";
+    let swarm = parse(
+        "swarm",
+        &format!(
+            "http: {{services: {{s: {{loadBalancer: {{servers: [{{url: 'http://10.0.0.1'}}]}}}}}}}}\n\
+             tcp: {{services: {address}}}\nudp: {{services: {address}}}"
+        ),
+    );
+    let file = parse(
+        "file",
+        "http: {routers: {r: {rule: 'Path(`/`)', service: s@swarm}}}\n\
+         tcp: {routers: {r: {rule: 'HostSNI(`*`)', service: s@swarm}}}\nudp: {routers: {r: {service: s@swarm}}}",
+    );
+    let settle = |swarm: &Loaded, last: &Config| {
+        settle([("swarm", swarm), ("file", &file)].into_iter(), &Reasons::new(), last, &context).config
+    };
+    let servers = |config: &Config| {
+        let tcp::Service::LoadBalancer(tcp) = &config.tcp.services["s@swarm"] else { panic!() };
+        let UdpService::LoadBalancer { servers: udp } = &config.udp.services["s@swarm"] else { panic!() };
+        [config.services["s@swarm"].servers.len(), tcp.servers.len(), udp.len()]
+    };
+    let before = settle(&swarm, &Config::default());
+    assert_eq!(servers(&before), [1, 1, 1]);
+    assert_eq!(servers(&settle(&parse("swarm", "{}"), &before)), [0, 0, 0]);
+}

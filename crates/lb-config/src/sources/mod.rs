@@ -84,14 +84,17 @@ impl StaticSource {
         }
     }
 
+    /// What can be read of it in spite of its problems: to find something, never to serve with.
+    pub fn peek(&self) -> Option<StaticConfig> {
+        match self {
+            Self::File(path) => load::peek_static(path),
+            Self::Flags(settings) | Self::Variables(settings) => settings.read(&self.to_string()).0,
+        }
+    }
+
     /// As [`find_dynamic`](load::find_dynamic).
     pub fn find_dynamic(&self) -> Option<(FileSource, Context)> {
-        match self {
-            Self::File(path) => load::find_dynamic(path),
-            Self::Flags(settings) | Self::Variables(settings) => {
-                load::dynamic_of(&settings.read(&self.to_string()).0?)
-            }
-        }
+        load::dynamic_of(&self.peek()?)
     }
 
     fn ignored_beside(&self, source: &Self) -> Option<Problem> {

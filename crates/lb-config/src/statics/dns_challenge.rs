@@ -41,6 +41,7 @@ fn provider_called(text: &Text<'_>) -> Option<DnsProvider> {
     let name = match text.value {
         "acmedns" => "acme-dns",
         "dnsupdate" => "rfc2136",
+        "linodev4" => "linode",
         name => name,
     };
     let found = DnsProvider::ALL.iter().find(|(known, _)| *known == name);
@@ -112,6 +113,7 @@ mod tests {
             ("{provider: rfc2136}", plain.clone()),
             ("{provider: dnsupdate}", plain.clone()),
             ("{provider: acmedns}", DnsChallenge { provider: DnsProvider::AcmeDns, ..plain.clone() }),
+            ("{provider: linodev4}", DnsChallenge { provider: DnsProvider::Linode, ..plain.clone() }),
             (
                 "{provider: rfc2136, resolvers: [1.1.1.1, '9.9.9.9:5353', '::1', '[::1]:54', dns.test]}",
                 DnsChallenge { resolvers, ..plain.clone() },
@@ -142,10 +144,10 @@ mod tests {
         for (written, expected) in [
             ("{resolvers: [1.1.1.1]}", "`provider` is missing"),
             (
-                "{provider: route53}",
-                "there is no DNS provider `route53` (Some(\"there are `acme-dns`, `cloudflare`",
+                "{provider: namecheap}",
+                "there is no DNS provider `namecheap` (Some(\"there are `acme-dns`, `azuredns`",
             ),
-            ("{provider: route53}", "`exec` runs a program and `httpreq` asks an HTTP server"),
+            ("{provider: namecheap}", "`exec` runs a program and `httpreq` asks an HTTP server"),
             ("{provider: exec, resolvers: ['a b']}", "is not the address of a server"),
             ("{provider: exec, resolvers: ['1.1.1.1:dns']}", "`dns` is not a port"),
             ("{provider: exec, propagation: {delay: 1}}", "there is no key `delay` here"),
@@ -154,7 +156,7 @@ mod tests {
             assert!(told.contains(expected), "{written}: {told}");
         }
         for (name, provider) in DnsProvider::ALL {
-            assert_eq!(provider.name(), name);
+            assert_eq!(read(&format!("{{provider: {name}}}")).unwrap().provider, *provider);
         }
     }
 }

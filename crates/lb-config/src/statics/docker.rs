@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::transport;
 use crate::decode::{Block, Enabled, Field};
-use crate::docker::{Constraints, DEFAULT_RULE, RuleTemplate};
+use crate::docker::{Constraints, RuleTemplate};
 use crate::problem::quoted;
 use crate::static_config::{ContainerSettings, Credentials, DockerEndpoint, DockerProvider, Orchestrator};
 
@@ -109,13 +109,7 @@ fn containers(block: &Block<'_>, settings: &mut ContainerSettings) {
     if let Some(text) = block.take_word("defaultRule").and_then(|field| field.text()) {
         match RuleTemplate::parse(text.value) {
             Ok(template) => settings.default_rule = template,
-            Err((at, message)) => {
-                let hint = format!(
-                    "`.Name`, `.ContainerName`, `index .Labels \"key\"` and `normalize` of these are, as in {}",
-                    quoted(DEFAULT_RULE)
-                );
-                text.error_at(at, message, Some(hint));
-            }
+            Err(flaws) => flaws.into_iter().for_each(|(at, message, hint)| text.error_at(at, message, hint)),
         }
     }
 }
@@ -242,8 +236,8 @@ mod tests {
             ("{exposedByDefalt: false}", "docker.exposedByDefalt: there is no key `exposedByDefalt` here"),
             ("{constraints: 'Tag(`a`)'}", "docker.constraints: expected `Label` or `LabelRegex`"),
             (
-                "{defaultRule: 'Host(`{{ lower .Name }}`)'}",
-                "docker.defaultRule: the template action `{{ lower .Name }}` is not supported yet",
+                "{defaultRule: 'Host(`{{ lowr .Name }}`)'}",
+                "vigie.yml:1:45: providers.docker.defaultRule: there is no template function `lowr`",
             ),
             ("{tls: {cert: a}}", "docker.tls: `key` is missing"),
             ("{refreshSeconds: 15}", "docker.refreshSeconds: there is no key `refreshSeconds` here"),

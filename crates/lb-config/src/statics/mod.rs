@@ -135,7 +135,16 @@ fn rest(root: &Block<'_>) {
         global.finish();
     }
     if let Some(experimental) = root.take("experimental").and_then(|field| field.block()) {
-        experimental.unsupported(&["plugins", "localPlugins"]);
+        for key in ["plugins", "localPlugins"] {
+            if let Some(field) = experimental.take_unlisted(key) {
+                let hint = "remove it, and the middlewares of kind `plugin` from their routers".to_owned();
+                field.error_at_key(format!("{} is not supported yet", quoted(key)), Some(hint));
+            }
+        }
+        if let Some(field) = experimental.take_unlisted("http3") {
+            let hint = "remove it: `http3` of the entry point is enough".to_owned();
+            field.error_at_key("Traefik v3 has no `experimental.http3` any more".to_owned(), Some(hint));
+        }
         experimental.harmless(&["abortOnPluginFailure"]);
         experimental.take("otlpLogs").and_then(|field| field.boolean());
         experimental.without_effect(&["fastProxy"], "Vigie has one proxy, and it is the fast one");
@@ -152,7 +161,7 @@ fn rest(root: &Block<'_>) {
     for key in ["http", "tls", "tcp", "udp"].into_iter().filter(|_| !root.report.is_of_arguments()) {
         if let Some(field) = root.take_unlisted(key) {
             field.warn_at_key(
-                "belongs into the dynamic configuration and is ignored here".to_owned(),
+                "belongs in the dynamic configuration and is ignored here".to_owned(),
                 Some("move it to a file that `providers.file` names".to_owned()),
             );
         }

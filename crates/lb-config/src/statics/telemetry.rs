@@ -1,11 +1,13 @@
 //! `tracing`, and the `otlp` blocks wherever they are.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use super::observe::buckets;
 use super::transport;
 use crate::decode::{Block, Enabled, Field};
+use crate::document::read_bytes;
 use crate::dynamic::Scheme;
 use crate::net::{is_token, server_url};
 use crate::problem::quoted;
@@ -39,6 +41,15 @@ pub(super) fn tracing(field: &Field<'_>) -> Option<Tracing> {
         Enabled::Plain => return Some(tracing),
         Enabled::With(block) => block,
     };
+    for key in ["jaeger", "zipkin", "datadog", "instana", "haystack", "elastic"] {
+        if let Some(field) = block.take_unlisted(key) {
+            let message = format!("Traefik v3 has no `tracing.{key}` any more");
+            field.error_at_key(
+                message,
+                Some("write `otlp`, which its receiver or a collector takes".to_owned()),
+            );
+        }
+    }
     (tracing.service_name, tracing.resource_attributes) = resource(&block);
     // Deprecated by Traefik; the newer key wins.
     for (name, value) in
@@ -176,7 +187,8 @@ fn influx(field: &Field<'_>) -> Option<Influx> {
     block.finish();
     let (token, org, bucket) = (token?, org?, bucket?);
     // As Traefik has it: a value that names a file stands for what is in it.
-    let token = std::fs::read_to_string(&token).map_or(token, |content| content.trim().to_owned());
+    let file = read_bytes(Path::new(&token)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let token = file.map_or(token, |content| content.trim().to_owned());
     let OtlpProtocol::Http { path: before } = &receiver.protocol else { return None };
     let before = before.trim_end_matches('/');
     let path =
@@ -533,7 +545,7 @@ mod tests {
                 "{capturedRequestHeaders: ['a b']}",
                 "tracing.capturedRequestHeaders[0]: `a b` is not the name of a header",
             ),
-            ("{zipkin: {}}", "tracing.zipkin: there is no key `zipkin` here"),
+            ("{zipkin: {}}", "tracing.zipkin: Traefik v3 has no `tracing.zipkin` any more"),
         ] {
             assert_eq!(read(text).unwrap_err(), [expected], "{text}");
         }

@@ -219,6 +219,10 @@ fn what_is_not_built_is_never_ignored_in_silence() {
     for (text, expected) in [
         ("providers: {plugin: {}}", "providers.plugin: `plugin` is not supported yet"),
         ("experimental: {plugins: {a: {}}}", "experimental.plugins: `plugins` is not supported yet"),
+        (
+            "experimental: {http3: true}",
+            "experimental.http3: Traefik v3 has no `experimental.http3` any more",
+        ),
         ("accessLog: {otlp: {}}", "accessLog.otlp: `otlp` of a log is locked"),
         ("core: {defaultRuleSyntax: v1}", "core.defaultRuleSyntax: `v1` is not a known value"),
         (
@@ -226,7 +230,7 @@ fn what_is_not_built_is_never_ignored_in_silence() {
             "~experimental.fastProxy: has no effect: Vigie has one proxy, and it is the fast one",
         ),
         ("log: {maxSize: 5}", "~log.maxSize: has no effect: rotate the file from outside (logrotate)"),
-        ("http: {routers: {}}", "~http: belongs into the dynamic configuration and is ignored here"),
+        ("http: {routers: {}}", "~http: belongs in the dynamic configuration and is ignored here"),
         ("pilot: {token: x}", "pilot: Traefik v3 has no `pilot` any more"),
     ] {
         assert_eq!(told(text), [expected], "{text}");

@@ -25,8 +25,9 @@ pub(super) fn read(block: &Block<'_>) -> Option<ApiToken> {
         (None, Some(text)) => match read_text(Path::new(text.value)) {
             Ok(content) => checked(text, content.trim()),
             Err(problem) => {
-                let hint = "the path is relative to the working directory".to_owned();
-                text.error(format!("{} {}", quoted(text.value), problem.message), Some(hint));
+                let is_relative = Path::new(text.value).is_relative();
+                let hint = is_relative.then(|| "the path is relative to the working directory".to_owned());
+                text.error(format!("{} {}", quoted(text.value), problem.message), hint.or(problem.hint));
                 None
             }
         },

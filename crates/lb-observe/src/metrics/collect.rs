@@ -130,7 +130,7 @@ impl Inner {
         ]
     }
 
-    fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
+    pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
         self.events().iter().for_each(|(_, events)| events.forget(dead));
         self.tcp.forget(dead);
         self.queues.lock().retain(|label, waiting| *waiting != 0 || !dead(*label));

@@ -32,6 +32,11 @@ impl Events {
         family.build()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
     pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
         self.0.lock().retain(|(label, _), _| !dead(*label));
     }

@@ -101,15 +101,17 @@ impl Labels {
         id
     }
 
-    /// Marks what `live` does not name as dying and forgets what was dying before.
-    pub(super) fn retain(&self, live: &HashSet<LabelId>) {
+    /// Marks what `live` does not name as dying and forgets what was dying before; whether that was anything.
+    pub(super) fn retain(&self, live: &HashSet<LabelId>) -> bool {
         let mut interner = self.0.write();
         let Interner { ids, texts, dying, vias, .. } = &mut *interner;
+        let before = texts.len();
         for id in dying.drain().filter(|id| !live.contains(id)) {
             if let Some((kind, text)) = texts.remove(&id) {
                 ids[kind as usize].remove(&text);
             }
         }
+        let forgot = texts.len() < before;
         vias.retain(|(_, inner), _| texts.contains_key(inner));
         dying.extend(
             texts
@@ -117,6 +119,7 @@ impl Labels {
                 .filter(|(id, (kind, _))| !kind.is_permanent() && !live.contains(id))
                 .map(|(id, _)| *id),
         );
+        forgot
     }
 
     /// The labels of this moment, so that a scrape holds no lock while it writes.
@@ -162,8 +165,12 @@ impl Snapshot {
 
     /// Whether the configuration no longer names it: its series are shown this time and not again.
     pub(super) fn is_dead(&self, id: LabelId) -> bool {
-        let id = self.answering(id);
-        self.dying.contains(&id) || !self.texts.contains_key(&id)
+        self.dying.contains(&self.answering(id)) || self.is_forgotten(id)
+    }
+
+    /// Whether nothing is left to show it by.
+    pub(super) fn is_forgotten(&self, id: LabelId) -> bool {
+        !self.texts.contains_key(&self.answering(id))
     }
 }
 

@@ -37,6 +37,11 @@ impl Shard {
         self.0.lock().requests.record(sample);
     }
 
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> usize {
+        self.0.lock().requests.keys().len()
+    }
+
     /// Counts a connection until the result is dropped: a client's with an entry point's label
     /// (`traefik_open_connections`), one to a server with a service's (`lb_upstream_connections`).
     pub fn connection(self: &Arc<Self>, label: LabelId) -> OpenConnection {
@@ -46,13 +51,21 @@ impl Shard {
 
     /// A copy of the counts; rows that `dead` concerns are afterwards kept under what is left of their key.
     pub(super) fn scrape(&self, dead: &dyn Fn(LabelId) -> bool) -> (Table<Key>, FxHashMap<LabelId, i64>) {
-        let mut counts = self.0.lock();
-        let copy = (counts.requests.clone(), counts.open.clone());
-        if copy.0.rows().any(|(key, _)| key.without(dead) != key) {
-            counts.requests = copy.0.grouped(|key| Some(key.without(dead)));
-        }
-        counts.open.retain(|label, open| *open != 0 || !dead(*label));
+        let copy = {
+            let counts = self.0.lock();
+            (counts.requests.clone(), counts.open.clone())
+        };
+        self.forget(dead);
         copy
+    }
+
+    /// Keeps rows that `dead` concerns under what is left of their key. The worker does not wait while they are searched for.
+    pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
+        let mut keys = self.0.lock().requests.keys().to_vec();
+        keys.retain(|key| key.without(dead) != *key);
+        let mut counts = self.0.lock();
+        keys.iter().for_each(|key| counts.requests.fold(*key, key.without(dead)));
+        counts.open.retain(|label, open| *open != 0 || !dead(*label));
     }
 }
 

@@ -133,6 +133,26 @@ impl<K: Copy + Eq + std::hash::Hash> Table<K> {
         self.keys.iter().copied().zip(rows)
     }
 
+    pub(super) fn keys(&self) -> &[K] {
+        &self.keys
+    }
+
+    /// Moves the row of `from`, if there is one, to that of `to`.
+    pub(super) fn fold(&mut self, from: K, to: K) {
+        let Some(slot) = self.slots.remove(&from) else { return };
+        let last = self.keys.len() - 1;
+        let cells = self.cells[slot * self.stride..][..self.stride].to_vec();
+        // The last row takes its place.
+        self.keys.swap_remove(slot);
+        self.cells.copy_within(last * self.stride.., slot * self.stride);
+        self.cells.truncate(last * self.stride);
+        if let Some(moved) = self.keys.get(slot) {
+            self.slots.insert(*moved, slot);
+        }
+        self.last = 0;
+        self.add(to, Row { cells: &cells, buckets: self.bounds.buckets() });
+    }
+
     pub(super) fn add(&mut self, key: K, row: Row<'_>) {
         for (cell, more) in self.row_mut(key).iter_mut().zip(row.cells) {
             // Durations are the only cells that a hostile clock could overflow.

@@ -235,6 +235,28 @@ fn what_left_the_configuration_is_shown_once_more_and_lost_to_no_sum() {
     assert!(!text.contains("10.0.0.2"));
 }
 
+/// Nobody scrapes, and each configuration has other names than the one before.
+#[test]
+fn what_left_the_configuration_takes_no_room() {
+    let (metrics, ids) = metrics(Settings::default());
+    let shard = metrics.shard(0);
+    for round in 0..10 {
+        let [service, server] = [(Kind::Service, "s"), (Kind::Server, "http://s")]
+            .map(|(kind, text)| metrics.label(kind, &format!("{text}{round}")));
+        metrics.retain(&HashSet::from([service, server]));
+        shard.record(&Sample { router: None, service: Some(service), server: Some(server), ..sample(&ids) });
+        metrics.retried(service);
+        metrics.probed("http", server, true, Duration::from_millis(3));
+    }
+    // The last two, and one for all before.
+    assert_eq!(shard.rows(), 3);
+    assert_eq!((metrics.inner.retries.len(), metrics.inner.probes.lock().len()), (2, 2));
+    let sum =
+        r#"traefik_entrypoint_requests_total{code="200",method="GET",protocol="http",entrypoint="web"} 10"#;
+    assert_shows(&metrics.render(), &[sum]);
+    assert_shows(&metrics.render(), &[sum]);
+}
+
 #[test]
 fn servers_are_read_when_scraped() {
     let (metrics, _) = metrics(Settings::default());

@@ -23,6 +23,8 @@ pub(crate) struct Arrival {
 pub(crate) enum Carrier {
     Tcp(std::net::TcpStream, SocketAddr),
     Quic(Box<Arriving>),
+    /// Nobody: another worker is out of descriptors, which idle connections of this one may have.
+    Shortage,
 }
 
 /// What all workers of a proxy share.
@@ -71,7 +73,7 @@ impl Balancer {
         };
         match self.send(own, chosen, Arrival { entry, carrier: Carrier::Tcp(tcp, peer) })?.carrier {
             Carrier::Tcp(tcp, _) => TcpStream::from_std(tcp).inspect_err(|_| self.leave(own)).ok(),
-            Carrier::Quic(_) => None,
+            Carrier::Quic(_) | Carrier::Shortage => None,
         }
     }
 
@@ -84,7 +86,7 @@ impl Balancer {
         }
         match self.send(own, chosen, Arrival { entry, carrier: Carrier::Quic(Box::new(quic)) })?.carrier {
             Carrier::Quic(quic) => Some(*quic),
-            Carrier::Tcp(..) => None,
+            Carrier::Tcp(..) | Carrier::Shortage => None,
         }
     }
 
@@ -95,6 +97,16 @@ impl Balancer {
         self.leave(chosen);
         self.enter(own);
         Some(refused.0)
+    }
+
+    /// Tells the workers but `own` that descriptors are short.
+    pub(crate) fn tell_of_shortage(&self, own: usize) {
+        for (worker, member) in self.members.iter().enumerate() {
+            if worker != own {
+                // Who is stopping closes its connections anyway.
+                let _ = member.inbox.send(Arrival { entry: 0, carrier: Carrier::Shortage });
+            }
+        }
     }
 
     /// Counts a connection of this worker.

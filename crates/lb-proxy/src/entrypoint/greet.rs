@@ -145,7 +145,8 @@ async fn greet(
     // Others than clients of HTTP may take their time before they say something.
     let mut undecided = l4::greet::has_routes(worker, entry);
     let patience = patience(entry.config.read_timeout, undecided);
-    deadline.set(Instant::now(), patience);
+    let opened = Instant::now();
+    deadline.set(opened, patience);
     let mut stream = Stream::Plain(tcp);
     let mut client = peer;
     let peers = &entry.config.proxy_protocol;
@@ -180,23 +181,37 @@ async fn greet(
         return Some(Greeted::Tcp(Box::new(accepted)));
     }
     let mut ending = false;
-    poll_fn(|cx| {
+    let mut input = Vec::new();
+    let first = poll_fn(|cx| {
         watch.register(cx.waker());
-        if let Poll::Ready(ready) = stream.poll_readable(cx) {
-            return Poll::Ready(ready.ok());
+        if stream.poll_readable(cx).is_ready() {
+            // Perhaps: of a new connection nothing is known.
+            input = worker.buffers.input();
+            if let Poll::Ready(read) = stream.poll_read(cx, &mut input) {
+                return Poll::Ready(read.ok());
+            }
+            // Whoever waits holds no buffer.
+            worker.buffers.give_input(std::mem::take(&mut input));
         }
         if worker.is_draining() && !ending {
             ending = true;
             deadline
                 .set(Instant::now(), Some(patience.map_or(LAME_DUCK, |patience| patience.min(LAME_DUCK))));
         }
+        // Not yet the one whose first request may be on its way.
+        if !undecided && opened.elapsed() >= LAME_DUCK && worker.sheds_one() {
+            return Poll::Ready(None);
+        }
         deadline.poll(cx).map(|()| None)
     })
     .await?;
-    let mut input = worker.buffers.input();
+    let mut first = Some(first);
     let mut end = 0;
     loop {
-        let count = read(&mut stream, &mut input[end..], &mut deadline).await.ok()?;
+        let count = match first.take() {
+            Some(count) => count,
+            None => read(&mut stream, &mut input[end..], &mut deadline).await.ok()?,
+        };
         if count == 0 {
             worker.buffers.give_input(input);
             return None;

@@ -242,6 +242,7 @@ fn receive_one(worker: &Rc<Worker>, entries: &[Arc<Entry>], Arrival { entry, car
             tokio::task::spawn_local(quic::serve(Rc::clone(worker), *arriving, watch));
             return;
         }
+        Carrier::Shortage => return worker.shed_idle(),
     };
     match TcpStream::from_std(tcp) {
         Ok(tcp) => welcome(worker, &entries[entry], tcp, peer),
@@ -281,12 +282,12 @@ fn welcome(worker: &Rc<Worker>, entry: &Arc<Entry>, tcp: TcpStream, peer: Socket
 async fn relief(worker: &Worker, allowance: Allowance) {
     loop {
         worker.shed_idle();
+        worker.balancer.tell_of_shortage(worker.index);
         tokio::time::sleep(SHORTAGE_PAUSE).await;
         if !allowance.is_spent() {
             break;
         }
     }
-    worker.keep_idle();
 }
 
 #[cfg(test)]

@@ -53,6 +53,16 @@ impl Compiled {
         self.entry_points.get(entry_point)?.as_ref()
     }
 
+    pub(super) fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(name)
+    }
+
+    /// Whether a server is one of its service's.
+    pub(super) fn lists(&self, service: &str, server: &Server) -> bool {
+        let mut known = self.services.get(service).into_iter().flat_map(|service| &service.servers);
+        known.any(|known| known.address == server.address)
+    }
+
     pub(crate) fn labels(&self) -> impl Iterator<Item = LabelId> {
         let services = self.services.values().map(|service| service.label);
         services.chain(self.routes.values().map(|route| route.label))
@@ -160,7 +170,7 @@ impl Builder<'_> {
                     });
                     Middleware::InFlightConn(kept.map_or_else(|| InFlightLimiter::new(*amount), Arc::clone))
                 }
-                tcp::Middleware::IpAllowList { source_range } => {
+                tcp::Middleware::IpAllowList { source_range, .. } => {
                     Middleware::IpAllowList(source_range.clone().into())
                 }
             });

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::greet::{POSTGRES_SSL, POSTGRES_YES};
 use super::{Server, Service};
 use crate::stream::Stream;
-use crate::upstream::dial;
+use crate::upstream::{dial, while_wanted};
 
 /// As for HTTP servers.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub(super) struct Introduction {
     pub(super) asks_postgres: bool,
 }
 
-/// A connection on which nothing of the client's was sent.
+/// A connection on which nothing of the client's was sent; given up once the server is not wanted any more.
 ///
 /// # Errors
 /// With a word for the metric.
@@ -39,15 +39,12 @@ pub(super) async fn connect(
     service: &Service,
     server: &Server,
     introduction: &Introduction,
+    is_wanted: impl Fn() -> bool,
 ) -> Result<Stream, (&'static str, io::Error)> {
     let settings = &service.transport.settings;
-    let late = |_| Err(io::ErrorKind::TimedOut.into());
-    let reach = reach(service, server, introduction);
-    let tcp = match settings.dial_timeout {
-        Some(limit) => timeout(limit, reach).await.unwrap_or_else(late),
-        None => reach.await,
-    };
-    let tcp = tcp.map_err(|error| ("connect", error))?;
+    let by = settings.dial_timeout.map(|limit| Instant::now() + limit);
+    let reach = reach(service, server, introduction, by);
+    let tcp = while_wanted(reach, by, is_wanted).await.map_err(|error| ("connect", error))?;
     if !server.tls {
         return Ok(Stream::Plain(tcp));
     }
@@ -61,14 +58,16 @@ pub(super) async fn connect(
     Ok(Stream::Server(Box::new(stream)))
 }
 
-async fn reach(service: &Service, server: &Server, introduction: &Introduction) -> io::Result<TcpStream> {
+async fn reach(
+    service: &Service,
+    server: &Server,
+    introduction: &Introduction,
+    by: Option<Instant>,
+) -> io::Result<TcpStream> {
     let settings = &service.transport.settings;
     let mut tcp = match server.socket {
         Some(address) => TcpStream::connect(address).await?,
-        None => {
-            let by = settings.dial_timeout.map(|limit| Instant::now() + limit);
-            dial(&server.host, server.port, by).await?
-        }
+        None => dial(&server.host, server.port, by).await?,
     };
     tcp.set_nodelay(true)?;
     match settings.dial_keep_alive {

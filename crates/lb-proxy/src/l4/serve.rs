@@ -213,27 +213,39 @@ async fn terminate(
     }
 }
 
-/// A server that takes the connection. One that does not has seen nothing of the client's, so another may.
+/// A server that takes the connection. One that does not has seen nothing of the client's, so another may, also one that
+/// a reload has brought meanwhile.
 async fn find_server(
     worker: &Worker,
-    route: &Route,
+    route: &Arc<Route>,
     introduction: &Introduction,
 ) -> Option<(Arc<Service>, Picked, Stream)> {
     let client = introduction.client.ip();
+    let mut route = Arc::clone(route);
     let mut tried: Vec<Tried> = Vec::new();
+    let mut refused: Vec<Arc<str>> = Vec::new();
     loop {
+        // Who rests is told by the last time that anybody has asked for, which without HTTP nobody else does.
+        worker.now();
         let random = worker.random();
         let spent = |service: &Arc<Service>| tried.iter().any(|tried| tried.spent && tried.is_of(service));
         let Some(service) =
             route.target.leaf(client, random, &spent).filter(|service| !spent(service)).cloned()
         else {
+            let newer = worker.with_snapshot(|snapshot| snapshot.tcp.route(&route.name).map(Arc::clone));
+            if let Some(newer) = newer.filter(|newer| !Arc::ptr_eq(newer, &route)) {
+                route = newer;
+                continue;
+            }
             if let Some(connections) = route.nobody.count(worker.now()) {
                 tracing::warn!(routerName = %route.name, connections, "no server takes TCP connections");
             }
             return None;
         };
         let at = tried.iter().position(|tried| tried.is_of(&service)).unwrap_or_else(|| {
-            tried.push(Tried { service: Arc::clone(&service), servers: SmallVec::new(), spent: false });
+            let is_refused = |&at: &usize| refused.contains(&service.servers[at].address);
+            let servers = (0..service.servers.len()).filter(is_refused).collect();
+            tried.push(Tried { service: Arc::clone(&service), servers, spent: false });
             tried.len() - 1
         });
         let Tried { servers, spent, .. } = &mut tried[at];
@@ -246,12 +258,19 @@ async fn find_server(
         let picked = prefer_awake(worker, &service.live, picked, &pick);
         servers.push(picked.index());
         let server = &service.servers[picked.index()];
-        match connect(&service, server, introduction).await {
+        let outages = picked.server().outages();
+        let is_listed = || worker.with_snapshot(|snapshot| snapshot.tcp.lists(&service.name, server));
+        let is_wanted = || picked.server().outages() == outages && is_listed();
+        match connect(&service, server, introduction, is_wanted).await {
             Ok(stream) => {
                 picked.server().awake();
                 return Some((service, picked, stream));
             }
             Err((reason, error)) => {
+                // One that a reload has taken from its service may be there again under another name.
+                if is_listed() {
+                    refused.push(Arc::clone(&server.address));
+                }
                 picked.server().rest(worker.now());
                 worker.metrics.tcp_dial_failed(service.label, reason);
                 if let Some(connections) = server.unreached.count(worker.now()) {

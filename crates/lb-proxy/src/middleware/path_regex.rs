@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use lb_core::rewrite::Rewrite;
+use lb_core::rewrite::{Rewrite, TooMany};
 use lb_core::route::Pattern;
 
 use super::Step;
@@ -14,7 +14,12 @@ use crate::http::normalise::split_target;
 /// The expression sees the path as it is on the wire, escapes included.
 pub(super) fn replace_path(x: &mut Exchange, rewrite: &Rewrite) -> Step {
     let (before, _) = split_target(x.head.target());
-    let Some(replaced) = rewrite.apply(before) else { return Step::Next };
+    let replaced = match rewrite.apply(before) {
+        Ok(Some(replaced)) => replaced,
+        Ok(None) => return Step::Next,
+        // RFC 9110 section 15.5.15.
+        Err(TooMany) => return Step::Respond(Local::status_text(414)),
+    };
     let before = before.to_owned();
     x.head.append("X-Replaced-Path", before.as_bytes());
     match escaped_path(&replaced) {
@@ -108,6 +113,7 @@ mod tests {
             ("^/a(.*)", "/é/$1", "/abc?q=1", Ok(("/%C3%A9/bc?q=1", "/abc"))),
             ("^/a(.*)", "", "/abc?q=1", Ok(("?q=1", "/abc"))),
             ("b", "c", "/abba", Ok(("/acca", "/abba"))),
+            ("a.*b|a", "c", &format!("/{}", "a".repeat(60_000)), Err(414)),
         ] {
             let rewrite = Rewrite::new(regex, with).unwrap();
             let found = outcome(target, |x| replace_path(x, &rewrite));

@@ -1,6 +1,7 @@
 //! `redirectRegex`: to wherever the address that was asked for becomes by search and replace.
 
 use lb_config::dynamic as config;
+use lb_core::rewrite::TooMany;
 
 use super::redirect::{asked_for, redirection};
 use super::{Step, go_url};
@@ -12,7 +13,12 @@ pub(super) fn on_request(redirect: &config::RedirectRegex, x: &Exchange) -> Step
     let scheme = if x.peer.secure { "https" } else { "http" };
     let host = x.head.get_str("host").unwrap_or_default();
     let address = format!("{scheme}://{host}{}", asked_for(x));
-    let Some(replaced) = redirect.rewrite.apply(&address) else { return Step::Next };
+    let replaced = match redirect.rewrite.apply(&address) {
+        Ok(Some(replaced)) => replaced,
+        Ok(None) => return Step::Next,
+        // RFC 9110 section 15.5.15.
+        Err(TooMany) => return Step::Respond(Local::status_text(414)),
+    };
     match go_url::normalised(&replaced) {
         // As Traefik answers.
         Err(_) => Step::Respond(Local::status_text(502)),

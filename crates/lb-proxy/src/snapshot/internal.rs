@@ -89,9 +89,12 @@ pub(super) fn routers(fixed: &StaticConfig) -> Vec<InternalRouter> {
         let service = if api.insecure { Internal::Api } else { Internal::ApiByToken };
         let rule = format!("PathPrefix(`{}/api`)", api.base_path.trim_end_matches('/'));
         add("api@internal", "traefik", &rule, TOP - 1, service);
-        // A browser has no token to show.
         if api.dashboard && api.insecure {
             add("dashboard@internal", "traefik", "PathPrefix(`/`)", TOP - 2, Internal::Dashboard);
+        } else if api.dashboard {
+            // Says why it is not there: a browser has no token to show.
+            let rule = format!("PathPrefix(`{}/dashboard`)", api.base_path.trim_end_matches('/'));
+            add("dashboard@internal", "traefik", &rule, TOP - 2, service);
         }
     }
     let (passed, first): (Vec<_>, Vec<_>) =

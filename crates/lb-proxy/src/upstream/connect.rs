@@ -1,7 +1,6 @@
 //! Opening a connection to a server: resolve, dial, TLS.
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +23,6 @@ const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(30));
 
-/// How often a dial that does not get on asks whether its server is still wanted; chosen.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
 /// What the server agreed to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
@@ -41,7 +37,8 @@ pub(crate) async fn connect(
     http1_only: bool,
     is_wanted: impl Fn() -> bool,
 ) -> Result<(Stream, Spoken), Failure> {
-    let tcp = reach_while(endpoint, is_wanted).await.map_err(|error| {
+    let by = endpoint.transport.settings.dial_timeout.map(|timeout| Instant::now() + timeout);
+    let tcp = dial::while_wanted(reach(endpoint, by), by, is_wanted).await.map_err(|error| {
         tracing::debug!(url = %endpoint.url, %error, "cannot connect");
         let cause = match error.kind() {
             io::ErrorKind::TimedOut => Cause::ConnectTimeout,
@@ -54,21 +51,6 @@ pub(crate) async fn connect(
         Scheme::Http => Ok((Stream::Plain(tcp), Spoken::Http1)),
         Scheme::H2c => Ok((Stream::Plain(tcp), if http1_only { Spoken::Http1 } else { Spoken::Http2 })),
         Scheme::Https => secure(endpoint, tcp, http1_only).await,
-    }
-}
-
-/// A host that has gone without a word is asked again and again by TCP; once probes or a reload have taken the server
-/// out nobody has to wait for it.
-async fn reach_while(endpoint: &Endpoint, is_wanted: impl Fn() -> bool) -> io::Result<TcpStream> {
-    let by = endpoint.transport.settings.dial_timeout.map(|timeout| Instant::now() + timeout);
-    let mut reach = pin!(reach(endpoint, by));
-    loop {
-        let look = Instant::now() + LOOK_AGAIN;
-        match tokio::time::timeout_at(by.map_or(look, |by| by.min(look)), reach.as_mut()).await {
-            Ok(reached) => return reached,
-            Err(_) if is_wanted() && by.is_none_or(|by| Instant::now() < by) => {}
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        }
     }
 }
 

@@ -6,12 +6,33 @@ use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::resolve::resolve;
 
 /// The other family of addresses is tried as well after this long: Go's, and RFC 8305 section 5 allows it.
 const FALLBACK_DELAY: Duration = Duration::from_millis(300);
+
+/// How often a dial that does not get on asks whether its server is still wanted; chosen.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What `reach` brings within `by`, and while the server is wanted: a host that has gone without a word is asked again
+/// and again by TCP, and once probes or a reload have taken the server out nobody has to wait for it.
+pub(crate) async fn while_wanted<T>(
+    reach: impl Future<Output = io::Result<T>>,
+    by: Option<Instant>,
+    is_wanted: impl Fn() -> bool,
+) -> io::Result<T> {
+    let mut reach = pin!(reach);
+    loop {
+        let look = Instant::now() + LOOK_AGAIN;
+        match timeout_at(by.map_or(look, |by| by.min(look)), reach.as_mut()).await {
+            Ok(reached) => return reached,
+            Err(_) if is_wanted() && by.is_none_or(|by| Instant::now() < by) => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
 
 /// Connects to one of the addresses of `host`. `by` only divides the time among them; the caller keeps it.
 ///

@@ -19,6 +19,7 @@ use lb_config::dynamic::{Scheme, Server, ServersTransport};
 use lb_observe::metrics::LabelId;
 
 pub use dial::dial;
+pub(crate) use dial::while_wanted;
 
 /// The addresses of `host`, with `port`, in the system's order.
 pub(crate) async fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {

@@ -1,13 +1,18 @@
 //! Whoever receives OTLP, over HTTP or gRPC: one connection, kept while it is good.
 
+use std::borrow::Cow;
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, TE, USER_AGENT};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER, TE, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lb_config::telemetry::{Otlp, OtlpProtocol};
@@ -123,6 +128,11 @@ impl Receiver {
     /// Sends one request of OTLP and waits until it was taken.
     async fn send(&mut self, message: Bytes) -> Result<Option<Rejected>, Failed> {
         let is_grpc = self.otlp.protocol == OtlpProtocol::Grpc;
+        let message = match self.content_type {
+            // As Traefik sends it.
+            PROTOBUF => gzip(&message).map_err(|error| Failed::new(error.to_string(), false))?,
+            _ => message,
+        };
         let is_used = self.link.is_some();
         let mut answered = self.exchange(message.clone(), is_grpc).await;
         if answered.is_err() {
@@ -159,8 +169,7 @@ impl Receiver {
             found.or_else(|| head.headers().get(name)).and_then(|value| value.to_str().ok())
         };
         match field("grpc-status") {
-            // A message is behind a byte that says whether it is compressed, which it is not, and four with its length.
-            Some("0") => Ok(message.get(5..).and_then(otlp::rejected)),
+            Some("0") => Ok(unframed(&message).as_deref().and_then(otlp::rejected)),
             Some(code) => {
                 let message = field("grpc-message").unwrap_or_default();
                 let may_repeat = GRPC_AGAIN.contains(&code);
@@ -189,14 +198,19 @@ impl Receiver {
             request = request.header(name, value);
         }
         let request = if is_grpc {
+            // A message is behind a byte that says that it is compressed, and four with its length.
             let mut framed = BytesMut::with_capacity(message.len() + 5);
-            framed.put_u8(0);
+            framed.put_u8(1);
             framed.put_u32(u32::try_from(message.len()).map_err(|_| "too much at once".to_owned())?);
             framed.extend_from_slice(&message);
             let request = request.header(CONTENT_TYPE, "application/grpc").header(TE, "trailers");
+            let request = request.header("grpc-encoding", "gzip");
             request.body(Full::new(framed.freeze()))
         } else {
-            let request = request.header(CONTENT_TYPE, self.content_type).header(HOST, &self.authority);
+            let mut request = request.header(CONTENT_TYPE, self.content_type).header(HOST, &self.authority);
+            if self.content_type == PROTOBUF {
+                request = request.header(CONTENT_ENCODING, "gzip");
+            }
             request.body(Full::new(message))
         };
         request.map_err(|error| error.to_string())
@@ -257,6 +271,23 @@ impl Link {
     }
 }
 
+fn gzip(message: &[u8]) -> io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(message)?;
+    encoder.finish().map(Bytes::from)
+}
+
+/// The message in an answer of gRPC. Servers compress it as the request was, whatever the client says it takes.
+fn unframed(body: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (head, message) = body.split_at_checked(5)?;
+    if head[0] == 0 {
+        return Some(message.into());
+    }
+    let mut plain = Vec::new();
+    GzDecoder::new(message).take(LONGEST_ANSWER as u64).read_to_end(&mut plain).ok()?;
+    Some(plain.into())
+}
+
 /// The error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -266,4 +297,22 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_grpc_are_read_whether_they_are_compressed_or_not() {
+        let framed = |flag: u8, message: &[u8]| [&[flag, 0, 0, 0, message.len() as u8][..], message].concat();
+        let text = b"all but two";
+        let packed = gzip(text).unwrap();
+        assert_eq!(unframed(&framed(0, text)).as_deref(), Some(&text[..]));
+        assert_eq!(unframed(&framed(1, &packed)).as_deref(), Some(&text[..]));
+        assert_eq!(unframed(&framed(1, text)), None);
+        assert_eq!(unframed(b"\0\0"), None);
+        let bomb = gzip(&vec![0; 10 << 20]).unwrap();
+        assert_eq!(unframed(&framed(1, &bomb)).map(|plain| plain.len()), Some(LONGEST_ANSWER));
+    }
 }

@@ -89,8 +89,9 @@ const STATUSES: [(Status, &str); 3] =
     [(Status::Healthy, "healthy"), (Status::Degraded, "degraded"), (Status::Unhealthy, "unhealthy")];
 
 impl LiveState {
+    /// `services` are those of HTTP and of TCP: they may have one name, but no address is a URL.
     pub(crate) fn record(
-        services: &Services,
+        services: [&Services; 2],
         orders: impl IntoIterator<Item = OperatorState>,
         ticket_keys: Vec<TicketKey>,
         now: Instant,
@@ -112,7 +113,7 @@ impl LiveState {
         };
         let shared = |TicketKey { name, secret, age }| SharedKey { name, secret, age_ms: millis(age) };
         Self {
-            servers: services.iter().flat_map(of_service).collect(),
+            servers: services.into_iter().flatten().flat_map(of_service).collect(),
             orders: orders.into_iter().map(Order::of).collect(),
             ticket_keys: ticket_keys.into_iter().map(shared).collect(),
             rest: None,
@@ -145,12 +146,13 @@ impl LiveState {
     }
 
     /// Goes on with what is recorded of the servers that there still are; the rest is forgotten.
-    pub(crate) fn recall(&self, services: &Services, now: Instant) -> Vec<Recovery> {
+    pub(crate) fn recall(&self, services: [&Services; 2], now: Instant) -> Vec<Recovery> {
         let mut recoveries = Vec::new();
         for known in &self.servers {
-            let Some(service) = services.get(&known.service) else { continue };
-            let mut servers = service.servers().enumerate();
-            let Some((index, _)) = servers.find(|(_, (server, _))| server.url() == known.url) else {
+            let index_in =
+                |service: &Service| service.servers().position(|(server, _)| server.url() == known.url);
+            let mut named = services.iter().filter_map(|services| services.get(&known.service));
+            let Some((service, index)) = named.find_map(|service| Some((service, index_in(service)?))) else {
                 continue;
             };
             let Some(status) = meaning(&STATUSES, &known.status) else { continue };
@@ -215,13 +217,18 @@ mod tests {
             until: Some(since + Duration::from_secs(600)),
             by: "alice".to_owned(),
         };
-        let text = serde_json::to_string(&LiveState::record(&old, [order.clone()], Vec::new(), now)).unwrap();
+        let old_tcp = services(checked, &["a:5432"], now);
+        old_tcp["app@file"].observe_probe(0, Probe::Failed, now);
+        let live = LiveState::record([&old, &old_tcp], [order.clone()], Vec::new(), now);
+        let text = serde_json::to_string(&live).unwrap();
 
         let later = now + Duration::from_secs(5);
         let new = services(checked, &["http://new", "http://b", "http://a"], later);
         let mut live: LiveState = serde_json::from_str(&text).unwrap();
         assert_eq!(live.orders(), [order]);
-        assert!(live.recall(&new, later).is_empty());
+        let new_tcp = services(checked, &["a:5432"], later);
+        assert!(live.recall([&new, &new_tcp], later).is_empty());
+        assert_eq!(states(&new_tcp), [("a:5432", Status::Unhealthy)]);
         assert_eq!(
             states(&new),
             [("http://new", Status::Healthy), ("http://b", Status::Healthy), ("http://a", Status::Unhealthy)]
@@ -237,8 +244,8 @@ mod tests {
         let old = services(settings, &["http://a"], now);
         assert!(old["app@file"].observe_response(0, true, now).is_some());
         let new = services(settings, &["http://a"], now);
-        let live = LiveState::record(&old, [], Vec::new(), now + Duration::from_secs(4));
-        let recoveries = live.recall(&new, now + Duration::from_secs(4));
+        let live = LiveState::record([&old, &Services::new()], [], Vec::new(), now + Duration::from_secs(4));
+        let recoveries = live.recall([&new, &Services::new()], now + Duration::from_secs(4));
         assert_eq!(states(&new)[0].1, Status::Unhealthy);
         assert_eq!(recoveries[0].after, Duration::from_secs(6));
         recoveries[0].service.passive_recover(recoveries[0].index, now + window);
@@ -254,7 +261,7 @@ mod tests {
             "streak": 0, "since_ms": 1, "appeared_ms": 1, "starting": false, "mood": "fine"}], "orders": [{"service": "app@file", "url": "http://a", "state": "gone",
             "since_ms": 1, "until_ms": null, "by": "bob"}]}"#;
         let mut live: LiveState = serde_json::from_str(text).unwrap();
-        live.recall(&new, now);
+        live.recall([&new, &Services::new()], now);
         assert_eq!(live.orders(), []);
         assert_eq!(states(&new)[0].1, Status::Healthy);
     }

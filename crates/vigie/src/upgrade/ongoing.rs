@@ -76,7 +76,9 @@ impl Upgrades<'_> {
                 acme.stop();
                 let orders = operators.all().into_iter().map(|(told, _)| told);
                 let now = Instant::now().into_std();
-                let live = LiveState::record(&state.load().services, orders, lb_proxy::ticket_keys(), now);
+                let state = state.load();
+                let services = [&*state.services, &*state.tcp];
+                let live = LiveState::record(services, orders, lb_proxy::ticket_keys(), now);
                 live.with_rest(rest.and_then(|rest| rest.last()))
             }),
         };

@@ -100,11 +100,11 @@ fn judge(what: String, name: &str, validity: &Validity, now: SystemTime, report:
         let hint = "add one to `tls.certificates`, or a `certResolver` to the router";
         report.error(what, format!("is for {known}"), hint);
     } else if validity.not_after < now {
-        report.error(what, format!("has expired at {at}"), renew);
+        report.error(what, format!("expired at {at}"), renew);
     } else if validity.not_before > now {
         report.error(
             what,
-            format!("is good from {} only", rfc3339(validity.not_before)),
+            format!("is not valid before {}", rfc3339(validity.not_before)),
             "look at the clock",
         );
     } else if validity.not_after < now + SOON {
@@ -124,8 +124,8 @@ mod tests {
         for (name, from, to, expected) in [
             ("a.test", now - day, now + 90 * day, ""),
             ("b.test", now - day, now + 90 * day, "error: it: is for a.test; add one"),
-            ("a.test", now - 2 * day, now - day, "error: it: has expired at 2026-11-21T"),
-            ("a.test", now + day, now + 90 * day, "error: it: is good from 2026-11-23T"),
+            ("a.test", now - 2 * day, now - day, "error: it: expired at 2026-11-21T"),
+            ("a.test", now + day, now + 90 * day, "error: it: is not valid before 2026-11-23T"),
             ("a.test", now - day, now + 5 * day, "warning: it: expires in 5 days, at 2026-11-27T"),
         ] {
             let validity = Validity { names: vec!["a.test".to_owned()], not_before: from, not_after: to };

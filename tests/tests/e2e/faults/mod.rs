@@ -6,7 +6,7 @@ mod limits;
 mod outliers;
 mod panic_mode;
 mod refusals;
-mod replicas;
+pub(crate) mod replicas;
 mod retries;
 mod scenarios;
 mod shared_limit;

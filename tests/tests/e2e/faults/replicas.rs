@@ -103,7 +103,7 @@ async fn who_does_not_accept_is_passed_over() {
 }
 
 /// An address where connections hang, as behind a firewall that drops them.
-pub(super) async fn full_backlog() -> (SocketAddr, tokio::net::TcpListener, Vec<TcpStream>) {
+pub(crate) async fn full_backlog() -> (SocketAddr, tokio::net::TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lb_testkit::{Answer, H2Origin, Origin, PATIENCE, Script, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::replicas::full_backlog;
 use crate::harness::{Protocol, Vigie, app_with};
@@ -113,4 +114,31 @@ async fn nobody_waits_for_a_connection_to_a_server_that_was_taken_out() {
         let given_up = vigie.metrics().await.value("lb_upstream_errors_total", &labels);
         assert!(given_up >= Some(1.0), "nobody has asked the silent one: {given_up:?}");
     }
+}
+
+/// The server is there, and only reached in another way from now on.
+#[tokio::test]
+async fn a_dial_that_takes_its_time_outlives_a_reload_of_its_transport() {
+    let (slow, listener, fill) = full_backlog().await;
+    let with = |most: u32| {
+        let app = app_with("", "serversTransport: t", &[format!("http://{slow}")]);
+        format!("{app}  serversTransports:\n    t: {{maxIdleConnsPerHost: {most}}}\n")
+    };
+    let vigie = Vigie::start(&with(7)).await;
+    let asked = tokio::spawn(Protocol::Http1.get(vigie.web(), "/"));
+    vigie.until_metric("active_connections", &[], 1.0).await;
+    let loaded = vigie.metrics().await.value("traefik_config_reloads_total", &[]).unwrap_or_default();
+    vigie.write(&with(8));
+    vigie.until_metric("traefik_config_reloads_total", &[], loaded + 1.0).await;
+    drop(fill);
+    let serve = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            }
+        }
+    });
+    assert_eq!(asked.await.unwrap().status, 200);
+    serve.abort();
 }

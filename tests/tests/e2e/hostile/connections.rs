@@ -1,9 +1,12 @@
 //! Many connections: limits for all and for each client, ten thousand that idle, and no descriptor left.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lb_testkit::{Authority, Client, Files, Gate, H2Client, Origin, PATIENCE, Script, eventually};
+use lb_testkit::{
+    Authority, Client, Files, Gate, H2Client, Origin, PATIENCE, Script, VigieProcess, eventually,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::harness::{HOST, STATIC, STATIC_TLS, Vigie, app, binary};
@@ -213,10 +216,8 @@ async fn ten_thousand_idle_connections_leave_a_new_client_unaffected() {
     }
 }
 
-/// Accepting pauses, idle connections make room, and when the crowd is gone all is as before.
-#[tokio::test]
-async fn without_descriptors_accepting_pauses_and_recovers() {
-    let origin = Origin::start("origin").await;
+/// A proxy that may open 150 descriptors, with its addresses.
+async fn short_of_descriptors(origin: &Origin) -> (VigieProcess, BTreeMap<String, SocketAddr>, Files) {
     let files = Files::new();
     files.write(
         "dynamic.yml",
@@ -228,6 +229,14 @@ async fn without_descriptors_accepting_pauses_and_recovers() {
     let mut shell = std::process::Command::new("sh");
     let line = format!("ulimit -n 150; exec {} --configFile={}", binary().display(), file.display());
     let (process, addresses) = Vigie::spawn(shell.args(["-c", &line])).await;
+    (process, addresses, files)
+}
+
+/// Accepting pauses, idle connections make room, and when the crowd is gone all is as before.
+#[tokio::test]
+async fn without_descriptors_accepting_pauses_and_recovers() {
+    let origin = Origin::start("origin").await;
+    let (process, addresses, _files) = short_of_descriptors(&origin).await;
     let (web, admin) = (addresses["web"], addresses["traefik"]);
     let mut crowd = Vec::new();
     for _ in 0..300 {
@@ -252,4 +261,20 @@ async fn without_descriptors_accepting_pauses_and_recovers() {
     let counted =
         page.text().lines().find(|line| line.contains("reason=\"no_descriptor\"")).map(str::to_owned);
     assert!(counted.is_some(), "{}", page.text());
+}
+
+/// Who connects and says nothing makes room long before a greeting is overdue.
+#[tokio::test]
+async fn the_silent_do_not_keep_the_last_descriptors() {
+    const BEFORE_GREETINGS_ARE_OVERDUE: Duration = Duration::from_secs(8);
+    let origin = Origin::start("origin").await;
+    let (process, addresses, _files) = short_of_descriptors(&origin).await;
+    let web = addresses["web"];
+    let mut crowd = Vec::new();
+    for _ in 0..300 {
+        crowd.push(Client::connect(web).await.unwrap());
+    }
+    let answered = async { Client::connect(web).await?.get(HOST, "/").await };
+    let answered = tokio::time::timeout(BEFORE_GREETINGS_ARE_OVERDUE, answered).await;
+    assert_eq!(answered.expect("in time").unwrap().status, 200, "{}", process.stdout());
 }

@@ -1,6 +1,7 @@
 //! A receiver of OTLP that keeps what it gets, decoded by somebody else's code.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 
 use lb_testkit::{Answer, H2Origin, Origin, PATIENCE, Request, Script, eventually};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -58,11 +59,15 @@ impl Collector {
         // The body comes after the head.
         let mine = |request: &Request| request.path() == path && !request.body.is_empty();
         let body = |request: Request| match self {
-            Self::Http(_) => request.body,
+            Self::Http(_) => {
+                assert_eq!(request.get("content-encoding"), Some("gzip"));
+                unpacked(&request.body)
+            }
             Self::Grpc(_) => {
+                assert_eq!(request.get("grpc-encoding"), Some("gzip"));
                 let (head, message) = request.body.split_at(5);
-                assert_eq!(head, [&[0][..], &(message.len() as u32).to_be_bytes()].concat());
-                message.to_vec()
+                assert_eq!(head, [&[1][..], &(message.len() as u32).to_be_bytes()].concat());
+                unpacked(message)
             }
         };
         self.requests().into_iter().filter(mine).map(body).collect()
@@ -140,6 +145,12 @@ impl Collector {
         found.sort_by_key(|seen| seen.span.start_time_unix_nano);
         found
     }
+}
+
+fn unpacked(message: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(message).read_to_end(&mut plain).expect("gzip");
+    plain
 }
 
 /// How a receiver of gRPC says that it has taken all.

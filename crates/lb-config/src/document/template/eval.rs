@@ -268,7 +268,8 @@ impl Machine<'_> {
 
     fn field(&self, of: &Value, name: &str, at: Place) -> Ran<Option<Value>> {
         match of {
-            Value::Map(map) => Ok(self.room.get(*map, name)),
+            Value::Map(map) if map.of != Of::Fields => Ok(self.room.get(*map, name)),
+            Value::Map(map) if self.room.get(*map, name).is_some() => Ok(self.room.get(*map, name)),
             other => {
                 let message = format!("there is no field {} in {}", quoted(name), a(other));
                 let hint = match other {

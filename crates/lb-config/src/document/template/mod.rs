@@ -17,6 +17,7 @@ mod quote;
 mod value;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 pub(crate) use origin::Origin;
 
@@ -24,7 +25,7 @@ use super::position::{Files, Position};
 use super::source::Format;
 use crate::problem::{Problem, escaped};
 use lex::Fault;
-use value::{Room, Value};
+use value::{Entries, Of, Room, Value};
 
 pub(crate) struct Rendered<'t> {
     pub(crate) text: Cow<'t, str>,
@@ -59,6 +60,43 @@ pub(crate) fn render<'t>(
         files.error(at, escaped(&message), hint.map(|hint| escaped(&hint)))
     }));
     outcome.map(|(text, origin)| Rendered { text: text.into(), origin })
+}
+
+/// What is wrong with a template in a value: the byte, what, and a way out.
+pub(crate) type Flaw = (usize, String, Option<String>);
+
+/// What is wrong with the template that a value is.
+pub(crate) fn flaws(text: &str) -> Vec<Flaw> {
+    let mut faults = Vec::new();
+    parse::parse(text, Format::Toml, &mut faults);
+    let byte = |at: origin::Place| {
+        let above = text.split_inclusive('\n').take(at.line as usize - 1).map(str::len).sum::<usize>();
+        let before = text[above..].chars().take(at.column as usize - 1).map(char::len_utf8).sum::<usize>();
+        above + before
+    };
+    faults.into_iter().map(|Fault { at, message, hint }| (byte(at), message, hint)).collect()
+}
+
+/// Runs the template that a value is; its data has the fields `texts`, and `map` with further texts.
+///
+/// # Errors
+/// What cannot be done.
+pub(crate) fn fill_in(
+    text: &str,
+    texts: &[(&str, String)],
+    (name, map): (&str, &BTreeMap<String, String>),
+) -> Result<String, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    let room = Room::of_values(&env);
+    let map: Entries = map.iter().map(|(key, value)| (key.as_str().into(), Value::plain(value))).collect();
+    let mut fields: Entries = [(name.into(), room.map(Of::Text, map)?)].into();
+    fields.extend(texts.iter().map(|(name, text)| ((*name).into(), Value::plain(text))));
+    let data = room.map(Of::Fields, fields)?;
+    let mut faults = Vec::new();
+    let template = parse::parse(text, Format::Toml, &mut faults);
+    let first = faults.into_iter().next();
+    let out = first.map_or_else(|| eval::run(&template, data, &room), |fault| Err(Box::new(fault)));
+    out.map(|out| out.text).map_err(|fault| fault.message)
 }
 
 #[cfg(test)]

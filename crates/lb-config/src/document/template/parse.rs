@@ -218,7 +218,7 @@ impl<'t> Parser<'_, 't> {
             }
             _ => {
                 frame.nodes = nodes;
-                let hint = "it belongs into `if`, `with` or `range`, once";
+                let hint = "it belongs in `if`, `with` or `range`, once";
                 Err(Fault::new(at, "this `else` has nothing to be the other case of").hint(hint))
             }
         }

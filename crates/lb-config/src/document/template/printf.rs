@@ -163,5 +163,5 @@ impl Chars<'_> {
 fn star(values: &[Value], next: &mut usize) -> Option<i64> {
     let value = values.get(*next)?;
     *next += 1;
-    value.signed().filter(|n| n.abs() <= MAX_WIDTH)
+    value.signed().filter(|n| (-MAX_WIDTH..=MAX_WIDTH).contains(n))
 }

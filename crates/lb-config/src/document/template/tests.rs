@@ -197,3 +197,21 @@ fn messages_do_not_tell_what_the_environment_holds() {
         assert!(!problems.contains("hunter2"), "{problems}");
     }
 }
+
+/// What would take minutes, or more memory than there is.
+#[test]
+fn searches_that_begin_again_and_again_end() {
+    for (text, expected) in [
+        ("{{ trimAll (print (repeat 40000 \"a\") \"b\") (repeat 40000 \"b\") }}", Err("steps")),
+        ("{{ regexReplaceAll \"a.*b|a\" (repeat 40000 \"a\") \"x\" }}", Err("steps")),
+        ("{{ regexReplaceAll \"a.*b|a\" (repeat 3 \"a\") \"x\" }}", Ok("xxx")),
+        ("{{ snakecase (repeat 40000 \"1\") | len }}", Ok("40000")),
+        ("{{ printf \"%*d\" -9223372036854775808 1 }}", Ok("%!(BADWIDTH)1")),
+    ] {
+        match (run(text), expected) {
+            (Ok(out), Ok(expected)) => assert_eq!(out, expected, "{text}"),
+            (Err(told), Err(expected)) => assert!(told.contains(expected), "{text}: {told}"),
+            (out, _) => panic!("{text}: {out:?}"),
+        }
+    }
+}

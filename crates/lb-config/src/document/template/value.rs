@@ -44,6 +44,8 @@ pub(super) enum Of {
     Any,
     Text,
     Int,
+    /// A struct's fields, and no others.
+    Fields,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +66,8 @@ pub(super) struct Map {
 /// What the values of one file live in, and how much of it is left.
 pub(super) struct Room<'e> {
     pub(super) env: &'e dyn Fn(&str) -> Option<String>,
+    /// Of values, not of files: there `split` is Sprig's.
+    pub(super) is_of_values: bool,
     maps: RefCell<Vec<Entries>>,
     steps: Cell<u32>,
     made: Cell<usize>,
@@ -71,7 +75,12 @@ pub(super) struct Room<'e> {
 
 impl<'e> Room<'e> {
     pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>) -> Self {
-        Self { env, maps: RefCell::default(), steps: Cell::new(MAX_STEPS), made: Cell::new(MAX_MADE) }
+        let (steps, made) = (Cell::new(MAX_STEPS), Cell::new(MAX_MADE));
+        Self { env, is_of_values: false, maps: RefCell::default(), steps, made }
+    }
+
+    pub(super) fn of_values(env: &'e dyn Fn(&str) -> Option<String>) -> Self {
+        Self { is_of_values: true, ..Self::new(env) }
     }
 
     /// Takes the time for `steps`.
@@ -233,10 +242,11 @@ impl Value {
             Self::Byte(_) => "uint8",
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
-            Self::List(List { of: Of::Any, .. }) => "[]interface {}",
             Self::List(List { of: Of::Text, .. }) => "[]string",
             Self::List(List { of: Of::Int, .. }) => "[]int",
+            Self::List(_) => "[]interface {}",
             Self::Map(Map { of: Of::Text, .. }) => "map[string]string",
+            Self::Map(Map { of: Of::Fields, .. }) => "struct",
             Self::Map(_) => "map[string]interface {}",
         }
     }

@@ -23,8 +23,9 @@ pub(super) fn separated(text: &str, connector: char) -> String {
         let starts = if c.is_uppercase() {
             !before.is_uppercase() || is_lower(at(index + 1))
         } else if c.is_numeric() {
-            let end = chars[index..].iter().position(|c| !c.is_numeric()).map_or(chars.len(), |n| index + n);
-            let begins = !in_number && !before.is_numeric() && is_lower(at(end));
+            let end =
+                || chars[index..].iter().position(|c| !c.is_numeric()).map_or(chars.len(), |n| index + n);
+            let begins = !in_number && !before.is_numeric() && is_lower(at(end()));
             in_number |= begins;
             begins
         } else {

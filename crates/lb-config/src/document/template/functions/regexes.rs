@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::super::value::{Outcome, Room, Value};
+use super::super::value::{BYTES_PER_STEP, Outcome, Room, Value};
 use super::texts::check_size;
 use super::{Function, Type, function, int, text};
 
@@ -40,6 +40,11 @@ fn expression(room: &Room<'_>, arguments: &[Value]) -> Outcome<Regex> {
     lb_core::route::go_regex(text(arguments, 0))
 }
 
+/// The search for a further match may go to the end again.
+fn search_on(room: &Room<'_>, left: usize) -> Outcome<()> {
+    room.step(1 + left / BYTES_PER_STEP)
+}
+
 /// How many are wanted; all for a negative number.
 fn most(arguments: &[Value]) -> usize {
     usize::try_from(int(arguments, 2)).unwrap_or(usize::MAX)
@@ -51,8 +56,13 @@ fn find(room: &Room<'_>, arguments: &[Value]) -> Outcome {
 }
 
 fn find_all(room: &Room<'_>, arguments: &[Value]) -> Outcome {
-    let expression = expression(room, arguments)?;
-    room.texts(expression.find_iter(text(arguments, 1)).take(most(arguments)).map(|found| found.as_str()))
+    let (expression, of) = (expression(room, arguments)?, text(arguments, 1));
+    let mut all = Vec::new();
+    for found in expression.find_iter(of).take(most(arguments)) {
+        search_on(room, of.len() - found.end())?;
+        all.push(found.as_str());
+    }
+    room.texts(all.iter())
 }
 
 fn replace_all(room: &Room<'_>, arguments: &[Value]) -> Outcome {
@@ -85,8 +95,8 @@ fn replace(
     let mut out = String::new();
     let mut done = 0;
     for found in expression.captures_iter(of) {
-        room.step(1)?;
         let whole = found.get_match();
+        search_on(room, of.len() - whole.end())?;
         out.push_str(&of[done..whole.start()]);
         with(&found, &mut out)?;
         done = whole.end();
@@ -102,7 +112,7 @@ fn split(room: &Room<'_>, arguments: &[Value]) -> Outcome {
     let mut parts = Vec::new();
     let (mut start, mut end) = (0, 0);
     for found in expression.find_iter(of) {
-        room.step(1)?;
+        search_on(room, of.len() - found.end())?;
         if parts.len() + 1 >= most {
             break;
         }

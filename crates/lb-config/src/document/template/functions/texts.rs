@@ -3,7 +3,7 @@
 use super::super::super::MAX_BYTES;
 use super::super::format;
 use super::super::quote::quote;
-use super::super::value::{MAP_ENTRY, Of, Outcome, Room, Value};
+use super::super::value::{BYTES_PER_STEP, MAP_ENTRY, Of, Outcome, Room, Value};
 use super::names::{camel_case, separated};
 use super::{Function, Type, any, count, function, int, text, variadic};
 
@@ -57,9 +57,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("kebabcase", T, |room, v| room.text(separated(text(v, 0), '-'))),
     function("camelcase", T, |room, v| room.text(camel_case(text(v, 0)))),
     function("normalize", T, normalize),
-    function("split", TT, |room, v| split(room, text(v, 1), text(v, 0))),
+    function("split", TT, |room, v| match room.is_of_values {
+        true => parts(room, text(v, 0), -1, text(v, 1)),
+        false => split(room, text(v, 1), text(v, 0)),
+    }),
     function("splitList", TT, |room, v| split(room, text(v, 0), text(v, 1))),
-    function("splitn", &[Type::Text, Type::Int, Type::Text], splitn),
+    function("splitn", &[Type::Text, Type::Int, Type::Text], |room, v| {
+        parts(room, text(v, 0), int(v, 1), text(v, 2))
+    }),
     function("toString", &[Type::Any], |room, v| room.text(shown(room, any(v, 0))?)),
     function("base", T, |room, v| room.text(base(text(v, 0)))),
     function("osBase", T, |room, v| room.text(base(text(v, 0)))),
@@ -113,8 +118,9 @@ fn expandenv(room: &Room<'_>, arguments: &[Value]) -> Outcome {
 }
 
 fn trim_all(room: &Room<'_>, arguments: &[Value]) -> Outcome {
-    let cut = text(arguments, 0);
-    room.text(text(arguments, 1).trim_matches(|c| cut.contains(c)))
+    let (cut, of) = (text(arguments, 0), text(arguments, 1));
+    room.step(cut.len().saturating_mul(of.len()) / BYTES_PER_STEP)?;
+    room.text(of.trim_matches(|c| cut.contains(c)))
 }
 
 /// One character for each, as Go.
@@ -265,9 +271,8 @@ fn split(room: &Room<'_>, separator: &str, of: &str) -> Outcome {
     room.texts(of.split(separator))
 }
 
-/// A map `_0`, `_1` ... as Sprig.
-fn splitn(room: &Room<'_>, arguments: &[Value]) -> Outcome {
-    let (separator, most, of) = (text(arguments, 0), int(arguments, 1), text(arguments, 2));
+/// A map `_0`, `_1` ... as Sprig; of at most so many, or all for a negative number.
+fn parts(room: &Room<'_>, separator: &str, most: i64, of: &str) -> Outcome {
     let most = if most < 0 { usize::MAX } else { usize::try_from(most).unwrap_or(usize::MAX) };
     room.make(most.min(of.len() + 1).saturating_mul(MAP_ENTRY))?;
     let parts: Vec<&str> = match separator {
