@@ -47,7 +47,7 @@ fn heads(c: &mut Criterion) {
         group.bench_function("as a proxy: parse, decide, change, write", |b| {
             b.iter(|| {
                 let _ = parse_request(black_box(bytes), &mut head, &limits);
-                black_box((request_framing(&head).is_ok(), keep_alive(&head)));
+                black_box((request_framing(&mut head).is_ok(), keep_alive(&head)));
                 remove_hop_by_hop(&mut head);
                 for name in ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"] {
                     head.set(name, b"203.0.113.7");

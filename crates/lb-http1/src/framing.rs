@@ -62,21 +62,22 @@ impl FramingError {
     }
 }
 
-/// The framing of a request body that came over HTTP/1.
+/// The framing of a request body, whatever protocol it came over. A Content-Length is left without needless zeros: to some
+/// parsers they mean octal digits.
 ///
 /// # Errors
-/// The request is to be refused and the connection closed.
-pub fn request_framing(head: &Head) -> Result<Framing, FramingError> {
+/// The request is to be refused and, over HTTP/1, the connection closed.
+pub fn request_framing(head: &mut Head) -> Result<Framing, FramingError> {
     Ok(declared(head)?.unwrap_or(Framing::Empty))
 }
 
-/// The framing of the body of an HTTP/1 response to a request with this method.
+/// The framing of the body of an HTTP/1 response to a request with this method; Content-Length as in [`request_framing`].
 ///
 /// After a 2xx to CONNECT and after 101 it is `Empty`: what follows is no body but the tunnel.
 ///
 /// # Errors
 /// The response cannot be passed on; the connection to the server is to be closed.
-pub fn response_framing(head: &Head, request_method: &str) -> Result<Framing, FramingError> {
+pub fn response_framing(head: &mut Head, request_method: &str) -> Result<Framing, FramingError> {
     let declared = declared(head)?;
     let never_has_body = matches!(head.status(), 100..=199 | 204 | 304)
         || request_method == "HEAD"
@@ -84,7 +85,7 @@ pub fn response_framing(head: &Head, request_method: &str) -> Result<Framing, Fr
     Ok(if never_has_body { Framing::Empty } else { declared.unwrap_or(Framing::UntilClose) })
 }
 
-fn declared(head: &Head) -> Result<Option<Framing>, FramingError> {
+fn declared(head: &mut Head) -> Result<Option<Framing>, FramingError> {
     if let Some(coding) = head.get("transfer-encoding") {
         // RFC 9112 section 6.1 on both: such a message may be an attempt at smuggling.
         if head.contains("content-length") {
@@ -104,18 +105,22 @@ fn declared(head: &Head) -> Result<Option<Framing>, FramingError> {
         };
     }
     let mut lengths = head.get_all("content-length");
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(None),
-        (Some(_), Some(_)) => Err(FramingError::RepeatedLength),
-        (Some(length), None) => parse_length(length)
-            .map(|length| Some(Framing::Length(length)))
-            .ok_or(FramingError::InvalidLength),
+    let digits = match (lengths.next(), lengths.next()) {
+        (None, _) => return Ok(None),
+        (Some(_), Some(_)) => return Err(FramingError::RepeatedLength),
+        (Some(digits), None) => digits,
+    };
+    let length = parse_length(digits).ok_or(FramingError::InvalidLength)?;
+    if let [b'0', _, ..] = digits {
+        drop(lengths);
+        head.set("content-length", length.to_string().as_bytes());
     }
+    Ok(Some(Framing::Length(length)))
 }
 
 /// The value of a Content-Length: `1*DIGIT`, neither sign nor list nor white space. `None` also beyond what 63 bits hold:
 /// many servers count in signed numbers, where it would be another length.
-pub fn parse_length(digits: &[u8]) -> Option<u64> {
+fn parse_length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -184,11 +189,26 @@ mod tests {
             ("Transfer-Encoding: gzip", "501 unknown_transfer_coding"),
             ("Transfer-Encoding: xchunked", "501 unknown_transfer_coding"),
         ] {
-            assert_eq!(show(request_framing(&head(Version::Http11, fields))), expected, "{fields}");
+            assert_eq!(show(request_framing(&mut head(Version::Http11, fields))), expected, "{fields}");
         }
-        let old = |fields| show(request_framing(&head(Version::Http10, fields)));
+        let old = |fields| show(request_framing(&mut head(Version::Http10, fields)));
         assert_eq!(old("Content-Length: 3"), "Length(3)");
         assert_eq!(old("Transfer-Encoding: chunked"), "400 transfer_encoding_in_http10");
+    }
+
+    #[test]
+    fn a_length_has_one_spelling() {
+        for (digits, expected) in [("0", "0"), ("00", "0"), ("05", "5"), ("0000042", "42"), ("10", "10")] {
+            let fields = format!("a: 1|Content-Length: {digits}|b: 2");
+            let mut request = head(Version::Http11, &fields);
+            let mut response = request.clone();
+            assert!(request_framing(&mut request).is_ok() && response_framing(&mut response, "HEAD").is_ok());
+            for head in [request, response] {
+                let written: Vec<_> =
+                    head.iter().map(|(name, value)| (name, str::from_utf8(value).unwrap())).collect();
+                assert_eq!(written, [("a", "1"), ("Content-Length", expected), ("b", "2")]);
+            }
+        }
     }
 
     #[test]
@@ -212,7 +232,7 @@ mod tests {
         ] {
             let mut head = head(Version::Http11, fields);
             head.set_status(status);
-            assert_eq!(show(response_framing(&head, method)), expected, "{method} {status} {fields}");
+            assert_eq!(show(response_framing(&mut head, method)), expected, "{method} {status} {fields}");
         }
     }
 

@@ -25,7 +25,7 @@ pub use connection::{
     wants_upgrade,
 };
 pub use field::FieldName;
-pub use framing::{Framing, FramingError, parse_length, request_framing, response_framing};
+pub use framing::{Framing, FramingError, request_framing, response_framing};
 pub use head::{Head, Version};
 pub use parse::{HeadError, Limits, Parsed, parse_request, parse_response, validate_request};
 pub use reason::standard_reason;

@@ -75,7 +75,8 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
 
 /// Calls everything there is on a head.
 fn use_all(head: &mut Head) {
-    let _ = (request_framing(head), response_framing(head, head.method()), format!("{head:?}"));
+    let method = head.method().to_owned();
+    let _ = (request_framing(head), response_framing(head, &method), format!("{head:?}"));
     let _ = (keep_alive(head), expects_continue(head), wants_upgrade(head).map(str::len));
     let _ = (head.path().len(), head.query().map(str::len), head.authority().map(str::len));
     let _ = (connection_tokens(head).count(), head.get_str("host").map(str::len));

@@ -25,7 +25,7 @@ pub use internal::Internal;
 use crate::composite::{Composite, Node};
 use crate::middleware::Middleware;
 use crate::report::Report;
-use crate::tls::{TlsProfile, TlsTable};
+use crate::tls::{Proof, TlsProfile, TlsTable};
 use crate::udp::UdpTable;
 use crate::upstream::{Endpoint, Transport};
 
@@ -72,6 +72,8 @@ pub(crate) struct Route {
     pub(crate) target: Target,
     /// Name of the TLS options a connection must have been accepted with (421 otherwise).
     pub(crate) tls_options: Option<Arc<str>>,
+    /// What these have every client show: they may have been others when a connection was accepted.
+    pub(crate) proof: Proof,
     pub(crate) access_log: bool,
     pub(crate) metrics: bool,
     /// `None`: its requests have no spans.

@@ -1,14 +1,17 @@
 //! HTTP/2 towards servers: what requests share there, and what must not pass from one to another.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lb_testkit::{Answer, Client, H2Client, H2Origin, Origin, eventually, reserve_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::harness::{HOST, Protocol, Vigie, app, app_with};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with};
 
 const PROMPTLY: Duration = Duration::from_secs(5);
 
@@ -195,6 +198,76 @@ async fn no_server_gets_a_body_without_its_beginning() {
     client.send(request).await.unwrap();
     let answer = client.response("POST").await.unwrap();
     assert!(answer.status == 502 || answer.text() == "a body", "{answer:?}");
+    server.abort();
+}
+
+/// Answers its first request once all others, which get no end of an answer, were given up; then what it had sent on
+/// those is still on its way.
+async fn keep_sending(mut stream: TcpStream, others: usize, seen: &Notify) -> std::io::Result<()> {
+    const LATE: usize = 2;
+    stream.read_exact(&mut [0; 24]).await?;
+    // SETTINGS with MAX_CONCURRENT_STREAMS of 2,048.
+    stream.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 8, 0]).await?;
+    let (mut first, mut given_up) = (None, HashSet::new());
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))]).await?;
+        match kind {
+            4 if flags == 0 => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await?,
+            1 if first.is_none() => {
+                first = Some(id);
+                seen.notify_one();
+            }
+            // HEADERS with `:status` 200.
+            1 => stream.write_all(&[&[0, 0, 1, 1, 4][..], &id, &[0x88]].concat()).await?,
+            // Others are about what came late.
+            3 if given_up.insert(id) => {
+                let data = [&[0, 0, 1, 0, 0][..], &id, b"x"].concat().repeat(LATE);
+                stream.write_all(&data).await?;
+                if given_up.len() == others {
+                    let id = first.expect("it came first");
+                    stream.write_all(&[&[0, 0, 1, 1, 5][..], &id, &[0x88]].concat()).await?;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Clients that leave, however many at once, take nobody else's request along.
+#[tokio::test]
+async fn answers_that_are_given_up_leave_the_others_alone() {
+    const CLIENTS: usize = 6;
+    const STREAMS: usize = 200;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    // One worker: all of them share a connection.
+    let vigie = Vigie::with(&STATIC.replace("workers: 2", "workers: 1"), &app("", &[url])).await;
+    let seen = Arc::new(Notify::new());
+    let server = tokio::spawn({
+        let seen = Arc::clone(&seen);
+        async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            keep_sending(stream, CLIENTS * STREAMS, &seen).await
+        }
+    });
+    let request = || http::Request::post(format!("http://{HOST}/")).body(()).unwrap();
+    let client = H2Client::connect(vigie.web()).await.unwrap();
+    let (kept, _) = client.open(request(), true).await.unwrap();
+    timeout(PROMPTLY, seen.notified()).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..CLIENTS {
+        let client = H2Client::connect(vigie.web()).await.unwrap();
+        for _ in 0..STREAMS {
+            let (other, _) = client.open(request(), true).await.unwrap();
+            others.push(timeout(PROMPTLY, other).await.unwrap().unwrap());
+        }
+    }
+    drop(others);
+    let answer = timeout(PROMPTLY, kept).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
     server.abort();
 }
 

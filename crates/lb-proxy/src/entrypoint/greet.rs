@@ -453,6 +453,7 @@ async fn handshake(
             let certificates = Certificates::new(session.peer_certificates());
             let tls = TlsInfo {
                 options: profile.name.as_str().into(),
+                proof: profile.proof(session.peer_certificates().is_some()),
                 label: worker.metrics.tls(version, &cipher),
                 version,
                 cipher,

@@ -20,6 +20,7 @@ use lb_observe::metrics::{LabelId, OpenConnection};
 use crate::http::forwarded::{ForwardedSettings, Peer};
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
+use crate::tls::Proof;
 use crate::upstream::private::Private;
 use crate::worker::Slot;
 
@@ -65,6 +66,8 @@ pub(crate) struct Connection {
 pub(crate) struct TlsInfo {
     /// Name of the TLS options it was accepted with.
     pub(crate) options: Arc<str>,
+    /// What these, as they were then, have made the client show.
+    pub(crate) proof: Proof,
     pub(crate) label: LabelId,
     /// `1.2` or `1.3`.
     pub(crate) version: &'static str,

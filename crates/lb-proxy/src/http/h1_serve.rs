@@ -158,7 +158,7 @@ fn serve_one(
         let framing = match read {
             Waited::Read(Ok(true)) => {
                 x.head.make_origin_form();
-                lb_http1::request_framing(&x.head).map_err(|error| (error.status(), error.label()))
+                lb_http1::request_framing(&mut x.head).map_err(|error| (error.status(), error.label()))
             }
             Waited::Read(Ok(false)) => return Next::Close,
             Waited::Read(Err(ReadHead::Malformed(error))) => Err((error.status(), error.label())),
@@ -373,8 +373,10 @@ impl Downstream for Client<'_> {
             // Both may now say something when they like.
             self.sends = Pace::default();
         }
-        // RFC 9110 section 15.5.9; and memory that is short is not kept for who has just been refused.
-        self.close |= head.status() == 408 || (head.status() == 503 && self.worker.is_shedding());
+        // RFC 9110 sections 15.5.9 and 15.5.20, where it takes another connection; and memory that is short is not kept
+        // for who has just been refused.
+        self.close |=
+            matches!(head.status(), 408 | 421) || (head.status() == 503 && self.worker.is_shedding());
         // Asked as late as possible: draining may have begun while the server worked.
         self.close |= self.worker.is_draining();
         if self.close {

@@ -32,6 +32,10 @@ use crate::worker::{Watch, Worker};
 /// Bytes a client may send ahead of us, per stream and per connection. Chosen.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What frames of DATA may take in memory beside their payload: until it is read, h2 counts each for what it has less than
+/// 256 bytes. So many that one stream may fill its window with frames of 8 bytes, since gRPC sends each message in one of
+/// its own; by default 2,100 of them, come at once, would end the connection. Chosen.
+const DATA_FRAME_BUDGET: usize = STREAM_WINDOW as usize * 32;
 /// What waits in memory for a slow client, per stream. Chosen.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams a client opened and reset again before we looked (CVE-2023-44487). Chosen.
@@ -56,6 +60,7 @@ pub(crate) async fn serve(
         .max_concurrent_streams(config.http2_max_concurrent_streams)
         .max_header_list_size(u32::try_from(config.http.max_header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(DATA_FRAME_BUDGET)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let meter = Rc::new(Meter::default());
     let output = Gathered::new(stream);
@@ -192,7 +197,7 @@ async fn serve_stream(
     let mut x = worker.exchange(&connection.peer);
     let sayable = h2_convert::request_head(&request, &mut x.head);
     let body = request.into_body();
-    let framing = framing(&x.head, body.is_end_stream());
+    let framing = framing(&mut x.head, body.is_end_stream());
     let mut client = Client {
         source: H2Source::new(body),
         respond,

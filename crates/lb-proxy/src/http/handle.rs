@@ -247,9 +247,10 @@ fn admit(worker: &Worker, connection: &Connection, x: &mut Exchange) -> Result<A
     });
     let Some(route) = found else { return Err(Box::new(Local::plain(404, "404 page not found"))) };
     if let (Some(tls), Some(wanted)) = (&connection.tls, &route.tls_options)
-        && **wanted != *tls.options
+        && (**wanted != *tls.options || tls.proof < route.proof)
     {
-        // RFC 9110 section 15.5.20: this connection was not accepted under that router's options.
+        // RFC 9110 section 15.5.20: this connection was not accepted under that router's options, or they have
+        // become stricter since.
         return Err(Box::new(Local::plain(421, "Misdirected Request")));
     }
     if worker.is_shedding() && !matches!(route.target, Target::Internal(_)) {

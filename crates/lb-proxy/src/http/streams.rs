@@ -135,18 +135,12 @@ pub(super) fn is_worn(config: &EntryPoint, requests: u64, opened: Instant) -> bo
 
 /// How the body is known to end. Who reads it checks that DATA agrees with a content-length (RFC 9113 section 8.1.1,
 /// RFC 9114 section 4.1.2).
-pub(super) fn framing(head: &Head, ends: bool) -> Result<Framing, &'static str> {
-    let mut lengths = head.get_all("content-length");
-    let length = match (lengths.next(), lengths.next()) {
-        (Some(_), Some(_)) => return Err("content_length"),
-        (Some(digits), None) => Some(lb_http1::parse_length(digits).ok_or("content_length")?),
-        (None, _) => None,
-    };
-    match length {
-        Some(1..) if ends => Err("content_length"),
+pub(super) fn framing(head: &mut Head, ends: bool) -> Result<Framing, &'static str> {
+    match lb_http1::request_framing(head).map_err(|_| "content_length")? {
+        Framing::Length(1..) if ends => Err("content_length"),
         _ if ends => Ok(Framing::Empty),
-        Some(length) => Ok(Framing::Length(length)),
-        None => Ok(Framing::Chunked),
+        Framing::Empty => Ok(Framing::Chunked),
+        framing => Ok(framing),
     }
 }
 

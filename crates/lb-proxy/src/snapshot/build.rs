@@ -25,7 +25,7 @@ use crate::http::local::whole_seconds;
 use crate::l4;
 use crate::middleware::{self, Middleware, RedirectScheme};
 use crate::report::Report;
-use crate::tls::{TlsTable, client_config};
+use crate::tls::{Proof, TlsTable, client_config};
 use crate::udp::UdpTable;
 use crate::upstream::{Endpoint, Transport};
 
@@ -290,9 +290,12 @@ impl<'a> Builder<'a> {
                 continue;
             }
             if let (Some(own), Some(this)) = (&tls, Arc::get_mut(&mut route)) {
-                this.tls_options = Some(
-                    self.effective_options(&this.name, &router.rule.hosts(), own, &options, &fallback).into(),
-                );
+                let effective =
+                    self.effective_options(&this.name, &router.rule.hosts(), own, &options, &fallback);
+                let wanted = self.config.tls.options.get(effective);
+                let client_auth = wanted.and_then(|options| options.client_auth.as_ref());
+                this.proof = client_auth.map_or(Proof::Nothing, |auth| Proof::wanted(auth.kind));
+                this.tls_options = Some(effective.into());
             }
             self.routes.insert(route.name.to_string(), Arc::clone(&route));
             let rank = self.rank(&route.name);
@@ -516,6 +519,7 @@ impl<'a> Builder<'a> {
             }),
             target,
             tls_options: None,
+            proof: Proof::Nothing,
             names,
         }))
     }

@@ -12,6 +12,7 @@ use super::build::Builder;
 use super::{Route, Service, Target};
 use crate::composite::{self, Chained, Child, Composite, Failover, Mirroring, Node};
 use crate::middleware::Middleware;
+use crate::tls::Proof;
 
 /// Services inside each other at most, and ways from one down to load balancers; chosen, nobody needs as many, and what
 /// runs for each request is bounded by them.
@@ -76,6 +77,7 @@ impl Builder<'_> {
             middlewares: middlewares.into(),
             target: Target::Within(node.clone()),
             tls_options: None,
+            proof: Proof::Nothing,
             access_log: true,
             metrics: true,
             tracing: None,

@@ -50,6 +50,33 @@ pub(super) fn client_verifier(
     Ok(Some((Arc::new(Verifier { mandatory, trusted, algorithms }), ignored)))
 }
 
+/// What a client has shown of itself, or has to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Proof {
+    Nothing,
+    /// Some certificate, and that it has the key.
+    Certificate,
+    /// One that an authority of `caFiles` vouches for.
+    Vouched,
+}
+
+impl Proof {
+    /// What no client is accepted without.
+    pub(crate) fn wanted(kind: ClientAuthType) -> Self {
+        Self::given(kind, kind.requires_certificate())
+    }
+
+    /// What a client was accepted with.
+    pub(super) fn given(kind: ClientAuthType, certificate: bool) -> Self {
+        use ClientAuthType::{RequireAndVerifyClientCert, VerifyClientCertIfGiven};
+        match kind {
+            _ if !certificate => Self::Nothing,
+            RequireAndVerifyClientCert | VerifyClientCertIfGiven => Self::Vouched,
+            _ => Self::Certificate,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Verifier {
     mandatory: bool,
@@ -304,6 +331,23 @@ mod tests {
             verified(&pretender.pem, &pretender.issue(&["c.test"]).cert, NOW),
             Err(Error::InvalidCertificate(PeerError::UnknownIssuer))
         );
+    }
+
+    #[test]
+    fn proof_is_as_good_as_the_options_it_was_given_under() {
+        use ClientAuthType::*;
+        use Proof::*;
+        for (kind, wanted, given) in [
+            (NoClientCert, Nothing, Certificate),
+            (RequestClientCert, Nothing, Certificate),
+            (RequireAnyClientCert, Certificate, Certificate),
+            (VerifyClientCertIfGiven, Nothing, Vouched),
+            (RequireAndVerifyClientCert, Vouched, Vouched),
+        ] {
+            assert_eq!(Proof::wanted(kind), wanted, "{kind:?}");
+            assert_eq!([true, false].map(|shown| Proof::given(kind, shown)), [given, Nothing], "{kind:?}");
+        }
+        assert!(Nothing < Certificate && Certificate < Vouched);
     }
 
     #[test]

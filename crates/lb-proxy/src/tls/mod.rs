@@ -16,6 +16,7 @@ mod tickets;
 pub(crate) use certificates::subject;
 pub(crate) use client::client_config;
 pub use client::client_tls;
+pub(crate) use client_auth::Proof;
 pub use ticket_keys::TicketKey;
 pub use tickets::{take_over_ticket_keys, ticket_keys};
 

@@ -21,7 +21,7 @@ use rustls::{CipherSuite, ServerConfig};
 
 use super::algorithms::{self, Dropped, SelectionError};
 use super::certificates::{CertInfo, CertificateError, Certificates, IsDefault};
-use super::client_auth::client_verifier;
+use super::client_auth::{Proof, client_verifier};
 use super::staples::stapled;
 use super::tickets::{self, Class};
 use crate::report::Report;
@@ -114,6 +114,7 @@ pub(crate) struct TlsProfile {
     /// [`Self::depends_on_hello`].
     pub(crate) config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    client_auth: ClientAuthType,
     service: Service,
     refused: Report,
 }
@@ -274,6 +275,7 @@ impl TlsProfile {
             name: name.to_owned(),
             config: Arc::new(config),
             certificates: Arc::clone(certificates),
+            client_auth: options.client_auth.as_ref().map_or(ClientAuthType::NoClientCert, |auth| auth.kind),
             service: if options.sni_strict { Service::KnownNames } else { Service::Everyone },
             refused: Report::default(),
         })
@@ -290,6 +292,7 @@ impl TlsProfile {
             name: DEFAULT.to_owned(),
             config: Arc::new(config),
             certificates: Arc::default(),
+            client_auth: ClientAuthType::NoClientCert,
             service: Service::Nobody,
             refused: Report::default(),
         }
@@ -305,6 +308,11 @@ impl TlsProfile {
             tracing::warn!(entryPointName = entry_point, tlsOptions = %self.name, %client, %reason, refused,
                 "client certificates are refused");
         }
+    }
+
+    /// What a client of this handshake has shown of itself, with or without a certificate.
+    pub(crate) fn proof(&self, certificate: bool) -> Proof {
+        Proof::given(self.client_auth, certificate)
     }
 
     /// Whether every handshake fails, because the options are broken.

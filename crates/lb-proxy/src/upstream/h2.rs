@@ -33,6 +33,10 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// of all others (RFC 9113 section 5.2.2). As Go's client has it.
 const CONNECTION_WINDOW: u32 = 1 << 30;
 
+/// Streams that were given up and are remembered for a second: what a server had sent on them is still on its way. On any
+/// others it is answered with another reset, and some servers count those. Chosen.
+const MOST_GIVEN_UP: usize = 1000;
+
 /// How many streams a server takes before it has said so: only then is a connection shared, or the first requests would
 /// wait behind each other, or be too many for it (RFC 9113 section 5.1.2).
 const UNKNOWN: usize = 0;
@@ -76,6 +80,10 @@ impl Shared {
             .initial_max_send_streams(UNKNOWN)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_reset_streams(MOST_GIVEN_UP)
+            // By default so many resets, over the whole life of the connection, would end it: clients that leave must not
+            // take the requests of all others along.
+            .max_local_error_reset_streams(None)
             .max_header_list_size(crate::http::RESPONSE_LIMITS.max_head_bytes as u32);
         let output = Gathered::new(stream);
         let (sender, mut connection) = builder

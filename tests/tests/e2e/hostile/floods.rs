@@ -93,6 +93,39 @@ async fn floods_of_empty_frames_are_cut_off() {
     blast(&vigie, &["http2_continuation_flood"], &[], &start, || many(frame(CONTINUATION, 0, 1, b""))).await;
 }
 
+/// A frame takes memory besides its payload, until that is read.
+#[tokio::test]
+async fn small_frames_pass_as_long_as_they_are_read() {
+    let origin = Origin::start("origin").await;
+    origin.on("/auth", Script::hang());
+    let text = format!(
+        "
+http:
+  routers:
+    app: {{rule: 'PathPrefix(`/`)', service: app}}
+    stuck: {{rule: 'PathPrefix(`/stuck`)', service: app, middlewares: [ask]}}
+  middlewares: {{ask: {{forwardAuth: {{address: '{url}/auth'}}}}}}
+  services: {{app: {{loadBalancer: {{servers: [{{url: '{url}'}}]}}}}}}
+",
+        url = origin.url()
+    );
+    let vigie = Vigie::with(&format!("{STATIC}log: {{level: INFO}}\n"), &text).await;
+    let post = |path| {
+        let head = block(&[(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a")]);
+        frame(HEADERS, END_HEADERS, 1, &head)
+    };
+    // As a client of gRPC sends many messages at once.
+    let mut client = Frames::connect(vigie.web(), &[]).await;
+    client.send(post("/body")).await.unwrap();
+    let messages = frame(DATA, 0, 1, &[b'm'; 16]).repeat(4000);
+    client.send([messages, frame(DATA, END_STREAM, 1, b"")].concat()).await.unwrap();
+    assert_eq!(client.end(1, PATIENCE).await, End::Answered(Some(200)));
+    assert_eq!(origin.last().body.len(), 16 * 4000);
+    // Of one byte each, and nobody reads them yet.
+    let bytes = frame(DATA, 0, 1, b"m").repeat(1000);
+    blast(&vigie, &["http2_data_flood"], &[], &post("/stuck"), || bytes.clone()).await;
+}
+
 /// CVE-2023-44487, all at once and paced, and CVE-2025-8671, where the client makes us do the resetting.
 #[tokio::test]
 async fn streams_opened_in_vain_are_cut_off() {

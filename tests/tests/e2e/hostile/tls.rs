@@ -194,6 +194,46 @@ tls:
     }
 }
 
+/// Options that become stricter are for connections that are open already, too.
+#[tokio::test]
+async fn a_connection_without_a_certificate_ends_where_one_is_required_from_now_on() {
+    let (authority, people, files) = (Authority::new("servers"), Authority::new("people"), Files::new());
+    let host = "site.example.com";
+    authority.issue(&[host]).write(files.path(), "site");
+    files.write("people.pem", people.pem());
+    let origin = Origin::start("origin").await;
+    let dynamic = |kind| {
+        format!(
+            "
+http:
+  routers: {{site: {{rule: 'Host(`{host}`)', service: app, tls: {{options: people}}}}}}
+  services: {{app: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}}}
+tls:
+  certificates: [{{certFile: '{{dir}}/site.crt', keyFile: '{{dir}}/site.key'}}]
+  options: {{people: {{clientAuth: {{caFiles: ['{{dir}}/people.pem'], clientAuthType: {kind}}}}}}}
+",
+            origin.url()
+        )
+    };
+    let vigie = Vigie::over(files, STATIC_TLS, &dynamic("VerifyClientCertIfGiven")).await;
+    let address = vigie.websecure();
+    let anonymous = authority.client_config(&[]);
+    let known = authority.client_config_with(&[], &people.issue_client("someone"));
+    let mut stranger = Client::connect_tls(address, anonymous, host).await.unwrap();
+    let streams = H2Client::connect_tls(address, authority.client_config(&["h2"]), host).await.unwrap();
+    let mut someone = Client::connect_tls(address, known, host).await.unwrap();
+    assert_eq!(stranger.get(host, "/").await.unwrap().status, 200);
+    assert_eq!(streams.get(host, "/").await.unwrap().status, 200);
+    vigie.write(&dynamic("RequireAndVerifyClientCert"));
+    let refused = async || streams.get(host, "/").await.unwrap().status == 421;
+    assert!(lb_testkit::eventually(PATIENCE, refused).await);
+    let reached = origin.requests();
+    let refusal = stranger.get(host, "/").await.unwrap();
+    assert_eq!((refusal.status, refusal.fields.get("connection")), (421, Some("close")));
+    assert_eq!(origin.requests(), reached);
+    assert_eq!(someone.get(host, "/").await.unwrap().status, 200, "who has shown one stays");
+}
+
 /// A session is continued, whichever worker the next connection lands on; each continuation comes with new tickets.
 #[tokio::test]
 async fn sessions_are_continued_by_tickets() {

@@ -282,6 +282,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arriving: Arriving, mut watch: Wat
         client,
         tls: Some(TlsInfo {
             options: settled.profile.name.as_str().into(),
+            proof: settled.profile.proof(chain.is_some()),
             label: worker.metrics.tls("1.3", &cipher),
             version: "1.3",
             cipher,

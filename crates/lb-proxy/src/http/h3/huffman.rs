@@ -1,7 +1,7 @@
 //! The Huffman code of HPACK and QPACK: RFC 7541 appendix B.
 
 /// The code of each byte, and its length in bits. The end-of-string symbol is 30 ones.
-const CODES: [(u32, u8); 256] = [
+pub(super) const CODES: [(u32, u8); 256] = [
     (0x1ff8, 13),
     (0x7fffd8, 23),
     (0xfffffe2, 28),

@@ -245,7 +245,8 @@ async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -
         Ok(()) if held.is_none() => Err((431, "http3_large_heads")),
         Ok(()) => {
             let ends = has_no_body(&x.head, &mut source).await;
-            admit(&x.head, framing(&x.head, ends))
+            let framing = framing(&mut x.head, ends);
+            admit(&x.head, framing)
         }
     };
     let least = connection.entry.least;
