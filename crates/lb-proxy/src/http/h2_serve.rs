@@ -33,9 +33,9 @@ use crate::worker::{Watch, Worker};
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What frames of DATA may take in memory beside their payload: until it is read, h2 counts each for what it has less than
-/// 256 bytes. So many that one stream may fill its window with frames of 8 bytes, since gRPC sends each message in one of
+/// 256 bytes. So many that one stream may fill its window with frames of 32 bytes, since gRPC sends each message in one of
 /// its own; by default 2,100 of them, come at once, would end the connection. Chosen.
-const DATA_FRAME_BUDGET: usize = STREAM_WINDOW as usize * 32;
+const DATA_FRAME_BUDGET: usize = STREAM_WINDOW as usize * 8;
 /// What waits in memory for a slow client, per stream. Chosen.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams a client opened and reset again before we looked (CVE-2023-44487). Chosen.
