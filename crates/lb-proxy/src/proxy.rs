@@ -282,9 +282,11 @@ impl Proxy {
         each.chain(udp).collect()
     }
 
-    /// From now on the process that follows reads what comes for the UDP entry points.
+    /// From now on the process that follows accepts, and reads what comes for the UDP entry points: this one begins to
+    /// [`drain`](Self::drain).
     pub fn handed_over(&self) {
         self.handed_over.store(true, Ordering::Release);
+        let _ = self.phase.send(Phase::Drain);
     }
 
     /// The ports for HTTP/3 once more, for the process that is to follow this one. Once it reads them, this one gets by
