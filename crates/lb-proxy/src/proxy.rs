@@ -34,6 +34,9 @@ use crate::snapshot::{Failure, Fixed, Snapshot};
 use crate::udp::{self, Relay};
 use crate::worker::{Internals, Worker};
 
+/// Milliseconds that workers have to stop accepting before somebody is told of it anyway. Chosen.
+const HAND_OVER_LOOKS: u32 = 1000;
+
 /// How often a draining worker looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -283,10 +286,16 @@ impl Proxy {
     }
 
     /// From now on the process that follows accepts, and reads what comes for the UDP entry points: this one begins to
-    /// [`drain`](Self::drain).
+    /// [`drain`](Self::drain). Returns when no worker accepts any more, so that whoever is told of it meets the other process.
     pub fn handed_over(&self) {
         self.handed_over.store(true, Ordering::Release);
         let _ = self.phase.send(Phase::Drain);
+        for _ in 0..HAND_OVER_LOOKS {
+            if self.phase.is_closed() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The ports for HTTP/3 once more, for the process that is to follow this one. Once it reads them, this one gets by
@@ -501,6 +510,8 @@ impl Seed {
             let _ = acceptor.await;
         }
         worker.drain();
+        // Whoever hands over waits for this.
+        drop(phase);
         let began = tokio::time::Instant::now();
         while worker.waits_after(began.elapsed())
             || worker.mirrors.wait_after(began.elapsed())
