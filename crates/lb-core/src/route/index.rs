@@ -13,7 +13,8 @@ use super::text::Text;
 use super::{Request, Route};
 use crate::syntax::Node;
 
-/// The two tables of hosts have no owners, but what their hashes salt is in one table.
+/// Hosts have tables of their own, and need no number. Their hashes salt the paths, which are all in one table: those of
+/// `a.test` and of `*.a.test` have to differ.
 const EXACT: Owner = Owner { number: 0, salt: 0 };
 const WILDCARD: Owner = Owner { number: 0, salt: 1 };
 
