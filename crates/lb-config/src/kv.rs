@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::decode::Report;
 use crate::docker::tree::{Branch, Part};
 use crate::document::{Files, MAX_DEPTH, Position};
-use crate::dynamic::Config;
 use crate::dynamics::{Draft, check_references};
 use crate::load::{Context, Loaded};
 use crate::problem::{Problem, Problems, printable};
@@ -59,15 +58,7 @@ pub fn load_keys(
     }
     let node = tree.into_map();
     let report = Report::of_labels(&files);
-    let mut draft = Draft {
-        report: &report,
-        files: &files,
-        context,
-        provider,
-        config: Config::default(),
-        defined: BTreeMap::new(),
-        references: Vec::new(),
-    };
+    let mut draft = Draft::new(&report, &files, context, provider);
     draft.read(&node);
     let removed = check_references(&mut draft);
     let (config, defined) = (draft.config, draft.defined);
@@ -132,6 +123,7 @@ fn name_key(problem: &mut Problem, keys: &[&str], root: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dynamic::Config;
 
     fn load(lines: &str) -> Result<Loaded, Problems> {
         let pair = |line: &str| {

@@ -442,15 +442,7 @@ fn read_roots(
     // Without every file it is not known which names exist; nothing will be loaded anyway.
     let complete = !problems.iter().any(Problem::is_error);
     let report = Report::new(&files, problems);
-    let mut draft = Draft {
-        report: &report,
-        files: &files,
-        context,
-        provider,
-        config: Config::default(),
-        defined: BTreeMap::new(),
-        references: Vec::new(),
-    };
+    let mut draft = Draft::new(&report, &files, context, provider);
     for root in &roots {
         draft.read(root);
     }

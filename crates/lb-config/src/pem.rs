@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{Error, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::decode::{Block, Field, Text};
@@ -51,7 +51,13 @@ fn certificates(text: &Text<'_>) -> Option<(Pem, String)> {
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(&pem.0) {
         if let Err(error) = certificate {
-            text.error(from(&origin, &format!("not valid PEM: {error}")), None);
+            let message = match error {
+                Error::MissingSectionEnd { .. } => {
+                    "ends in the middle of a certificate: `-----END CERTIFICATE-----` is missing".to_owned()
+                }
+                error => format!("not valid PEM: {error}"),
+            };
+            text.error(from(&origin, &message), None);
             return None;
         }
         count += 1;

@@ -83,15 +83,7 @@ pub fn load_containers(
         remarks.append(&mut reader.remarks);
     }
     let reports: Vec<Report<'_>> = roots.iter().map(|_| Report::of_labels(&files)).collect();
-    let draft = |report| Draft {
-        report,
-        files: &files,
-        context,
-        provider: settings.orchestrator.provider(),
-        config: Config::default(),
-        defined: BTreeMap::new(),
-        references: Vec::new(),
-    };
+    let draft = |report| Draft::new(report, &files, context, settings.orchestrator.provider());
     let drafts = roots.iter().zip(&reports).map(|(root, report)| {
         let mut draft = draft(report);
         draft.read(root);

@@ -35,10 +35,11 @@ fn read(block: &Block<'_>) -> Option<HealthCheck> {
         block.take("unhealthyInterval").and_then(|field| field.duration_or(INTERVAL)).unwrap_or(interval);
     let timeout_field = block.take("timeout");
     let timeout = timeout_field.as_ref().and_then(|field| field.duration_or(TIMEOUT)).unwrap_or(TIMEOUT);
+    let what = if timeout_field.is_some() { "" } else { "the default timeout of " };
     if let Some(field) = timeout_field.or(interval_field)
         && timeout > interval
     {
-        let message = format!("{} is longer than the interval of {}", show(timeout), show(interval));
+        let message = format!("{what}{} is longer than the interval of {}", show(timeout), show(interval));
         field.warn(message, Some("lower the timeout or raise the interval".to_owned()));
     }
     let hostname = block.take("hostname").and_then(|field| field.string()).filter(|name| !name.is_empty());
@@ -184,7 +185,10 @@ mod tests {
         for (health, expected) in [
             ("{interval: 0}", "~healthCheck.interval: must be longer than 0; 30s is used"),
             ("{timeout: -1}", "~healthCheck.timeout: must be longer than 0; 5s is used"),
-            ("{interval: 3s}", "~healthCheck.interval: 5s is longer than the interval of 3s"),
+            (
+                "{interval: 3s}",
+                "~healthCheck.interval: the default timeout of 5s is longer than the interval of 3s",
+            ),
             ("{path: 'http://a/h'}", "healthCheck.path: `http://a/h` is a URL, not a path"),
             ("{path: '/%zz'}", "healthCheck.path: `/%zz` is not a path"),
             ("{mode: tcp}", "healthCheck.mode: `tcp` is not a known value"),

@@ -45,6 +45,16 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    pub(crate) fn new(
+        report: &'a Report<'a>,
+        files: &'a Files,
+        context: &'a Context,
+        provider: &'a str,
+    ) -> Self {
+        let (config, defined, references) = (Config::default(), BTreeMap::new(), Vec::new());
+        Self { report, files, context, provider, config, defined, references }
+    }
+
     /// Adds what one file says.
     pub(crate) fn read(&mut self, root: &'a Node) {
         let Some(root) = Block::root(self.report, root) else { return };

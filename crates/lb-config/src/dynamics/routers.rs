@@ -164,7 +164,16 @@ impl<'a> Draft<'a> {
 fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
     let text = field.text()?;
     match Rule::parse_as(text.value, syntax) {
-        Ok(rule) => Some((text.value.to_owned(), rule)),
+        Ok(rule) => {
+            if let Some(name) = template_of_v2(text.value).filter(|_| syntax == Syntax::V3) {
+                let message = format!(
+                    "`{{{name}...}}` is a template of Traefik v2, here plain text that no request has"
+                );
+                let hint = "write an expression, such as HostRegexp(`^[a-z]+\\.example\\.com$`), or set `ruleSyntax: v2`";
+                field.warn(message, Some(hint.to_owned()));
+            }
+            Some((text.value.to_owned(), rule))
+        }
         Err(error) => {
             let reason = format!("error while parsing rule {}: {error}", text.value);
             field.report.error_because(
@@ -177,6 +186,22 @@ fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
             None
         }
     }
+}
+
+/// The name in the first `{name}` or `{name:expression}` that a host or path has.
+fn template_of_v2(rule: &str) -> Option<&str> {
+    const MATCHERS: [&str; 4] = ["Host(", "HostRegexp(", "Path(", "PathPrefix("];
+    rule.match_indices('{').find_map(|(at, _)| {
+        let (before, after) = (&rule[..at], &rule[at + 1..]);
+        let value = before.rfind(['`', '"'])?;
+        let is_named = MATCHERS.iter().any(|matcher| before[..value].trim_end().ends_with(matcher));
+        // Of expressions: `\p{Greek}`.
+        let is_class = [r"\p", r"\P", r"\x"].iter().any(|class| before.ends_with(class));
+        let (name, _) = after.split_once([':', '}'])?;
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        (is_named && !is_class && is_name).then_some(name)
+    })
 }
 
 /// What only a router that entry points lead to can say.
@@ -269,6 +294,7 @@ pub(crate) fn observability(field: &Field<'_>) -> Option<Observability> {
 
 #[cfg(test)]
 mod tests {
+    use super::template_of_v2;
     use crate::testing::{disabled, problems};
     use lb_core::route::Syntax;
 
@@ -303,6 +329,25 @@ mod tests {
             assert_eq!(loaded.config.routers["r@file"].priority, priority, "{router}");
             assert_eq!(loaded.config.routers["r@file"].service, "s@file");
         }
+    }
+
+    #[test]
+    fn a_template_of_the_older_syntax_is_told_from_an_expression() {
+        for (rule, name) in [
+            ("HostRegexp(`{sub:[a-z]+}.a.test`)", Some("sub")),
+            ("Host(`a.test`) && PathPrefix(`/items/{id}`)", Some("id")),
+            ("HostRegexp(`^\\p{Greek}{2,3}\\.a\\.test$`) || PathRegexp(`^/{a}`)", None),
+            ("Header(`X-A`, `{a}`) && Query(`q`, `{a:b}`)", None),
+        ] {
+            assert_eq!(template_of_v2(rule), name, "{rule}");
+        }
+        let rule = "rule: 'HostRegexp(`{sub:[a-z]+}.a.test`)', service: s";
+        let told = problems(&with(&format!("{{{rule}}}")));
+        assert!(
+            told[0].starts_with("~http.routers.r.rule: `{sub...}` is a template of Traefik v2"),
+            "{told:?}"
+        );
+        assert_eq!(problems(&with(&format!("{{{rule}, ruleSyntax: v2}}"))), [""; 0]);
     }
 
     #[test]

@@ -424,6 +424,10 @@ mod tests {
         );
         assert_eq!(loaded.config.tls.certificates, []);
         assert_eq!(loaded.disabled.len(), 2);
+        let cut = CERT.replace("-----END CERTIFICATE-----", "");
+        let loaded = load(&format!("tls: {{certificates: [{{certFile: {cut:?}, keyFile: {KEY:?}}}]}}"));
+        let message = "ends in the middle of a certificate: `-----END CERTIFICATE-----` is missing";
+        assert_eq!(loaded.problems[0].message, message);
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn values(field: &Field<'_>) -> Vec<String> {
     values
 }
 
-pub(super) fn names(field: &Field<'_>) -> Vec<String> {
+pub(crate) fn names(field: &Field<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for text in field.texts() {
         if is_token(text.value) {

@@ -15,7 +15,8 @@ mod rewrites;
 
 use std::cell::RefCell;
 
-pub(crate) use headers::header_map;
+pub(crate) use headers::{header_map, names as header_names};
+pub(crate) use rewrites::allowed_characters;
 
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::Middleware;

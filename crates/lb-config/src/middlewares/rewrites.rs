@@ -83,8 +83,13 @@ pub(super) fn strip_prefix_regex(block: &Block<'_>) -> Option<Middleware> {
 
 /// Unlike at an entry point, what is not allowed is denied.
 pub(super) fn encoded_characters(block: &Block<'_>) -> Option<Middleware> {
-    let allowed = |key| block.take(key).and_then(|field| field.boolean()).unwrap_or(false);
-    Some(Middleware::EncodedCharacters(EncodedCharacters {
+    Some(Middleware::EncodedCharacters(allowed_characters(block, false)))
+}
+
+/// Entry points have the same keys, with another default.
+pub(crate) fn allowed_characters(block: &Block<'_>, default: bool) -> EncodedCharacters {
+    let allowed = |key| block.take(key).and_then(|field| field.boolean()).unwrap_or(default);
+    EncodedCharacters {
         slash: allowed("allowEncodedSlash"),
         back_slash: allowed("allowEncodedBackSlash"),
         null_character: allowed("allowEncodedNullCharacter"),
@@ -92,7 +97,7 @@ pub(super) fn encoded_characters(block: &Block<'_>) -> Option<Middleware> {
         percent: allowed("allowEncodedPercent"),
         question_mark: allowed("allowEncodedQuestionMark"),
         hash: allowed("allowEncodedHash"),
-    }))
+    }
 }
 
 /// Traefik's old option `autoDetect: false` makes a middleware that does nothing.

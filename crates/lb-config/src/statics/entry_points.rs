@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::decode::{Block, Enabled, Field};
 use crate::dynamic::RouterTls;
 use crate::dynamics::{observability, router_tls};
-use crate::net::{is_token, is_udp, listen_address, networks};
+use crate::middlewares::{allowed_characters, header_names};
+use crate::net::{is_udp, listen_address, networks};
 use crate::problem::quoted;
 use crate::static_config::{
-    AliasHeaders, EncodedCharacters, EntryPoint, EntryPointHttp, EntryPointLimits, Http3, Redirection,
-    TrustedPeers,
+    AliasHeaders, EntryPoint, EntryPointHttp, EntryPointLimits, Http3, Redirection, TrustedPeers,
 };
 use crate::suggest;
 
@@ -155,7 +155,7 @@ fn options<'a>(block: &Block<'a>, entry_point: &mut EntryPoint, named: Named<'_,
     if let Some(forwarded) = block.take("forwardedHeaders").and_then(|field| field.block()) {
         entry_point.forwarded_headers = trusted_peers(&forwarded, entry_point);
         if let Some(field) = forwarded.take("connection") {
-            entry_point.forwarded_connection = connection_names(&field);
+            entry_point.forwarded_connection = header_names(&field);
         }
         if let Some(skip) = forwarded.take("notAppendXForwardedFor").and_then(|field| field.boolean()) {
             entry_point.not_append_x_forwarded_for = skip;
@@ -324,18 +324,6 @@ fn http3(field: &Field<'_>) -> Option<Http3> {
     Some(http3)
 }
 
-fn connection_names(field: &Field<'_>) -> Vec<String> {
-    let mut names = Vec::new();
-    for text in field.texts() {
-        if is_token(text.value) {
-            names.push(text.value.to_owned());
-        } else {
-            text.error(format!("{} is not a header name", quoted(text.value)), None);
-        }
-    }
-    names
-}
-
 fn max_streams(field: &Field<'_>) -> u32 {
     match field.u32(0) {
         Some(0) => {
@@ -366,16 +354,7 @@ fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, named: Named<'_, 
         http.sanitize_path = sanitize;
     }
     if let Some(block) = block.take("encodedCharacters").and_then(|field| field.block()) {
-        let allowed = |key| block.take(key).and_then(|field| field.boolean()).unwrap_or(true);
-        http.encoded_characters = Some(EncodedCharacters {
-            slash: allowed("allowEncodedSlash"),
-            back_slash: allowed("allowEncodedBackSlash"),
-            null_character: allowed("allowEncodedNullCharacter"),
-            semicolon: allowed("allowEncodedSemicolon"),
-            percent: allowed("allowEncodedPercent"),
-            question_mark: allowed("allowEncodedQuestionMark"),
-            hash: allowed("allowEncodedHash"),
-        });
+        http.encoded_characters = Some(allowed_characters(&block, true));
         block.finish();
     }
     if let Some(field) = block.take("maxHeaderBytes")
