@@ -422,7 +422,7 @@ fn converse<D: Downstream>(
                     Poll::Ready(Ok(found)) => {
                         let status = x.response.status();
                         if status == 101 && !(request.is_done() && may_switch(&x.head, &x.response)) {
-                            tracing::warn!("a server switches protocols unasked");
+                            tracing::debug!("a server switches protocols unasked");
                             return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
                         }
                         if !(100..200).contains(&status) || status == 101 {
@@ -430,7 +430,7 @@ fn converse<D: Downstream>(
                         }
                         interim_bytes += wire_size(&x.response);
                         if interim_bytes > crate::http::RESPONSE_LIMITS.max_head_bytes {
-                            tracing::warn!("a server sends interim answers without end");
+                            tracing::debug!("a server sends interim answers without end");
                             return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
                         }
                         if status == 100 && expects_continue {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use lb_config::dynamic::Config;
@@ -146,7 +146,15 @@ impl Publisher {
     pub fn publish(&self, compiled: Compiled) {
         let Compiled { snapshot, .. } = compiled;
         self.fixed.metrics.retain(&snapshot.labels());
-        self.fixed.metrics.set_certificates(certificates(&snapshot));
+        let known = certificates(&self.store.load());
+        let in_use = certificates(&snapshot);
+        for certificate in
+            in_use.iter().filter(|one| one.not_after < SystemTime::now() && !known.contains(one))
+        {
+            tracing::warn!(commonName = certificate.common_name, names = certificate.sans,
+                notAfter = %lb_observe::rfc3339(certificate.not_after), "a certificate has expired: clients refuse it");
+        }
+        self.fixed.metrics.set_certificates(in_use);
         if self.fixed.config.ocsp.is_some() {
             crate::tls::staples::follow(snapshot.tls.keys());
         }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,6 +27,7 @@ use crate::http::alias::KnownAliases;
 use crate::http::forwarded::Peer;
 use crate::http::mirror::Mirrors;
 use crate::lasting::Lasting;
+use crate::report::Report;
 use crate::snapshot::{Internal, Queue, Service, Snapshot};
 use crate::upstream::Endpoint;
 use crate::upstream::failure::Failure;
@@ -102,6 +104,7 @@ pub(crate) struct Worker {
     /// The last time anybody asked what time it is.
     clock: Cell<Instant>,
     date: RefCell<Date>,
+    unkept: Report,
 }
 
 /// A connection to wake when draining begins.
@@ -155,6 +158,7 @@ impl Worker {
             connections: RefCell::default(),
             clock: Cell::new(now),
             date: RefCell::new(Date { text: String::new(), until: now }),
+            unkept: Report::default(),
         }
     }
 
@@ -218,8 +222,18 @@ impl Worker {
 
     pub(crate) fn upstream_failed(&self, service: &Service, endpoint: &Endpoint, failure: Failure) {
         self.metrics.upstream_error(service.label, failure.reason());
-        tracing::warn!(serviceName = %service.name, url = %endpoint.url, reason = failure.reason(),
-            "server failed a request");
+        if let Some(requests) = endpoint.failures.count(self.now()) {
+            tracing::warn!(serviceName = %service.name, url = %endpoint.url, reason = failure.reason(), requests,
+                "server failed a request");
+        }
+    }
+
+    /// A body finds no room in a temporary file.
+    pub(crate) fn cannot_keep(&self, error: &io::Error) {
+        if let Some(bodies) = self.unkept.count(self.now()) {
+            tracing::error!(%error, bodies, directory = %std::env::temp_dir().display(),
+                "bodies cannot be kept in temporary files: requests are answered 500");
+        }
     }
 
     /// Whether the service's budget has another try for this request, after so many; counted and told
@@ -252,6 +266,8 @@ impl Worker {
     /// Passes on how a request to a server went, to whatever may take the server out for it.
     pub(crate) fn judge(&self, service: &Service, index: usize, outcome: Outcome, now: Instant) {
         if let Some(trip) = service.live.observe_response(index, outcome.is_failure(), now) {
+            tracing::warn!(serviceName = %service.name, url = %service.endpoints[index].url,
+                "passive health check takes a server out");
             self.recover_later(&service.live, index, trip);
         }
         match service.live.observe_outcome(index, outcome, now) {
@@ -267,7 +283,6 @@ impl Worker {
 
     /// Lets the server of a passive health check back in when its time is over.
     fn recover_later(&self, service: &Arc<LiveService>, index: usize, trip: PassiveTrip) {
-        tracing::warn!(service = service.name(), index, "passive health check takes a server out");
         let Some(after) = trip.recover_after else { return };
         let service = Arc::clone(service);
         tokio::task::spawn_local(async move {

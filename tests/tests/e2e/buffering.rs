@@ -4,9 +4,9 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lb_testkit::{Client, Origin, PATIENCE, Script, eventually};
+use lb_testkit::{Client, Files, Origin, PATIENCE, Script, eventually};
 
-use crate::harness::{HOST, Protocol, Vigie, app_with, origin};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app_with, origin};
 
 /// [`app_with`] behind these middlewares, given as the lines of `http.middlewares`.
 fn behind(names: &str, middlewares: &[&str], urls: &[String]) -> String {
@@ -249,4 +249,23 @@ async fn what_a_middleware_answers_is_limited_too() {
         let answer = protocol.get(vigie.web(), "/").await;
         assert_eq!((answer.status, answer.text()), (500, "Internal Server Error"), "{protocol:?}");
     }
+}
+
+#[tokio::test]
+async fn no_room_for_bodies_is_told_once_in_a_while() {
+    let server = Origin::start("api").await;
+    let files = Files::new();
+    files.write(
+        "dynamic.yml",
+        &behind("keep", &["keep: {buffering: {memRequestBodyBytes: 10}}"], &[server.url()]),
+    );
+    let vigie = Vigie::launch_in(files, STATIC, &[("TMPDIR", "/nowhere")]).await;
+    for _ in 0..5 {
+        let mut connection = Protocol::Http1.connect(vigie.web()).await;
+        assert_eq!(connection.request("POST", "/", &[], Some(&body(100_000))).await.status, 500);
+    }
+    let told = async || vigie.words().matches("bodies cannot be kept in temporary files").count() > 0;
+    assert!(eventually(PATIENCE, told).await, "{}", vigie.words());
+    let lines = vigie.words().matches("directory=/nowhere").count();
+    assert!((1..=2).contains(&lines), "one for each worker, not {lines}");
 }

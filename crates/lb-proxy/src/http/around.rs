@@ -122,7 +122,7 @@ pub(super) fn without_body<D>(p: &mut Passage<'_, '_, D>, unkept: Unkept) -> Ref
         Unkept::Client(Cause::ClientGone) => return None,
         Unkept::Client(cause) => Local::status_text(Failure::unsent(cause).status()),
         Unkept::File(error) => {
-            tracing::warn!(%error, "a body cannot be kept in a temporary file");
+            p.worker.cannot_keep(&error);
             Local::status_text(500)
         }
     };

@@ -32,7 +32,7 @@ pub(super) async fn buffered<'r>(
     (at, options): (usize, &Buffering),
 ) -> Passed<'r> {
     if let Err(lost) = keep_request(p, &options.request).await {
-        return Passed { reply: lost.reply(p, route), reached: at, failure: None };
+        return Passed { reply: lost.reply(p), reached: at, failure: None };
     }
     let saved = options.retry.as_ref().map(|condition| (condition, p.x.head.clone()));
     let held = (p.x.permits.len(), p.x.breakers.len());
@@ -41,7 +41,7 @@ pub(super) async fn buffered<'r>(
         let mut passed = behind(p, route, at + 1).await;
         let server =
             asked(p.x, p.outcome.route.unwrap_or(route)).and_then(|service| passed.reply.server(service));
-        keep_answer(p, route, &mut passed, &options.response).await;
+        keep_answer(p, &mut passed, &options.response).await;
         let Some((condition, saved)) = &saved else { return passed };
         let status = p.x.response.status();
         let answered = Answered { attempts: tries, status, method: saved.method() };
@@ -82,7 +82,7 @@ enum Lost {
 
 impl Lost {
     /// What the client gets for it, the head included.
-    fn reply<'r, D>(self, p: &mut Passage<'_, '_, D>, route: &Route) -> Reply<'r> {
+    fn reply<'r, D>(self, p: &mut Passage<'_, '_, D>) -> Reply<'r> {
         let status = match self {
             Self::Gone => return Reply::Gone,
             Self::Request(unkept) => {
@@ -93,7 +93,7 @@ impl Lost {
             Self::AnswerTooLarge => 500,
             Self::Server(failure) => failure.status(),
             Self::File(error) => {
-                tracing::warn!(%error, routerName = %route.name, "a body cannot be kept in a temporary file");
+                p.worker.cannot_keep(&error);
                 500
             }
         };
@@ -137,7 +137,6 @@ async fn keep_request(p: &mut Passage<'_, '_, Replay<'_>>, limits: &BodyLimits) 
 /// Reads the answer's body into the reply.
 async fn keep_answer<D: Downstream>(
     p: &mut Passage<'_, '_, D>,
-    route: &Route,
     passed: &mut Passed<'_>,
     limits: &BodyLimits,
 ) {
@@ -170,7 +169,7 @@ async fn keep_answer<D: Downstream>(
                 let answer = (p.x.response.status(), passed.reply.body_bytes());
                 p.x.replaced.get_or_insert(answer);
             }
-            passed.reply = lost.reply(p, route);
+            passed.reply = lost.reply(p);
         }
     }
 }
@@ -265,7 +264,7 @@ pub(super) async fn send<D: Downstream>(p: &mut Passage<'_, '_, D>, whole: &mut 
     outcome.response_bytes = sent;
     if let Err(error) = &result {
         if unreadable {
-            tracing::warn!(%error, "a body cannot be read from a temporary file");
+            worker.cannot_keep(error);
         } else if error.kind() != io::ErrorKind::TimedOut {
             outcome.status = 499;
         }

@@ -45,8 +45,10 @@ pub(crate) enum CertificateError {
     Pem(String),
     #[error("the private key does not belong to the certificate")]
     Mismatch,
-    #[error("not a usable certificate and key: {0}")]
-    Unusable(rustls::Error),
+    #[error(
+        "the private key cannot be used: RSA keys have at least 2048 bits, others are of P-256, P-384, P-521 or Ed25519"
+    )]
+    Unusable,
     #[error("the certificate cannot be read: {0}")]
     X509(String),
 }
@@ -119,7 +121,7 @@ pub(super) fn certified_key(pair: &KeyPair) -> Result<CertifiedKey, CertificateE
         rustls_pki_types::pem::Error::NoItemsFound => CertificateError::NoKey,
         error => CertificateError::Pem(error.to_string()),
     })?;
-    let key = provider().key_provider.load_private_key(key).map_err(CertificateError::Unusable)?;
+    let key = provider().key_provider.load_private_key(key).map_err(|_| CertificateError::Unusable)?;
     // Not by rustls, which would hold it against a certificate that it has version 1: whoever shows it reads no more of
     // it than its key.
     let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
@@ -494,9 +496,13 @@ mod tests {
             cert: testing::pem("-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n"),
             ..good.clone()
         };
+        let useless = KeyPair {
+            key: testing::pem("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n"),
+            ..good.clone()
+        };
         let certificates = Certificates::build(
             &Tls {
-                certificates: vec![mismatch.clone(), no_key, no_certificate, broken, good],
+                certificates: vec![mismatch.clone(), no_key, no_certificate, broken, useless, good],
                 default_certificate: Some(mismatch),
                 ..Tls::default()
             },
@@ -508,9 +514,10 @@ mod tests {
         assert_eq!(failures[1], ("the key file contains no unencrypted private key".into(), false));
         assert_eq!(failures[2], ("the certificate file contains no certificate".into(), false));
         assert!(failures[3].0.starts_with("not valid PEM"), "{failures:?}");
-        assert_eq!(failures[4], ("the private key does not belong to the certificate".into(), true));
-        assert_eq!(failures.len(), 5);
-        assert_eq!(chosen(&certificates, "a.test", BOTH), Some(4));
+        assert!(failures[4].0.contains("RSA keys have at least 2048 bits"), "{failures:?}");
+        assert_eq!(failures[5], ("the private key does not belong to the certificate".into(), true));
+        assert_eq!(failures.len(), 6);
+        assert_eq!(chosen(&certificates, "a.test", BOTH), Some(5));
         assert_eq!(certificates.infos().last().unwrap().cn, "VIGIE DEFAULT CERT");
     }
 

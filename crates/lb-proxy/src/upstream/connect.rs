@@ -39,18 +39,27 @@ pub(crate) async fn connect(
 ) -> Result<(Stream, Spoken), Failure> {
     let by = endpoint.transport.settings.dial_timeout.map(|timeout| Instant::now() + timeout);
     let tcp = dial::while_wanted(reach(endpoint, by), by, is_wanted).await.map_err(|error| {
-        tracing::debug!(url = %endpoint.url, %error, "cannot connect");
         let cause = match error.kind() {
             io::ErrorKind::TimedOut => Cause::ConnectTimeout,
-            _ if is_shortage(&error) => Cause::Shortage,
+            _ if is_shortage(&error) => {
+                tracing::debug!(url = %endpoint.url, %error, "no descriptor for a connection");
+                return Failure::unsent(Cause::Shortage);
+            }
             _ => Cause::Connect,
         };
+        tell(endpoint, "the server cannot be reached", &error);
         Failure::unsent(cause)
     })?;
     match endpoint.scheme {
         Scheme::Http => Ok((Stream::Plain(tcp), Spoken::Http1)),
         Scheme::H2c => Ok((Stream::Plain(tcp), if http1_only { Spoken::Http1 } else { Spoken::Http2 })),
         Scheme::Https => secure(endpoint, tcp, http1_only).await,
+    }
+}
+
+fn tell(endpoint: &Endpoint, what: &str, error: &io::Error) {
+    if let Some(tries) = endpoint.unconnected.count(Instant::now().into_std()) {
+        tracing::warn!(url = %endpoint.url, %error, tries, "{what}");
     }
 }
 
@@ -83,7 +92,7 @@ async fn secure(endpoint: &Endpoint, tcp: TcpStream, http1_only: bool) -> Result
             Ok((Stream::Server(Box::new(stream)), spoken))
         }
         Ok(Err(error)) => {
-            tracing::warn!(url = %endpoint.url, %error, "TLS handshake with the server failed");
+            tell(endpoint, "TLS handshake with the server failed", &error);
             let cause = if error.kind() == io::ErrorKind::InvalidData { Cause::Tls } else { Cause::Connect };
             Err(Failure::unsent(cause))
         }

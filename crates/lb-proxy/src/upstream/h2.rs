@@ -274,7 +274,7 @@ impl H2 {
                     Ok(Framing::UntilClose) => Framing::Chunked,
                     Ok(framing) => framing,
                     Err(error) => {
-                        tracing::warn!(%error, "a server's answer cannot be framed");
+                        tracing::debug!(%error, "a server's answer cannot be framed");
                         return Poll::Ready(Err(Failure::sent(Cause::Malformed)));
                     }
                 };
@@ -297,7 +297,7 @@ impl H2 {
 }
 
 fn too_many_fields() -> Failure {
-    tracing::warn!("a server's answer has too many fields");
+    tracing::debug!("a server's answer has too many fields");
     Failure::sent(Cause::Malformed)
 }
 

@@ -18,6 +18,8 @@ use std::time::Duration;
 use lb_config::dynamic::{Scheme, Server, ServersTransport};
 use lb_observe::metrics::LabelId;
 
+use crate::report::Report;
+
 pub use dial::dial;
 pub(crate) use dial::while_wanted;
 
@@ -50,6 +52,9 @@ pub(crate) struct Endpoint {
     /// Set when no snapshot in force has it any more: nothing is to be kept open to it. Holds the service's
     /// `drainTimeout` of then.
     pub(crate) retired: OnceLock<Option<Duration>>,
+    /// Requests that it has failed, and connections that could not be had.
+    pub(crate) failures: Report,
+    unconnected: Report,
 }
 
 /// How servers are talked to: one `serversTransport`, compiled.
@@ -93,6 +98,8 @@ impl Endpoint {
             path_prefix: (server.preserve_path && !path.is_empty()).then(|| path.to_owned()),
             transport,
             retired: OnceLock::new(),
+            failures: Report::default(),
+            unconnected: Report::default(),
         }
     }
 

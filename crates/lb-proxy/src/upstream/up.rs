@@ -59,13 +59,13 @@ impl Up {
                             ))
                         }
                         Err(error) => {
-                            tracing::warn!(%error, "a server's answer cannot be framed");
+                            tracing::debug!(%error, "a server's answer cannot be framed");
                             Err(Failure::sent(Cause::Malformed))
                         }
                     },
                     Ok(false) => Err(Failure::sent(Cause::Closed)),
                     Err(ReadHead::Malformed(error)) => {
-                        tracing::warn!(%error, "a server's answer is malformed");
+                        tracing::debug!(%error, "a server's answer is malformed");
                         Err(Failure::sent(Cause::Malformed))
                     }
                     // Nothing of half a head was passed on: it says no more than none.

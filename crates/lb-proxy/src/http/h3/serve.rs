@@ -386,7 +386,7 @@ impl Downstream for Client<'_> {
         let ends = self.is_head || framing == Framing::Empty;
         let queued = self.sink.respond(head, (!ends).then_some(framing), self.link.most_section.get());
         if queued.is_err() {
-            tracing::warn!(client = %self.link.connection.client, status = head.status(),
+            tracing::debug!(client = %self.link.connection.client, status = head.status(),
                 "an answer is cut off: its head is larger than the client takes");
         }
         queued
