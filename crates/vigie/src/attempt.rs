@@ -9,9 +9,11 @@ use lb_config::dynamic::{Config, HealthCheck, Scheme, Server, ServersTransport, 
 use lb_config::{Context, StaticConfig, load_dynamic, parse_dynamic};
 use lb_control::Client;
 use lb_core::health::Probe;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::listening;
 use crate::options::Options;
@@ -97,13 +99,39 @@ pub(crate) enum Outcome {
 impl Trial {
     pub(crate) async fn run(&self, sockets: &[SocketAddr]) -> Outcome {
         match reach(&self.server.host, self.server.port, sockets).await {
-            Ok(()) => self.ask().await,
+            Ok(()) => match &self.check {
+                Some(check) => self.ask(check).await,
+                None => self.greet().await,
+            },
             Err(unreachable) => unreachable,
         }
     }
 
-    async fn ask(&self) -> Outcome {
-        let Some(check) = &self.check else { return Outcome::Up };
+    /// The TLS handshake that each request would begin with.
+    async fn greet(&self) -> Outcome {
+        let Server { scheme, host, port, .. } = &self.server;
+        let Some(transport) = self.transport.as_ref().filter(|_| *scheme == Scheme::Https) else {
+            return Outcome::Up;
+        };
+        let handshake = async {
+            let config = lb_proxy::client_tls(transport)?;
+            let name = transport.server_name.as_ref().unwrap_or(host).clone();
+            let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
+            let stream = lb_proxy::dial(host, *port, None).await.map_err(|error| error.to_string())?;
+            TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())
+        };
+        match timeout(PATIENCE, handshake).await {
+            Ok(Ok(_)) => Outcome::Up,
+            Ok(Err(reason)) => {
+                let hint =
+                    "whom Vigie trusts stands in `rootCAs` of the service's serversTransport".to_owned();
+                Outcome::Unreachable(format!("the TLS handshake fails: {reason}"), Some(hint))
+            }
+            Err(_) => Outcome::Unreachable(format!("no TLS handshake within {PATIENCE:?}"), None),
+        }
+    }
+
+    async fn ask(&self, check: &HealthCheck) -> Outcome {
         let over_tls = match check.scheme.as_deref() {
             None | Some("") => self.server.scheme == Scheme::Https,
             Some(scheme) => scheme == "https",

@@ -6,6 +6,7 @@ use std::process::Command;
 use lb_testkit::{Authority, Origin, PATIENCE, Script, VigieProcess, eventually, get, reserve_address};
 use rcgen::CertificateParams;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{Vigie, binary};
 
@@ -142,15 +143,25 @@ async fn a_service_on_another_address_than_configured_is_told() {
 #[tokio::test]
 async fn certificates_objects_and_entry_points_are_looked_at() {
     let a = guarded("a").await;
+    // No TLS is spoken there.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
     let broken = "http:
   routers:
     lost: {rule: 'Host(`lost.test`)', service: nowhere}
     late: {rule: 'Host(`late.test`)', service: app}
     app: {rule: 'Host(`app.test`)', service: app}
     empty: {rule: 'Host(`app.test`) && Path(`/empty`)', service: empty}
+    secure: {rule: 'Host(`app.test`) && Path(`/secure`)', service: secure}
   services:
     app: {loadBalancer: {servers: [{url: 'URL'}]}}
     empty: {loadBalancer: {servers: []}}
+    secure: {loadBalancer: {servers: [{url: 'https://ADDRESS'}]}}
 tls:
   certificates:
     - {certFile: '{dir}/site.crt', keyFile: '{dir}/site.key'}
@@ -162,8 +173,10 @@ tls:
     let mut late = CertificateParams::new(vec!["late.test".to_owned()]).unwrap();
     late.not_after = rcgen::date_time_ymd(2020, 1, 1);
     authority.issue_with(late).write(files.path(), "late");
-    let text = static_text("{insecure: true}");
-    let vigie = Vigie::over(files, &text, &broken.replace("URL", &a.url())).await;
+    let text = static_text("{insecure: true}") + "log: {level: WARN}\n";
+    let vigie =
+        Vigie::over(files, &text, &broken.replace("URL", &a.url()).replace("ADDRESS", &plain.to_string()))
+            .await;
     // What is on disk since is not in force.
     let dir = vigie.files.path().display().to_string();
     let moved = text.replace("{dir}", &dir).replace("  web: ", "  more: {address: ':1'}\n  web: ");
@@ -179,7 +192,12 @@ tls:
     ] {
         line(&told, begins);
     }
+    let secure = line(&told, "error: service secure@file, server https://");
+    assert!(secure.contains(": the TLS handshake fails: ") && secure.contains("`rootCAs`"), "{secure}");
     assert!(!told.contains("error: service app@file"), "{told}");
+    let words = vigie.words();
+    let expired: Vec<_> = words.lines().filter(|line| line.contains("a certificate has expired")).collect();
+    assert!(matches!(expired[..], [line] if line.contains("names=late.test")), "{words}");
 }
 
 #[tokio::test]
