@@ -244,7 +244,6 @@ fn prepare(x: &mut Exchange, upgrade: Option<&str>, framing: Framing) {
         .get_all("te")
         .any(|line| line.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")));
     lb_http1::remove_hop_by_hop(&mut x.head);
-    x.head.remove("http2-settings");
     if trailers {
         // RFC 9110 section 10.1.4: it speaks to the next server only.
         x.head.set("Te", b"trailers");
@@ -488,6 +487,8 @@ fn converse<D: Downstream>(
                 let harmless = failure.cause == Cause::Closed && is_idempotent(x.head.method());
                 let repeatable = (interim_bytes == 0 || harmless) && (!failure.body_begun || kept.is_some());
                 x.kept = kept.unwrap_or_default();
+                // The part of a head that has come is not the beginning of another server's.
+                x.response.clear();
                 Err(Failed { failure, repeatable })
             }
         }
