@@ -188,6 +188,12 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
     }
 }
 
+/// Whether a server is left that was not tried in vain, also one that a reload has brought.
+pub(crate) fn has_another<D>(p: &mut Passage<'_, '_, D>, service: &Service) -> bool {
+    let service = p.renewed.and_then(|renewed| renewed.get(&service.name)).unwrap_or(service);
+    p.x.tried.len() < service.endpoints.len() || with_others(p, service).is_some()
+}
+
 /// The service as it is now, if a reload has given it servers that were not tried: one that has been replaced is no
 /// reason to fail.
 fn with_others<'a, D>(p: &mut Passage<'_, 'a, D>, service: &Service) -> Option<&'a Service> {
