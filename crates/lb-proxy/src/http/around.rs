@@ -237,7 +237,7 @@ async fn attempts<'r>(
         if let Some(server) = asked.and_then(|service| passed.reply.server(service)) {
             p.x.tried_in_vain(server);
         }
-        drop(passed);
+        passed.reply.discard(p);
         // The limits and breakers that are behind the retry count each try for itself.
         p.x.settle(held, worker.now());
         let delay =

@@ -69,7 +69,7 @@ pub(super) async fn buffered<'r>(
         if let Some(server) = server {
             p.x.tried_in_vain(server);
         }
-        drop(passed);
+        passed.reply.discard(p);
         // As with `retry`: limits and breakers that are behind count each try for itself.
         p.x.settle(held, p.worker.now());
         tries += 1;
