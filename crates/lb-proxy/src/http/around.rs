@@ -149,6 +149,7 @@ async fn authorized(p: &mut Passage<'_, '_, Replay<'_>>, auth: &ForwardAuth) -> 
 
 fn too_large<D>(p: &mut Passage<'_, '_, D>, auth: &ForwardAuth) -> Refusal {
     auth.count("too_large", None);
+    traced::failed(p.x, "The request's body is too large");
     Some(refuse(p.x, 401))
 }
 
