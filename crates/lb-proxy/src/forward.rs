@@ -198,13 +198,13 @@ pub(crate) fn has_another<D>(p: &mut Passage<'_, '_, D>, service: &Service) -> b
 /// reason to fail.
 fn with_others<'a, D>(p: &mut Passage<'_, 'a, D>, service: &Service) -> Option<&'a Service> {
     let newer = p.worker.with_snapshot(|snapshot| snapshot.service(&service.name).map(Arc::clone))?;
-    let newer = p.renewed?.put(newer);
     let is_tried = |url: &str| p.x.tried.iter().any(|&index| *service.endpoints[index].url == *url);
     let tried: SmallVec<[usize; 4]> =
         (0..newer.endpoints.len()).filter(|&index| is_tried(&newer.endpoints[index].url)).collect();
     if tried.len() == newer.endpoints.len() {
         return None;
     }
+    let newer = p.renewed?.put(newer);
     p.x.tried = tried;
     Some(newer)
 }
