@@ -293,7 +293,7 @@ async fn no_room_for_bodies_is_told_once_in_a_while() {
     let vigie = Vigie::launch_in(files, STATIC, &[("TMPDIR", "/nowhere")]).await;
     for _ in 0..5 {
         let mut connection = Protocol::Http1.connect(vigie.web()).await;
-        assert_eq!(connection.request("POST", "/", &[], Some(&body(100_000))).await.status, 500);
+        assert_eq!(connection.request("POST", "/", &[], Some(&body(1 << 20))).await.status, 500);
     }
     let told = async || vigie.words().matches("bodies cannot be kept in temporary files").count() > 0;
     assert!(eventually(PATIENCE, told).await, "{}", vigie.words());

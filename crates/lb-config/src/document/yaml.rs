@@ -72,7 +72,7 @@ pub(super) fn parse(
 
 /// What has most likely been written, in the words that YAML has none for.
 fn way_out(error: &str) -> Option<String> {
-    let hint = if error.starts_with("tabs disallowed") {
+    let hint = if error.starts_with("tabs disallowed") || error.ends_with("found a tab") {
         "indent with blanks"
     } else if error.starts_with("unexpected character: ``") || error.starts_with("while scanning a tag") {
         "put the value in single quotes: rules hold characters that mean something to YAML"
@@ -437,6 +437,7 @@ mod tests {
     fn what_is_not_yaml_comes_with_a_way_out() {
         for (text, hint) in [
             ("a:\n\tb: 1\n", "indent with blanks"),
+            ("a:\n  b: 1\n\t c: 2\n", "indent with blanks"),
             ("rule: `x`\n", "put the value in single quotes"),
             ("rule: !Host(`x`)\n", "put the value in single quotes"),
             ("a:\n  b: 1\n    c: 2\n   d: 3\n", "look at the indentation"),
