@@ -306,6 +306,10 @@ impl Source for Gathering<'_> {
     fn trailers(&self) -> Option<&Head> {
         self.down.trailers()
     }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.down.read_ahead(cx);
+    }
 }
 
 impl Sink for Gathering<'_> {

@@ -18,7 +18,8 @@ use super::h1::H1;
 use super::h1_serve::head_timeout;
 use super::h2_convert;
 use super::h2_gather::Gathered;
-use super::h2_meter::{Meter, Metered};
+use super::h2_meter::{Meter, Metered, PREFACE_BYTES};
+use super::h2_sieve::Sieve;
 use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
 use super::normalise::without_aliases;
@@ -63,9 +64,8 @@ pub(crate) async fn serve(
         .data_frame_budget(DATA_FRAME_BUDGET)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let meter = Rc::new(Meter::default());
-    let output = Gathered::new(stream);
-    let stream = Metered::new(output.clone(), &meter);
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, builder.handshake::<_, Bytes>(stream));
+    let output = Gathered::new(Metered::new(stream, &meter), Sieve::behind(PREFACE_BYTES));
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, builder.handshake::<_, Bytes>(output.clone()));
     let mut h2 = match handshake.await {
         Ok(Ok(h2)) => h2,
         Ok(Err(error)) => {
@@ -275,6 +275,10 @@ impl Source for Client<'_> {
     fn trailers(&self) -> Option<&Head> {
         let http = &self.connection.entry.config.http;
         without_aliases(self.source.trailers(), http.alias_headers, http.only_underscores)
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.source.read_ahead(cx);
     }
 }
 
