@@ -24,7 +24,7 @@ use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
 use super::normalise::without_aliases;
 use super::pace::{Pace, too_slow};
-use super::streams::{EARLY, Open, Tally, admit, framing, is_worn, linger, refuse};
+use super::streams::{EARLY, Open, Tally, admit, framing, has_no_body, is_worn, linger, refuse};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::stream::{Prefixed, Stream};
@@ -196,10 +196,13 @@ async fn serve_stream(
 ) -> bool {
     let mut x = worker.exchange(&connection.peer);
     let sayable = h2_convert::request_head(&request, &mut x.head);
-    let body = request.into_body();
-    let framing = framing(&mut x.head, body.is_end_stream());
+    let mut source = H2Source::new(request.into_body());
+    let held = tally.hold(x.head.memory_bytes());
+    let ends =
+        source.has_ended() || (held.is_some() && has_no_body(&x.head, |cx| source.poll_bodiless(cx)).await);
+    let framing = framing(&mut x.head, ends);
     let mut client = Client {
-        source: H2Source::new(body),
+        source,
         respond,
         sink: None,
         is_head: x.head.method() == "HEAD",
@@ -214,7 +217,6 @@ async fn serve_stream(
         },
         takes: Pace::new(connection.entry.least),
     };
-    let held = tally.hold(x.head.memory_bytes());
     let admitted = match sayable {
         _ if held.is_none() => Err((431, "http2_large_heads")),
         false => Err((400, "http2_malformed")),

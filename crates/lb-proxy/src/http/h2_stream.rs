@@ -41,6 +41,22 @@ impl H2Source {
         self.ended
     }
 
+    /// Whether there is nothing, not even trailers.
+    pub(crate) fn poll_bodiless(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while self.chunk.is_empty() {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(chunk)) => self.put(chunk),
+                // It shows once more.
+                Some(Err(_)) => return Poll::Ready(false),
+                None => {
+                    self.ended = self.stream.is_end_stream();
+                    return Poll::Ready(self.ended);
+                }
+            }
+        }
+        Poll::Ready(false)
+    }
+
     fn put(&mut self, chunk: Bytes) {
         self.small = chunk.len() < SMALL;
         self.chunk = chunk;
