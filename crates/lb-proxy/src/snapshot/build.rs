@@ -625,7 +625,7 @@ impl<'a> Builder<'a> {
             label: service_label,
             live: Arc::clone(live),
             endpoints,
-            sticky: config.sticky.clone(),
+            sticky: config.cookie().cloned(),
             pass_host_header: config.pass_host_header,
             judged: config.passive_health_check.is_some() || config.outlier_detection.is_some(),
             retries: Retries { settings: config.retry_budget, budget, refused: Report::default() },
