@@ -2,8 +2,8 @@
 //!
 //! A request costs one lookup in its worker's [`Shard`]; Traefik's series and ours are aggregates of the
 //! same rows. Label values come from the configuration or from fixed sets, and from clients for `headerLabels` only.
-//! What the configuration no longer names is shown once more and then dropped, as Traefik does; its counts
-//! stay in the aggregates, so that no counter ever runs backwards.
+//! What the configuration no longer names is shown once more, to each who reads, and then dropped, as Traefik does; its
+//! counts stay in the aggregates, so that no counter ever runs backwards.
 
 mod collect;
 mod events;
@@ -37,7 +37,7 @@ use events::{Events, Probes};
 use label::Labels;
 use table::Bounds;
 
-pub use label::{Kind, LabelId};
+pub use label::{Kind, LabelId, Reader};
 pub use lines::{Format, Lines};
 pub use sample::{Method, Protocol, Sample};
 pub use shard::{OpenConnection, Shard};
@@ -95,8 +95,8 @@ pub struct View {
     pub header_labels: Vec<String>,
     /// Those of OpenTelemetry's semantic conventions as well.
     pub semantic: bool,
-    /// Names that the configuration has no more are forgotten afterwards, as by a scrape. Where nobody scrapes, somebody has to.
-    pub forgets: bool,
+    /// Whose it is; see [`Metrics::reader`].
+    pub reader: Reader,
 }
 
 /// The present state of one server of one service, read at each scrape.
@@ -251,15 +251,20 @@ impl Metrics {
         Some(self.inner.labels.intern_few(Kind::Headers, &text, MOST_HEADERS, &beyond))
     }
 
+    /// One more who reads the metrics regularly: names that the configuration has no more are kept until it has seen them
+    /// once more.
+    pub fn reader(&self) -> Reader {
+        self.inner.labels.reader()
+    }
+
     /// Called when a configuration is published, with all routers, services, servers and middlewares of it.
-    /// Series of others are shown at one more scrape.
+    /// Series of others are shown once more to each reader.
     pub fn retain(&self, live: &HashSet<LabelId>) {
         if self.inner.labels.retain(live) {
             // Not only when scraped: nobody may ever do that.
-            let labels = self.inner.labels.snapshot();
-            let forgotten = |id| labels.is_forgotten(id);
-            self.inner.shards.iter().for_each(|shard| shard.forget(&forgotten));
-            self.inner.forget(&forgotten);
+            let labels = self.inner.labels.snapshot(Reader::NOBODY);
+            self.inner.shards.iter().for_each(|shard| shard.forget(&labels));
+            self.inner.forget(&labels);
         }
     }
 

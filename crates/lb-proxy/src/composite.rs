@@ -46,6 +46,10 @@ pub(crate) struct Keeps {
 }
 
 impl Keeps {
+    fn up_to(most: Option<usize>) -> Self {
+        Self { memory: most.unwrap_or(KEPT).min(KEPT), most: most.map_or(u64::MAX, |most| most as u64) }
+    }
+
     /// What does for both.
     pub(crate) fn or(self, other: Self) -> Self {
         Self { memory: self.memory.max(other.memory), most: self.most.max(other.most) }
@@ -185,7 +189,7 @@ impl Node {
     }
 }
 
-/// Bytes of a body in memory, and of one that mirrors get where the configuration does not say; chosen as for `retry`.
+/// Bytes of a body in memory; chosen as for `retry`.
 const KEPT: usize = 2 * 1024 * 1024;
 
 impl Kind {
@@ -193,17 +197,9 @@ impl Kind {
     pub(crate) fn keeps(&self) -> Keeps {
         match self {
             Self::Failover(Failover { errors: Some(errors), .. }) => {
-                let most = errors.max_request_body_bytes;
-                Keeps {
-                    memory: most.unwrap_or(KEPT).min(KEPT),
-                    most: most.map_or(u64::MAX, |most| most as u64),
-                }
+                Keeps::up_to(errors.max_request_body_bytes)
             }
-            // Copies have it in memory.
-            Self::Mirroring(mirroring) if mirroring.body => {
-                let memory = mirroring.most.unwrap_or(KEPT);
-                Keeps { memory, most: memory as u64 }
-            }
+            Self::Mirroring(mirroring) if mirroring.body => Keeps::up_to(mirroring.most),
             Self::Failover(_) | Self::Spread { .. } | Self::Mirroring(_) => Keeps::default(),
         }
     }

@@ -134,8 +134,8 @@ pub(crate) fn traces(
     Ok(Traces { settings: Arc::new(settings), queue, exporter })
 }
 
-/// What metrics an exporter is told, and with which bounds.
-fn view(push: &Push, buckets: &[f64]) -> View {
+/// What metrics one more exporter is told, and with which bounds.
+fn view(push: &Push, buckets: &[f64], metrics: &Metrics) -> View {
     View {
         buckets: buckets.to_vec(),
         entry_points: push.entry_points,
@@ -143,7 +143,7 @@ fn view(push: &Push, buckets: &[f64]) -> View {
         services: push.services,
         header_labels: Vec::new(),
         semantic: false,
-        forgets: false,
+        reader: metrics.reader(),
     }
 }
 

@@ -74,12 +74,10 @@ impl Telemetry {
                 exporters.push(log.start(signal, &metrics, runtime)?);
             }
         }
-        let mut is_scraped = config.metrics.is_some();
         if let Some(otlp) = &config.metric_exports.otlp {
-            exporters.push(export::metrics(otlp, !is_scraped, &metrics, runtime)?);
-            is_scraped = true;
+            exporters.push(export::metrics(otlp, &metrics, runtime)?);
         }
-        exporters.extend(export::lines(&config.metric_exports, !is_scraped, &metrics, runtime)?);
+        exporters.extend(export::lines(&config.metric_exports, &metrics, runtime)?);
         Ok(Self { metrics, access_log, tracing, diagnostics: log.diagnostics, exporters })
     }
 

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::events::{Events, PROBE_BUCKETS, Probes};
 use super::family::{Family, single};
-use super::label::{Kind, LabelId, Snapshot};
+use super::label::{Kind, LabelId, Reader, Snapshot};
 use super::names::{self, Definition};
 use super::sample::Key;
 use super::semantic;
@@ -59,7 +59,7 @@ impl Collector for Requests {
             services,
             header_labels: header_labels.iter().map(|(label, _)| label.clone()).collect(),
             semantic: false,
-            forgets: true,
+            reader: Reader::SCRAPE,
         };
         families(&self.inner, &view)
     }
@@ -67,9 +67,8 @@ impl Collector for Requests {
 
 /// All series as `view` wants them.
 pub(super) fn families(inner: &Inner, view: &View) -> Vec<MetricFamily> {
-    let labels = inner.labels.snapshot();
-    let dead = |id| view.forgets && labels.is_dead(id);
-    let (requests, open) = inner.merged(&dead);
+    let labels = inner.labels.snapshot(view.reader);
+    let (requests, open) = inner.merged(&labels);
     let mut families = Vec::new();
     traefik(view, &requests, &labels, &mut families);
     per_server(&requests, &labels, &mut families);
@@ -84,7 +83,8 @@ pub(super) fn families(inner: &Inner, view: &View) -> Vec<MetricFamily> {
     inner.tcp.collect(&labels, &mut families);
     super::udp::collect(inner, &labels, &mut families);
     configuration(inner, &mut families);
-    inner.forget(&dead);
+    inner.forget(&labels);
+    inner.labels.seen(&labels);
     families
 }
 
@@ -92,8 +92,8 @@ type Open = FxHashMap<LabelId, i64>;
 
 impl Inner {
     /// The sum of all shards. What is dead is in the sum, and folded away in the shards.
-    fn merged(&self, dead: &dyn Fn(LabelId) -> bool) -> (Table<Key>, Open) {
-        let mut shards = self.shards.iter().map(|shard| shard.scrape(dead));
+    fn merged(&self, labels: &Snapshot) -> (Table<Key>, Open) {
+        let mut shards = self.shards.iter().map(|shard| shard.scrape(labels));
         let (mut requests, mut open) =
             shards.next().unwrap_or_else(|| unreachable!("there is at least one shard"));
         for (more_requests, more_open) in shards {
@@ -130,13 +130,14 @@ impl Inner {
         ]
     }
 
-    pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
-        self.events().iter().for_each(|(_, events)| events.forget(dead));
-        self.tcp.forget(dead);
-        self.queues.lock().retain(|label, waiting| *waiting != 0 || !dead(*label));
-        self.breakers.lock().retain(|label, _| !dead(*label));
-        self.probes.lock().retain(|(_, label), _| !dead(*label));
-        self.forward_auth_times.lock().retain(|label, _| !dead(*label));
+    pub(super) fn forget(&self, labels: &Snapshot) {
+        let lives = |label: &LabelId| !labels.is_dead(*label);
+        self.events().iter().for_each(|(_, events)| events.forget(labels));
+        self.tcp.forget(labels);
+        self.queues.lock().retain(|label, waiting| *waiting != 0 || lives(label));
+        self.breakers.lock().retain(|label, _| lives(label));
+        self.probes.lock().retain(|(_, label), _| lives(label));
+        self.forward_auth_times.lock().retain(|label, _| lives(label));
     }
 }
 
@@ -186,7 +187,7 @@ fn traefik(settings: &View, requests: &Table<Key>, labels: &Snapshot, families: 
         level(&ENTRY_POINTS, requests, owner, settings, labels, families);
     }
     if settings.routers {
-        let owner = |key: Key| Some((key.router?, Some(labels.asked(key.service?))));
+        let owner = |key: Key| Some((key.router?, Some(labels.asked(key.service?)?)));
         level(&ROUTERS, requests, owner, settings, labels, families);
     }
     if settings.services {

@@ -37,8 +37,8 @@ impl Events {
         self.0.lock().len()
     }
 
-    pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
-        self.0.lock().retain(|(label, _), _| !dead(*label));
+    pub(super) fn forget(&self, labels: &Snapshot) {
+        self.0.lock().retain(|(label, _), _| !labels.is_dead(*label));
     }
 }
 

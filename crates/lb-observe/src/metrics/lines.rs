@@ -347,7 +347,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::metrics::{Certificate, Kind, Method, Protocol, Sample, Settings};
+    use crate::metrics::{Certificate, Kind, Method, Protocol, Reader, Sample, Settings};
 
     const NOTHING: View = View {
         buckets: Vec::new(),
@@ -356,7 +356,7 @@ mod tests {
         services: false,
         header_labels: Vec::new(),
         semantic: false,
-        forgets: false,
+        reader: Reader::SCRAPE,
     };
 
     fn sample(metrics: &Metrics, millis: u64) -> Sample {
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn what_is_gone_is_not_counted_again() {
         let metrics = Metrics::new(Settings::default(), 1);
-        let view = View { routers: true, forgets: true, ..NOTHING };
+        let view = View { routers: true, ..NOTHING };
         let mut lines = Lines::new(Format::StatsD { prefix: "lb".to_owned() }, view);
         let [stays, goes] = ["stays@file", "goes@file"].map(|name| metrics.label(Kind::Router, name));
         let service = metrics.label(Kind::Service, "app@file");
@@ -456,6 +456,37 @@ mod tests {
         assert_eq!(counted(), None);
         record(stays, 1);
         assert_eq!(counted().as_deref(), Some("1.000000|c"));
+    }
+
+    /// Reloads come faster than pushes, and others read meanwhile.
+    #[test]
+    fn what_is_gone_is_counted_to_its_end() {
+        let metrics = Metrics::new(Settings { routers: true, ..Settings::default() }, 1);
+        let mut lines = ["a", "b"].map(|prefix| {
+            let view = View { routers: true, reader: metrics.reader(), ..NOTHING };
+            Lines::new(Format::StatsD { prefix: prefix.to_owned() }, view)
+        });
+        let mut counted = |at: usize| {
+            let taken = lines[at].take(&metrics, UNIX_EPOCH);
+            let counts = taken.iter().filter_map(|line| line.split_once(".router.request.total:"));
+            counts.map(|(_, count)| count.to_owned()).collect::<String>()
+        };
+        let service = metrics.label(Kind::Service, "app@file");
+        for round in 0..3 {
+            let router = metrics.label(Kind::Router, &format!("{round}@file"));
+            metrics.retain(&HashSet::from([router, service]));
+            let sample = Sample { router: Some(router), service: Some(service), ..sample(&metrics, 20) };
+            metrics.shard(0).record(&sample);
+            metrics.render();
+        }
+        assert!(!metrics.render().contains("0@file"), "whoever scrapes has seen that it is no more");
+        assert_eq!(counted(0), "3.000000|c");
+        assert_eq!(counted(0), "");
+        metrics.retain(&HashSet::from([service]));
+        metrics.retain(&HashSet::from([service]));
+        assert_eq!([counted(1), counted(1), counted(0)], ["3.000000|c", "", ""]);
+        metrics.retain(&HashSet::from([service]));
+        assert_eq!(metrics.shard(0).rows(), 1, "nobody waits for more");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use super::label::LabelId;
+use super::label::{LabelId, Snapshot};
 
 /// One finished request. Nothing in it comes from the client as text: every label stays bounded. Only `headerLabels` let
 /// clients choose values, and those are bounded in number.
@@ -122,9 +122,9 @@ impl Key {
     }
 
     /// The same request without the labels that are dead, so that no aggregate ever decreases.
-    pub(super) fn without(self, dead: impl Fn(LabelId) -> bool) -> Self {
-        let keep = |id: Option<LabelId>| id.filter(|id| !dead(*id));
-        Self { router: keep(self.router), service: keep(self.service), server: keep(self.server), ..self }
+    pub(super) fn left(self, labels: &Snapshot) -> Self {
+        let left = |id: Option<LabelId>| id.and_then(|id| labels.heir(id));
+        Self { router: left(self.router), service: left(self.service), server: left(self.server), ..self }
     }
 
     /// Traefik's `code`: the gRPC status where there is one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::label::LabelId;
+use super::label::{LabelId, Snapshot};
 use super::sample::{Key, Sample};
 use super::table::{Bounds, Table};
 
@@ -49,23 +49,23 @@ impl Shard {
         OpenConnection { shard: Arc::clone(self), label }
     }
 
-    /// A copy of the counts; rows that `dead` concerns are afterwards kept under what is left of their key.
-    pub(super) fn scrape(&self, dead: &dyn Fn(LabelId) -> bool) -> (Table<Key>, FxHashMap<LabelId, i64>) {
+    /// A copy of the counts; rows with dead labels are afterwards kept under what is left of their key.
+    pub(super) fn scrape(&self, labels: &Snapshot) -> (Table<Key>, FxHashMap<LabelId, i64>) {
         let copy = {
             let counts = self.0.lock();
             (counts.requests.clone(), counts.open.clone())
         };
-        self.forget(dead);
+        self.forget(labels);
         copy
     }
 
-    /// Keeps rows that `dead` concerns under what is left of their key. The worker does not wait while they are searched for.
-    pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
+    /// Keeps rows with dead labels under what is left of their key. The worker does not wait while they are searched for.
+    pub(super) fn forget(&self, labels: &Snapshot) {
         let mut keys = self.0.lock().requests.keys().to_vec();
-        keys.retain(|key| key.without(dead) != *key);
+        keys.retain(|key| key.left(labels) != *key);
         let mut counts = self.0.lock();
-        keys.iter().for_each(|key| counts.requests.fold(*key, key.without(dead)));
-        counts.open.retain(|label, open| *open != 0 || !dead(*label));
+        keys.iter().for_each(|key| counts.requests.fold(*key, key.left(labels)));
+        counts.open.retain(|label, open| *open != 0 || !labels.is_dead(*label));
     }
 }
 

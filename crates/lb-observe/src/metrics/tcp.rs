@@ -51,13 +51,13 @@ impl Tcp {
         Arc::clone(self.services.lock().entry(service).or_default())
     }
 
-    pub(super) fn forget(&self, dead: &dyn Fn(LabelId) -> bool) {
-        self.ended.forget(dead);
-        self.dial_failures.forget(dead);
+    pub(super) fn forget(&self, labels: &Snapshot) {
+        self.ended.forget(labels);
+        self.dial_failures.forget(labels);
         // One whose connections outlive it is shown until they are gone.
         self.services
             .lock()
-            .retain(|service, counts| counts.open.load(Ordering::Relaxed) != 0 || !dead(*service));
+            .retain(|service, counts| counts.open.load(Ordering::Relaxed) != 0 || !labels.is_dead(*service));
     }
 
     pub(super) fn collect(&self, labels: &Snapshot, families: &mut Vec<MetricFamily>) {

@@ -235,6 +235,32 @@ fn what_left_the_configuration_is_shown_once_more_and_lost_to_no_sum() {
     assert!(!text.contains("10.0.0.2"));
 }
 
+/// A service made of others has another name after each reload, the one that answers has not.
+#[test]
+fn renamed_wholes_leave_their_parts_what_was_counted() {
+    let (metrics, ids) = metrics(Settings { routers: true, ..Settings::default() });
+    let shard = metrics.shard(0);
+    let mut live = HashSet::from([ids.service, ids.server, ids.router]);
+    for round in 0..10 {
+        let whole = metrics.label(Kind::Service, &format!("whole{round}@file"));
+        let via = metrics.via(whole, ids.service);
+        live.insert(whole);
+        metrics.retain(&live);
+        live.remove(&whole);
+        shard.record(&Sample { service: Some(via), ..sample(&ids) });
+    }
+    assert_eq!(shard.rows(), 3, "the last two, and one for all before");
+    let service =
+        r#"traefik_service_requests_total{code="200",method="GET",protocol="http",service="api@file"} 10"#;
+    for last in [true, false] {
+        let text = metrics.render();
+        assert_shows(&text, &[service]);
+        assert_eq!(text.contains(r#"service="whole8@file""#), last, "{text}");
+        assert!(text.contains(r#"service="whole9@file""#) && !text.contains("whole7"), "{text}");
+    }
+    assert_eq!(shard.rows(), 2);
+}
+
 /// Nobody scrapes, and each configuration has other names than the one before.
 #[test]
 fn what_left_the_configuration_takes_no_room() {

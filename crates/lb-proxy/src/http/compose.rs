@@ -196,7 +196,7 @@ impl<'w> Walk<'w> {
         if let Reply::Answer(answer) = &passed.reply {
             p.x.tried_in_vain(answer.picked.index());
         }
-        drop(passed);
+        passed.reply.discard(p);
         worker.metrics.failed_over(composite.label, "status");
         tracing::info!(routerName = self.router, status, "the fallback is asked instead");
         // Middlewares of the first service have seen the end of it.

@@ -7,6 +7,7 @@ use lb_http1::{Framing, Head};
 
 use super::body::{Sink, Source};
 use super::h1::H1;
+use super::spool::Spool;
 use crate::upstream::failure::Cause;
 
 /// A request whose head was read: its body comes from [`Source`], the answer goes to [`Sink`].
@@ -36,8 +37,8 @@ pub(crate) trait Downstream: Source + Sink {
         None
     }
 
-    /// That body, if all of it is in memory.
-    fn kept_bytes(&self) -> Option<&[u8]> {
+    /// That body for somebody else.
+    fn share(&self) -> Option<Spool> {
         None
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use lb_http1::{Framing, Head};
@@ -16,6 +16,7 @@ use super::h1::H1;
 use super::handle::Reply;
 use super::record::{self, Outcome};
 use super::replay::Replay;
+use super::spool::Spool;
 use super::traced::{self, Traced};
 use crate::composite::{Composite, Mirroring};
 use crate::entrypoint::Connection;
@@ -24,7 +25,7 @@ use crate::forward::Delivered;
 use crate::passage::{Passage, Patience, Renewed};
 use crate::worker::Worker;
 
-/// Copies in progress at most, and bytes of bodies that they hold, on each worker. Chosen: a mirror that is slower than
+/// Copies in progress at most, and bytes of bodies that they hold in memory, on each worker. Chosen: a mirror that is slower than
 /// its originals must not use up memory or descriptors.
 const MOST: usize = 512;
 const MOST_BYTES: usize = 32 * 1024 * 1024;
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Copy {
     head: Head,
     framing: Framing,
-    body: Vec<u8>,
+    body: Spool,
     append_forwarded_for: bool,
     composite: Arc<Composite>,
     /// By their place.
@@ -57,16 +58,16 @@ impl Copy {
         }
         let mut head = p.x.head.clone();
         let (framing, body) = if !p.framing.has_body() {
-            (p.framing, Vec::new())
+            (p.framing, Spool::new(0))
         } else if mirroring.body {
-            let body = p.down.kept_bytes()?;
-            if mirroring.most.is_some_and(|most| body.len() > most) {
+            let body = p.down.share()?;
+            if mirroring.most.is_some_and(|most| body.len() > most as u64) {
                 return None;
             }
-            (p.framing, body.to_vec())
+            (p.framing, body)
         } else {
             head.remove("content-length");
-            (Framing::Empty, Vec::new())
+            (Framing::Empty, Spool::new(0))
         };
         head.remove("expect");
         let mirrors = mirroring.selected(number).collect();
@@ -76,8 +77,9 @@ impl Copy {
     }
 
     /// Sends the copies, one after the other, in a task of its own.
-    pub(super) fn send(self, worker: &Rc<Worker>, connection: &Connection) {
-        let Some(place) = Place::take(worker, self.body.len(), connection.entry.config.grace_timeout) else {
+    pub(super) fn send(mut self, worker: &Rc<Worker>, connection: &Connection) {
+        let Some(place) = Place::take(worker, self.body.memory(), connection.entry.config.grace_timeout)
+        else {
             worker.metrics.mirror_dropped(self.composite.label);
             return;
         };
@@ -94,10 +96,12 @@ impl Copy {
         };
         let worker = Rc::clone(worker);
         tokio::task::spawn_local(async move {
+            let mut body = std::mem::replace(&mut self.body, Spool::new(0));
             for mirror in &self.mirrors {
+                body.rewind();
                 let mut x = worker.exchange(&connection.peer);
                 x.trace = traced::beside(self.trace.as_deref());
-                let sent = self.send_one(&worker, &connection, &mut x, *mirror);
+                let sent = self.send_one(&worker, &connection, &mut x, *mirror, &mut body);
                 if tokio::time::timeout(PATIENCE, sent).await.is_err() {
                     tracing::debug!("a mirror takes too long");
                 }
@@ -112,14 +116,21 @@ impl Copy {
         });
     }
 
-    async fn send_one(&self, worker: &Rc<Worker>, connection: &Connection, x: &mut Exchange, mirror: usize) {
+    async fn send_one(
+        &self,
+        worker: &Rc<Worker>,
+        connection: &Connection,
+        x: &mut Exchange,
+        mirror: usize,
+        body: &mut Spool,
+    ) {
         let Some((node, _)) = self.composite.mirrors().get(mirror) else { return };
         x.head.clone_from(&self.head);
         x.append_forwarded_for = self.append_forwarded_for;
         x.started = worker.now();
         let renewed = Renewed::default();
         let mut outcome = Outcome::new(worker, x);
-        let mut nobody = Nobody { body: &self.body, at: 0 };
+        let mut nobody = Nobody { body };
         let mut down = Replay::new(&mut nobody);
         let patience = Patience { read_by: None, write_by: None };
         let mut p = Passage {
@@ -191,21 +202,21 @@ impl Mirrors {
 
 /// The client of a copy: it has all of the body, and takes every answer.
 struct Nobody<'a> {
-    body: &'a [u8],
-    at: usize,
+    body: &'a mut Spool,
 }
 
 impl Source for Nobody<'_> {
-    fn poll_fill(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Fill>> {
-        Poll::Ready(Ok(if self.at < self.body.len() { Fill::Data } else { Fill::End }))
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        let has_data = ready!(self.body.poll_read(cx))?;
+        Poll::Ready(Ok(if has_data { Fill::Data } else { Fill::End }))
     }
 
     fn data(&self) -> &[u8] {
-        &self.body[self.at..]
+        self.body.data()
     }
 
     fn consume(&mut self, count: usize) {
-        self.at += count;
+        self.body.consume(count);
     }
 
     fn trailers(&self) -> Option<&Head> {
@@ -247,18 +258,18 @@ impl Downstream for Nobody<'_> {
     fn abort(&mut self) {}
 
     fn poll_keep(&mut self, _: &mut Context<'_>, _: usize, most: u64) -> Poll<Result<bool, Unkept>> {
-        Poll::Ready(Ok(self.body.len() as u64 <= most))
+        Poll::Ready(Ok(self.body.len() <= most))
     }
 
     fn kept(&self) -> Option<u64> {
-        Some(self.body.len() as u64)
+        Some(self.body.len())
     }
 
-    fn kept_bytes(&self) -> Option<&[u8]> {
-        Some(self.body)
+    fn share(&self) -> Option<Spool> {
+        self.body.share()
     }
 
     fn rewind(&mut self) {
-        self.at = 0;
+        self.body.rewind();
     }
 }

@@ -215,10 +215,10 @@ impl Downstream for Replay<'_> {
         }
     }
 
-    fn kept_bytes(&self) -> Option<&[u8]> {
+    fn share(&self) -> Option<Spool> {
         match self.decoder {
-            _ if self.whole => self.kept.in_memory(),
-            None => self.down.kept_bytes(),
+            _ if self.whole => self.kept.share(),
+            None => self.down.share(),
             Some(_) => None,
         }
     }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 const PIECE: usize = 256 * 1024;
 
 /// Written to its end, then read, perhaps several times.
-pub(super) struct Spool {
+pub(crate) struct Spool {
     most_memory: usize,
     /// Three parts, one behind the other: up to `most_memory`, ...
     memory: Vec<u8>,
@@ -57,9 +57,22 @@ impl Spool {
         }
     }
 
-    /// All of it, if nothing is elsewhere.
-    pub(super) fn in_memory(&self) -> Option<&[u8]> {
-        (self.in_file == 0 && self.tail.is_empty()).then_some(&self.memory)
+    /// The same for somebody else to read, once it is written to its end.
+    pub(super) fn share(&self) -> Option<Self> {
+        let is_whole = self.in_file == 0 || self.file.is_some();
+        is_whole.then(|| Self {
+            memory: self.memory.clone(),
+            file: self.file.clone(),
+            in_file: self.in_file,
+            tail: self.tail.clone(),
+            ..self.another()
+        })
+    }
+
+    /// What it takes in memory while it is read.
+    pub(super) fn memory(&self) -> usize {
+        let window = if self.in_file > 0 { PIECE } else { 0 };
+        self.memory.len() + self.tail.len() + window
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -211,7 +224,10 @@ mod tests {
             assert_eq!(spool.in_file > 0, length > memory + PIECE, "{memory} {length}");
             for _ in 0..2 {
                 assert!(read(&mut spool).await == body, "{memory} {length}");
+                let mut other = spool.share().unwrap();
                 spool.rewind();
+                assert!(read(&mut other).await == body, "{memory} {length}");
+                assert!(other.memory() <= memory + 2 * PIECE);
             }
         }
     }

@@ -7,6 +7,10 @@ use std::os::fd::AsFd;
 use crate::entrypoint::listen::is_no_ipv6;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+/// Bytes of datagrams that may wait for a worker: the kernel drops what comes beyond. Chosen; its default takes less than 300
+/// short ones.
+const BUFFER: usize = 4 * 1024 * 1024;
+
 /// Whether it is a socket for datagrams.
 pub(crate) fn is_for_datagrams(socket: &impl AsFd) -> bool {
     SockRef::from(socket).r#type().is_ok_and(|kind| kind == Type::DGRAM)
@@ -57,6 +61,8 @@ fn open_exactly(address: SocketAddr, share: bool) -> io::Result<UdpSocket> {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_port(share)?;
+    // As much of it as the system gives (net.core.rmem_max).
+    let _ = socket.set_recv_buffer_size(BUFFER);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
@@ -72,6 +78,9 @@ mod tests {
         let address = sockets[0].local_addr().unwrap();
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
         assert!(sockets.iter().all(is_for_datagrams));
+        let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let room = |socket: &UdpSocket| SockRef::from(socket).recv_buffer_size().unwrap();
+        assert!(sockets.iter().all(|socket| room(socket) > room(&plain)));
         assert_eq!(bind(address, false, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(!is_for_datagrams(&std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use lb_config::telemetry::{Datagrams, MetricExports, Push};
-use lb_observe::metrics::{Format, Lines, Metrics, View};
+use lb_observe::metrics::{Format, Lines, Metrics};
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -23,15 +23,12 @@ const DATAGRAM: usize = 1432;
 /// One exporter for each receiver in `exports`.
 pub(crate) fn lines(
     exports: &MetricExports,
-    mut is_alone: bool,
     metrics: &Metrics,
     runtime: &Handle,
 ) -> anyhow::Result<Vec<Exporter>> {
     let mut exporters = Vec::new();
     let mut start = |signal, push: &Push, format, way| {
-        // One of them is enough.
-        let forgets = std::mem::take(&mut is_alone);
-        let lines = Lines::new(format, View { forgets, ..view(push, &BOUNDS) });
+        let lines = Lines::new(format, view(push, &BOUNDS, metrics));
         let pusher = Pusher { trouble: Trouble::new(signal), metrics: metrics.clone(), lines, way };
         exporters.push(Exporter::start(runtime, push.interval, Arc::default(), pusher));
     };

@@ -13,16 +13,10 @@ use tokio::sync::watch;
 use super::receiver::Receiver;
 use super::{BATCH_BYTES, Export, Exporter, SCOPE, TIMEOUT, Trouble, resource, view};
 
-/// `is_alone`: nobody scrapes.
-pub(crate) fn metrics(
-    config: &OtlpMetrics,
-    is_alone: bool,
-    metrics: &Metrics,
-    runtime: &Handle,
-) -> anyhow::Result<Exporter> {
+pub(crate) fn metrics(config: &OtlpMetrics, metrics: &Metrics, runtime: &Handle) -> anyhow::Result<Exporter> {
     let receiver = Receiver::new(&config.otlp, "metrics.v1.MetricsService")
         .map_err(|reason| anyhow::anyhow!("metrics.otlp: {reason}"))?;
-    let view = View { semantic: true, forgets: is_alone, ..view(&config.push, &config.boundaries) };
+    let view = View { semantic: true, ..view(&config.push, &config.boundaries, metrics) };
     let pusher = Pusher {
         trouble: Trouble::new("metrics"),
         metrics: metrics.clone(),
