@@ -188,17 +188,23 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
     }
 }
 
+/// Whether a server is left that was not tried in vain, also one that a reload has brought.
+pub(crate) fn has_another<D>(p: &mut Passage<'_, '_, D>, service: &Service) -> bool {
+    let service = p.renewed.and_then(|renewed| renewed.get(&service.name)).unwrap_or(service);
+    p.x.tried.len() < service.endpoints.len() || with_others(p, service).is_some()
+}
+
 /// The service as it is now, if a reload has given it servers that were not tried: one that has been replaced is no
 /// reason to fail.
 fn with_others<'a, D>(p: &mut Passage<'_, 'a, D>, service: &Service) -> Option<&'a Service> {
     let newer = p.worker.with_snapshot(|snapshot| snapshot.service(&service.name).map(Arc::clone))?;
-    let newer = p.renewed?.put(newer);
     let is_tried = |url: &str| p.x.tried.iter().any(|&index| *service.endpoints[index].url == *url);
     let tried: SmallVec<[usize; 4]> =
         (0..newer.endpoints.len()).filter(|&index| is_tried(&newer.endpoints[index].url)).collect();
     if tried.len() == newer.endpoints.len() {
         return None;
     }
+    let newer = p.renewed?.put(newer);
     p.x.tried = tried;
     Some(newer)
 }
@@ -244,7 +250,6 @@ fn prepare(x: &mut Exchange, upgrade: Option<&str>, framing: Framing) {
         .get_all("te")
         .any(|line| line.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")));
     lb_http1::remove_hop_by_hop(&mut x.head);
-    x.head.remove("http2-settings");
     if trailers {
         // RFC 9110 section 10.1.4: it speaks to the next server only.
         x.head.set("Te", b"trailers");
@@ -488,6 +493,8 @@ fn converse<D: Downstream>(
                 let harmless = failure.cause == Cause::Closed && is_idempotent(x.head.method());
                 let repeatable = (interim_bytes == 0 || harmless) && (!failure.body_begun || kept.is_some());
                 x.kept = kept.unwrap_or_default();
+                // The part of a head that has come is not the beginning of another server's.
+                x.response.clear();
                 Err(Failed { failure, repeatable })
             }
         }

@@ -28,23 +28,23 @@ pub(crate) struct Passage<'a, 'r, D> {
     pub(crate) renewed: Option<&'r Renewed>,
 }
 
-/// Services as a reload has them that came while the request waited for their room: one, or more where a retry led to
-/// another one.
+/// Services as reloads have them that came while the request waited for their room, or was on servers that failed: one, or
+/// more where a retry led to another one, or there were several reloads.
 #[derive(Default)]
 pub(crate) struct Renewed(OnceCell<Box<(Arc<Service>, Renewed)>>);
 
 impl Renewed {
+    /// The last version of this service.
     pub(crate) fn get(&self, name: &str) -> Option<&Service> {
         let (service, more) = &**self.0.get()?;
-        if *service.name == *name { Some(service) } else { more.get(name) }
+        more.get(name).or_else(|| (*service.name == *name).then_some(&**service))
     }
 
     pub(crate) fn put(&self, newer: Arc<Service>) -> &Service {
-        let (service, more) = match self.0.get() {
-            Some(known) => &**known,
-            None => &**self.0.get_or_init(|| Box::new((Arc::clone(&newer), Self::default()))),
-        };
-        if service.name == newer.name { service } else { more.put(newer) }
+        match self.0.get() {
+            Some(known) => known.1.put(newer),
+            None => &self.0.get_or_init(|| Box::new((newer, Self::default()))).0,
+        }
     }
 }
 

@@ -178,10 +178,11 @@ impl Snapshot {
         self.services.get(name)
     }
 
-    /// Whether the endpoint's server is one of its service's, however it is reached.
-    pub(crate) fn lists(&self, endpoint: &Endpoint) -> bool {
-        let mut known = self.service(&endpoint.service).into_iter().flat_map(|service| &service.endpoints);
-        known.any(|known| known.url == endpoint.url)
+    /// Whether others have taken the place of the endpoint's server in its service. It does not matter how the server is
+    /// reached; and where the service is gone or empty, who has begun to ask has nobody else.
+    pub(crate) fn replaces(&self, endpoint: &Endpoint) -> bool {
+        let known = self.service(&endpoint.service).map_or(&[][..], |service| &service.endpoints);
+        !known.is_empty() && known.iter().all(|known| known.url != endpoint.url)
     }
 
     /// Lets requests that wait for room know of this version of their service, which has just come into force.

@@ -181,6 +181,37 @@ async fn requests_are_sent_again_with_their_bodies() {
     }
 }
 
+/// The client has nothing of it yet, so it is as safe as before the head; POST is not.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let good = Origin::start("good").await;
+    let broken = Origin::with("broken", |_| Script::reset_in_body(5000, "some")).await;
+    let keep = "keep: {buffering: {memRequestBodyBytes: 10}}";
+    let vigie = Vigie::start(&behind("keep", &[keep], &[broken.url(), good.url()])).await;
+    for protocol in Protocol::BOTH {
+        let mut connection = protocol.connect(vigie.web()).await;
+        let sent = body(300_000);
+        for _ in 0..4 {
+            assert_eq!(origin(&connection.request("PUT", "/", &[], Some(&sent)).await), "good");
+            assert_eq!(good.last().body.len(), sent.len());
+        }
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            statuses.push(connection.request("POST", "/", &[], Some(b"body")).await.status);
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 200, 502, 502], "{protocol:?}");
+    }
+    assert_eq!(vigie.metrics().await.value("lb_retries_total", &[("service", "app@file")]), Some(8.0));
+    // With nobody else to ask it is an error, and is asked for once.
+    vigie.write(&behind("keep", &[keep], &[broken.url()]));
+    let asked = broken.requests();
+    let alone = eventually(PATIENCE, async || Protocol::Http1.get(vigie.web(), "/").await.status == 502);
+    assert!(alone.await);
+    assert_eq!(Protocol::Http1.get(vigie.web(), "/").await.status, 502);
+    assert!(broken.requests() >= asked + 2);
+}
+
 #[tokio::test]
 async fn expressions_decide_and_another_server_is_asked() {
     let good = Origin::start("good").await;

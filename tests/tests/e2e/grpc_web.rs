@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use lb_testkit::{Answer, Client, H2Origin};
+use lb_testkit::{Answer, Client, H2Origin, Origin, Script};
 
 use crate::harness::{HOST, Protocol, Vigie};
 use crate::middlewares::behind;
@@ -95,6 +95,33 @@ async fn pages_call_grpc_servers() {
     let shown = vigie.json("/api/http/middlewares/web@file").await;
     assert_eq!(shown["grpcWeb"], serde_json::json!({"allowOrigins": ["https://ok.test"]}));
     assert_eq!(shown["type"], "grpcweb");
+}
+
+/// What a server says of other origins counts, and every name is exposed once.
+#[tokio::test]
+async fn the_server_has_the_last_word_about_origins() {
+    let server = Origin::start("api").await;
+    let fields = [
+        ("Content-Type", "application/grpc"),
+        ("Access-Control-Allow-Origin", "https://other.test"),
+        ("Trailer", "grpc-status"),
+        ("X-Init", "one"),
+        ("x-init", "two"),
+    ];
+    server.on("/t.T/Call", Script::answer(200, &fields, MESSAGE));
+    let vigie = Vigie::start(&behind("web", WEB, &[server.url()])).await;
+    let fields = [("Content-Type", "application/grpc-web"), ("Origin", "https://ok.test")];
+    let answer =
+        Protocol::Http1.connect(vigie.web()).await.request("POST", "/t.T/Call", &fields, Some(MESSAGE)).await;
+    assert_eq!(answer.get("access-control-allow-origin"), Some("https://other.test"));
+    assert_eq!((answer.get("access-control-allow-credentials"), answer.get("trailer")), (Some("true"), None));
+    let exposed = answer.get("access-control-expose-headers").unwrap().to_ascii_lowercase();
+    let mut names: Vec<_> = exposed.split(", ").collect();
+    assert!(names.contains(&"x-init") && !names.contains(&"trailer"), "{exposed}");
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{exposed}");
 }
 
 #[tokio::test]

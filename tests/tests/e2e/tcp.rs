@@ -222,6 +222,30 @@ async fn nobody_waits_for_a_server_that_a_reload_has_removed() {
     }
 }
 
+/// Nobody else could be asked.
+#[tokio::test]
+async fn a_dial_that_takes_its_time_outlives_new_names() {
+    let (slow, listener, fill) = full_backlog().await;
+    let everybody = everybody("", &[slow]);
+    let vigie = Vigie::with(STATIC, &everybody).await;
+    let mut client = Client::connect(vigie.address("db")).await.unwrap();
+    vigie.until_metric("traefik_open_connections", &[("entrypoint", "db")], 1.0).await;
+    let loaded = vigie.metrics().await.value("traefik_config_reloads_total", &[]).unwrap_or_default();
+    vigie.write(&everybody.replace(" all:", " new:").replace("service: all", "service: new"));
+    vigie.until_metric("traefik_config_reloads_total", &[], loaded + 1.0).await;
+    drop(fill);
+    let serve = tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(b"hello").await;
+            open.push(stream);
+        }
+    });
+    assert_eq!(client.bytes(5).await.unwrap(), b"hello");
+    serve.abort();
+}
+
 /// A reload takes nothing from who is connected, even where its server or its router is gone.
 #[tokio::test]
 async fn a_reload_leaves_connections_alone() {

@@ -4,18 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use http::{Method, Request, header};
-use lb_config::dynamic::Secret;
+use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::api::Api;
 use super::variables::Variables;
 use super::{Action, INTERVAL, ProviderError, Record, TIMEOUT, Timing};
-use crate::http::{Http, said};
 
 pub(super) struct AcmeDns {
-    http: Http,
-    base_url: String,
+    api: Api,
     storage: PathBuf,
 }
 
@@ -38,7 +36,7 @@ impl AcmeDns {
         let base_url = super::base_url("ACME_DNS_API_BASE", base_url.reveal())?;
         let storage = PathBuf::from(variables.require(&["ACME_DNS_STORAGE_PATH"])?.reveal());
         let timing = Timing { timeout: TIMEOUT, interval: INTERVAL, sequence: None };
-        Ok((Self { http: Http::of_provider(super::HTTP_TIMEOUT)?, base_url, storage }, timing))
+        Ok((Self { api: Api::new(&base_url, super::HTTP_TIMEOUT)?, storage }, timing))
     }
 
     pub(super) async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
@@ -47,22 +45,9 @@ impl AcmeDns {
             return Ok(());
         }
         let account = self.account(&record.domain)?;
-        let password = Secret::new(&account.password);
-        let url = format!("{}/update", self.base_url);
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(&url)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header("X-Api-User", &account.username)
-            .header("X-Api-Key", password.reveal())
-            .body(json!({ "subdomain": account.subdomain, "txt": record.value }).to_string());
-        let request =
-            request.map_err(|_| ProviderError::Refused("an account that cannot be sent".to_owned()))?;
-        let answer = self.http.request(request).await?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        Err(ProviderError::Refused(format!("{url} answers {}{}", answer.status.as_u16(), said(&answer.body))))
+        let headers = [("x-api-user", account.username.as_str()), ("x-api-key", &account.password)];
+        let body = json!({ "subdomain": account.subdomain, "txt": record.value });
+        self.api.send_with(&headers, Method::POST, "/update", Some(body)).await.map(drop)
     }
 
     fn account(&self, domain: &str) -> Result<Account, ProviderError> {
@@ -75,7 +60,7 @@ impl AcmeDns {
             accounts.map_err(|error| refused(format!("line {} is no account of acme-dns", error.line())))?;
         let known = accounts.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(domain));
         let missing = || {
-            let base = &self.base_url;
+            let base = &self.api.base_url;
             let register = format!(
                 "it has no account for {domain}: register one (POST {base}/register), keep what is answered there under \
                  that name, and make _acme-challenge.{domain} an alias (CNAME) of its `fulldomain`"

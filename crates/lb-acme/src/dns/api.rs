@@ -22,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const TRIES: usize = 3;
 /// The shortest time between two looks whether a change is done. Chosen.
 const LEAST: Duration = Duration::from_millis(10);
+/// The shortest header of a request that may be a secret: bytes. Chosen: shorter ones are dates and numbers.
+const SECRET: usize = 20;
 /// Route 53 says with these, and status 400, that it wants fewer requests.
 const BUSY: [&str; 2] = ["<Code>Throttling</Code>", "<Code>PriorRequestNotComplete</Code>"];
 
@@ -220,26 +222,31 @@ impl Api {
                     tracing::debug!(?pause, "The API of the DNS provider wants fewer requests");
                     sleep(pause).await;
                 }
-                _ => return Err(self.refused(&answer)),
+                _ => return Err(self.refused(&answer, headers)),
             }
         }
     }
 
-    fn refused(&self, answer: &Answer) -> ProviderError {
+    /// Without what the API may repeat of secrets: those that are known from the start, and what else was sent in headers,
+    /// such as keys of a session and granted tokens.
+    fn refused(&self, answer: &Answer, headers: &[(&str, &str)]) -> ProviderError {
         let meaning = match answer.status {
             StatusCode::UNAUTHORIZED => ", it does not accept the credentials",
             StatusCode::FORBIDDEN => ", the credentials are not enough for this",
             _ if is_busy(answer) => ", it wants fewer requests",
             _ => "",
         };
-        let mut told = said(&answer.body);
-        for secret in self.secrets.iter().map(Secret::reveal).filter(|secret| !secret.is_empty()) {
-            told = told.replace(secret, "***");
+        let mut body = String::from_utf8_lossy(&answer.body).into_owned();
+        let sent = headers.iter().map(|(_, value)| *value).filter(|value| value.len() >= SECRET);
+        let secrets = self.secrets.iter().map(Secret::reveal).filter(|secret| !secret.is_empty());
+        for secret in secrets.chain(sent) {
+            body = body.replace(secret, "***");
             // Of `Bearer x` the token alone.
-            if let Some((_, token)) = secret.split_once(' ') {
-                told = told.replace(token, "***");
+            if let Some((_, token)) = secret.split_once(' ').filter(|(_, token)| !token.is_empty()) {
+                body = body.replace(token, "***");
             }
         }
+        let told = said(body.as_bytes());
         ProviderError::Api { status: answer.status.as_u16(), told: format!("{meaning}{told}") }
     }
 }
@@ -299,7 +306,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::dns::testing::{Server, record};
+    use crate::dns::testing::{Server, Told, record};
 
     #[test]
     fn names_are_told_apart_from_their_zones() {
@@ -332,6 +339,10 @@ mod tests {
         let server = Server::start(|request| match request.lines().next() {
             Some("GET /401 HTTP/1.1") => (401, "no token t0ken,\nno 'Bearer t0ken'".to_owned()),
             Some("GET /403 HTTP/1.1") => (403, String::new()),
+            Some("GET /echo HTTP/1.1") => {
+                (409, ["x-date", "x-session"].map(|name| Told::of(request).header(name).to_owned()).join(" "))
+            }
+            Some("GET /long HTTP/1.1") => (409, "x".repeat(497) + "t0ken"),
             _ => (200, "<html>".to_owned()),
         })
         .await;
@@ -345,6 +356,12 @@ mod tests {
         ] {
             assert_eq!(api.get::<Value>(path).await.unwrap_err().to_string(), expected);
         }
+        let headers = [("x-date", "20150830T123600Z"), ("x-session", "a-session-of-20-bytes")];
+        let failed = api.request(Method::GET, "/echo", &headers, String::new()).await.err().unwrap();
+        assert_eq!(failed.to_string(), "the API answers 409: 20150830T123600Z ***");
+        // A message ends somewhere, but not within a secret.
+        let failed = api.get::<Value>("/long").await.unwrap_err().to_string();
+        assert!(failed.ends_with("x***"), "{failed}");
     }
 
     #[tokio::test]

@@ -2,26 +2,27 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, Request, header};
+use http::Method;
 use lb_config::dynamic::Secret;
 use serde_json::json;
 
+use super::api::Api;
 use super::variables::{Lacking, Variables};
 use super::{Action, INTERVAL, ProviderError, Record, TIMEOUT, Timing};
-use crate::http::{Http, said};
 
 pub(super) struct HttpReq {
-    http: Http,
-    /// Without a final slash.
-    endpoint: String,
+    api: Api,
+    /// Of the endpoint, with its question mark.
+    query: String,
     is_raw: bool,
-    authorization: Option<Secret>,
 }
 
 impl HttpReq {
     pub(super) fn open(variables: &Variables<'_>) -> Result<(Self, Timing), ProviderError> {
         let endpoint = variables.require(&["HTTPREQ_ENDPOINT"])?;
-        let endpoint = super::base_url("HTTPREQ_ENDPOINT", endpoint.reveal())?;
+        let endpoint = endpoint.reveal();
+        let (endpoint, query) = endpoint.split_at(endpoint.find('?').unwrap_or(endpoint.len()));
+        let endpoint = super::base_url("HTTPREQ_ENDPOINT", endpoint)?;
         let is_raw = match variables.text(&["HTTPREQ_MODE"])?.as_deref() {
             None => false,
             Some("RAW") => true,
@@ -30,14 +31,14 @@ impl HttpReq {
             }
         };
         let user = variables.find(&["HTTPREQ_USERNAME"])?.zip(variables.find(&["HTTPREQ_PASSWORD"])?);
-        let authorization = user.map(|(user, password)| {
-            let pair = STANDARD.encode(format!("{}:{}", user.reveal(), password.reveal()));
-            Secret::new(&format!("Basic {pair}"))
-        });
         let timeout = variables.seconds(&["HTTPREQ_HTTP_TIMEOUT"], super::HTTP_TIMEOUT)?;
+        let mut api = Api::new(&endpoint, timeout)?;
+        if let Some((user, password)) = user {
+            let pair = STANDARD.encode(format!("{}:{}", user.reveal(), password.reveal()));
+            api = api.with("authorization", Secret::new(&format!("Basic {pair}"))).keeping(&[password]);
+        }
         let timing = Timing::of(variables, &["HTTPREQ"], TIMEOUT, INTERVAL)?;
-        let provider = Self { http: Http::of_provider(timeout)?, endpoint, is_raw, authorization };
-        Ok((provider, timing))
+        Ok((Self { api, query: query.to_owned(), is_raw }, timing))
     }
 
     pub(super) async fn act(&self, action: Action, record: &Record) -> Result<(), ProviderError> {
@@ -47,22 +48,8 @@ impl HttpReq {
             }),
             false => json!({ "fqdn": record.fqdn, "value": record.value }),
         };
-        let url = format!("{}/{}", self.endpoint, action.word());
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(&url)
-            .header(header::CONTENT_TYPE, "application/json");
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization.reveal());
-        }
-        let request = request
-            .body(body.to_string())
-            .map_err(|_| ProviderError::Refused(format!("{url:?} is no URL")))?;
-        let answer = self.http.request(request).await?;
-        if answer.status.is_success() {
-            return Ok(());
-        }
-        Err(ProviderError::Refused(format!("{url} answers {}{}", answer.status.as_u16(), said(&answer.body))))
+        let path = format!("/{}{}", action.word(), self.query);
+        self.api.send(Method::POST, &path, Some(body)).await.map(drop)
     }
 }
 
@@ -84,16 +71,18 @@ mod tests {
         let provider = variables(&set, HttpReq::open).unwrap().0;
         provider.act(Action::Present, &record("a.test", "value")).await.unwrap();
         let failed = provider.act(Action::CleanUp, &record("a.test", "value")).await.unwrap_err().to_string();
-        assert_eq!(failed, format!("{}/x/cleanup answers 409: no such zone", server.url()));
+        assert_eq!(failed, "the API answers 409: no such zone");
         let told = server.told();
         assert!(told[0].contains("\r\nauthorization: Basic dTpw\r\n"), "{told:?}");
         assert!(told[0].ends_with(r#"{"fqdn":"_acme-challenge.a.test.","value":"value"}"#), "{told:?}");
         assert!(told[1].starts_with("POST /x/cleanup HTTP/1.1\r\n"), "{told:?}");
 
+        let endpoint = format!("{endpoint}?key=s3cret");
         let set = [("HTTPREQ_ENDPOINT", endpoint.as_str()), ("HTTPREQ_MODE", "RAW")];
         let provider = variables(&set, HttpReq::open).unwrap().0;
         provider.act(Action::Present, &record("a.test", "value")).await.unwrap();
         let told = server.told();
+        assert!(told[2].starts_with("POST /x/present?key=s3cret HTTP/1.1\r\n"), "{told:?}");
         assert!(told[2].contains(r#""domain":"a.test""#) && told[2].contains(r#""keyAuth":"token.thumb""#));
         assert!(!told[2].contains("authorization:"));
     }

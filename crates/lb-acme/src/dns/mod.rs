@@ -279,15 +279,16 @@ pub(crate) struct Presented {
 impl Presented {
     /// A record that cannot be taken away harms nobody: it is told in the log.
     pub(crate) async fn clean_up(mut self) {
-        clean_up(&self.provider, std::mem::take(&mut self.records)).await;
+        while let Some(record) = self.records.last() {
+            take_away(&self.provider, record).await;
+            self.records.pop();
+        }
     }
 }
 
-async fn clean_up(provider: &Provider, records: Vec<Record>) {
-    for record in records {
-        if let Err(error) = provider.act(Action::CleanUp, &record).await {
-            tracing::warn!(provider = provider.name, domain = record.domain, %error, "A DNS record is left behind");
-        }
+async fn take_away(provider: &Provider, record: &Record) {
+    if let Err(error) = provider.act(Action::CleanUp, record).await {
+        tracing::warn!(provider = provider.name, domain = record.domain, %error, "A DNS record is left behind");
     }
 }
 
@@ -297,7 +298,11 @@ impl Drop for Presented {
         if !records.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(async move { clean_up(&provider, records).await });
+            runtime.spawn(async move {
+                for record in records {
+                    take_away(&provider, &record).await;
+                }
+            });
         }
     }
 }
@@ -336,6 +341,25 @@ mod tests {
             "HTTPREQ_ENDPOINT" => Some("https://hook.test".to_owned()),
             _ => credentials.contains(&name).then(|| "x".to_owned()),
         }
+    }
+
+    #[tokio::test]
+    async fn records_are_taken_away_also_when_nobody_waits_for_that() {
+        let server = testing::Server::start(|_| (200, String::new())).await;
+        let endpoint = server.url();
+        let open = |variables: &Variables<'_>| Provider::open(DnsProvider::HttpReq, variables);
+        let provider = testing::variables(&[("HTTPREQ_ENDPOINT", &endpoint)], open).unwrap();
+        let records = ["one", "two"].map(|value| testing::record("a.test", value)).to_vec();
+        let mut cleaning = Box::pin(Presented { provider: Arc::new(provider), records }.clean_up());
+        // Begun, and given up.
+        assert!(tokio::time::timeout(Duration::ZERO, &mut cleaning).await.is_err());
+        drop(cleaning);
+        let both = async {
+            while !["one", "two"].iter().all(|value| server.told().iter().any(|told| told.contains(value))) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(9), both).await.unwrap();
     }
 
     #[test]

@@ -149,6 +149,7 @@ async fn authorized(p: &mut Passage<'_, '_, Replay<'_>>, auth: &ForwardAuth) -> 
 
 fn too_large<D>(p: &mut Passage<'_, '_, D>, auth: &ForwardAuth) -> Refusal {
     auth.count("too_large", None);
+    traced::failed(p.x, "The request's body is too large");
     Some(refuse(p.x, 401))
 }
 
@@ -237,7 +238,7 @@ async fn attempts<'r>(
         if let Some(server) = asked.and_then(|service| passed.reply.server(service)) {
             p.x.tried_in_vain(server);
         }
-        drop(passed);
+        passed.reply.discard(p);
         // The limits and breakers that are behind the retry count each try for itself.
         p.x.settle(held, worker.now());
         let delay =

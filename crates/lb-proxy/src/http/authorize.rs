@@ -46,8 +46,10 @@ pub(super) async fn authorize<D: Downstream>(
     auth.question(p.x, &mut asked.head, body.len());
     // For the time being the trace is about this.
     asked.trace = p.x.trace.take();
+    let depth = traced::depth(&asked);
     let heard = tokio::time::timeout(TIMEOUT, ask(p, auth, body, &mut asked)).await;
     let heard = heard.unwrap_or(Heard::Failed("timeout"));
+    traced::give_up(worker, &mut asked, depth, 504);
     p.x.trace = asked.trace.take();
     let now = worker.now();
     let count = |outcome| auth.count(outcome, Some(now.saturating_duration_since(began)));
@@ -64,10 +66,12 @@ pub(super) async fn authorize<D: Downstream>(
         }
         Heard::TooLarge => {
             count("too_large");
+            traced::failed(p.x, "The auth server's answer is too large");
             Err(Some(refuse(p.x, 401)))
         }
         Heard::Failed(reason) => {
             count("error");
+            traced::failed(p.x, "The auth server cannot be asked");
             auth.tell_failure(reason, now);
             Err(Some(refuse(p.x, 500)))
         }

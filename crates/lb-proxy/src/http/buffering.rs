@@ -17,7 +17,7 @@ use super::handle::{self, Passed, Reply};
 use super::local::{Local, decimal};
 use super::replay::Replay;
 use super::spool::Spool;
-use crate::forward::{Answer, Delivered};
+use crate::forward::{self, Answer, Delivered};
 use crate::passage::Passage;
 use crate::snapshot::Route;
 use crate::upstream::failure::{Cause, Failure};
@@ -34,30 +34,42 @@ pub(super) async fn buffered<'r>(
     if let Err(lost) = keep_request(p, &options.request).await {
         return Passed { reply: lost.reply(p, route), reached: at, failure: None };
     }
-    let saved = options.retry.as_ref().map(|condition| (condition, p.x.head.clone()));
+    let is_idempotent = forward::is_idempotent(p.x.head.method());
+    let saved = (options.retry.is_some() || is_idempotent).then(|| p.x.head.clone());
     let held = (p.x.permits.len(), p.x.breakers.len());
     let mut tries = 1;
     loop {
         let mut passed = behind(p, route, at + 1).await;
         let server =
             asked(p.x, p.outcome.route.unwrap_or(route)).and_then(|service| passed.reply.server(service));
-        keep_answer(p, route, &mut passed, &options.response).await;
-        let Some((condition, saved)) = &saved else { return passed };
+        let broken_off = keep_answer(p, route, &mut passed, &options.response).await;
+        let Some(saved) = &saved else { return passed };
         let status = p.x.response.status();
-        let answered = Answered { attempts: tries, status, method: saved.method() };
-        let again = !matches!(passed.reply, Reply::Gone)
+        let service = asked(p.x, p.outcome.route.unwrap_or(route)).map(Arc::clone);
+        let wanted = match (&options.retry, broken_off) {
+            (Some(condition), _) => {
+                condition.holds(&Answered { attempts: tries, status, method: saved.method() })
+            }
+            // The client has nothing of it: as good as one that has not begun (RFC 9110 section 9.2.2).
+            (None, Some(failure)) => {
+                server.into_iter().for_each(|server| p.x.tried_in_vain(server));
+                failure.may_retry(is_idempotent, true)
+                    && service.as_ref().is_some_and(|service| forward::has_another(p, service))
+            }
+            (None, None) => false,
+        };
+        let again = wanted
+            && !matches!(passed.reply, Reply::Gone)
             && status != 101
             && tries <= MOST_RETRIES
-            && condition.holds(&answered)
-            && asked(p.x, p.outcome.route.unwrap_or(route))
-                .is_none_or(|service| p.worker.may_retry(service, p.x.tries, &status));
+            && service.is_none_or(|service| p.worker.may_retry(&service, p.x.tries, &status));
         if !again {
             return passed;
         }
         if let Some(server) = server {
             p.x.tried_in_vain(server);
         }
-        drop(passed);
+        passed.reply.discard(p);
         // As with `retry`: limits and breakers that are behind count each try for itself.
         p.x.settle(held, p.worker.now());
         tries += 1;
@@ -134,13 +146,13 @@ async fn keep_request(p: &mut Passage<'_, '_, Replay<'_>>, limits: &BodyLimits) 
     Ok(())
 }
 
-/// Reads the answer's body into the reply.
+/// Reads the answer's body into the reply; returns how it broke off, if its server has done that.
 async fn keep_answer<D: Downstream>(
     p: &mut Passage<'_, '_, D>,
     route: &Route,
     passed: &mut Passed<'_>,
     limits: &BodyLimits,
-) {
+) -> Option<Failure> {
     let kept = match &mut passed.reply {
         Reply::Answer(answer) if p.x.response.status() != 101 && answer.framing.has_body() => {
             gather(p, answer, limits).await
@@ -153,7 +165,7 @@ async fn keep_answer<D: Downstream>(
         Reply::Local(body) if limits.max_bytes.is_some_and(|most| body.len() as u64 > most) => {
             Err(Lost::AnswerTooLarge)
         }
-        _ => return,
+        _ => return None,
     };
     match kept {
         Ok(whole) => {
@@ -161,16 +173,17 @@ async fn keep_answer<D: Downstream>(
             {
                 answer.release(p.worker, p.connection);
             }
+            None
         }
         Err(lost) => {
-            if let Lost::Server(failure) = &lost {
-                passed.failure = Some(*failure);
-            }
+            let broken_off = if let Lost::Server(failure) = &lost { Some(*failure) } else { None };
+            passed.failure = broken_off.or(passed.failure);
             if matches!(lost, Lost::AnswerTooLarge) && p.outcome.asked.is_some() {
                 let answer = (p.x.response.status(), passed.reply.body_bytes());
                 p.x.replaced.get_or_insert(answer);
             }
             passed.reply = lost.reply(p, route);
+            broken_off
         }
     }
 }

@@ -200,7 +200,7 @@ impl<'w> Walk<'w> {
         if let Reply::Answer(answer) = &passed.reply {
             p.x.tried_in_vain(answer.picked.index());
         }
-        drop(passed);
+        passed.reply.discard(p);
         worker.metrics.failed_over(composite.label, reason);
         tracing::info!(routerName = self.router, status, reason, "the fallback is asked instead");
         // Middlewares of the first service have seen the end of it.

@@ -373,10 +373,10 @@ impl Downstream for Client<'_> {
             // Both may now say something when they like.
             self.sends = Pace::default();
         }
-        // RFC 9110 sections 15.5.9 and 15.5.20, where it takes another connection; and memory that is short is not kept
-        // for who has just been refused.
-        self.close |=
-            matches!(head.status(), 408 | 421) || (head.status() == 503 && self.worker.is_shedding());
+        // Our own, which say so: a server's is about its connection and not about this one. And memory that is short is
+        // not kept for who has just been refused.
+        self.close |= (matches!(head.status(), 408 | 421) && head.contains("connection"))
+            || (head.status() == 503 && self.worker.is_shedding());
         // Asked as late as possible: draining may have begun while the server worked.
         self.close |= self.worker.is_draining();
         if self.close {

@@ -56,6 +56,13 @@ impl Reply<'_> {
         }
     }
 
+    /// Lets go of it for another one: its server's connection is kept where the rest of the body has come.
+    pub(super) fn discard<D>(self, p: &Passage<'_, '_, D>) {
+        if let Self::Answer(answer) = self {
+            answer.discard(p.worker, p.connection);
+        }
+    }
+
     /// Index of the server that it is from, if that is one of `service`.
     pub(super) fn server(&self, service: &Service) -> Option<usize> {
         let (name, server) = match self {

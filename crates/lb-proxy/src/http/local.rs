@@ -57,6 +57,10 @@ impl Local {
             // RFC 9110 section 15.6.4; who knows better says so.
             head.append("Retry-After", b"1");
         }
+        if matches!(self.status, 408 | 421) {
+            // RFC 9110 sections 15.5.9 and 15.5.20: it takes another connection. HTTP/2 and later leave the field out.
+            head.set("Connection", b"close");
+        }
         // RFC 9110 section 8.6: none in answers that never have a body.
         if self.status >= 200 && self.status != 204 && self.status != 304 {
             let mut digits = [0; 20];

@@ -43,9 +43,7 @@ pub(super) async fn replace<'r, D: Downstream>(
     let Some(status) = status else { return passed };
     let Passed { reply, reached, failure } = passed;
     let replaced = p.outcome.asked.map(|_| p.x.replaced.unwrap_or((original, reply.body_bytes())));
-    if let Reply::Answer(answer) = reply {
-        answer.discard(p.worker, p.connection);
-    }
+    reply.discard(p);
     p.x.drop_answer();
     p.x.replaced = replaced;
     p.x.detect_type = before.detect_type;

@@ -120,8 +120,16 @@ pub(super) fn enter(worker: &Worker, x: &mut Exchange, route: &Route, at: usize)
 /// This middleware has answered the request itself.
 #[inline]
 pub(super) fn refused(x: &mut Exchange, middleware: &Middleware) {
-    if let Some(traced) = x.trace.as_mut().filter(|traced| traced.detailed)
+    if x.trace.is_some()
         && let Some(reason) = middleware.refusal()
+    {
+        failed(x, reason);
+    }
+}
+
+/// The middleware whose span is open could not do its work, or has refused to.
+pub(super) fn failed(x: &mut Exchange, reason: &'static str) {
+    if let Some(traced) = x.trace.as_mut().filter(|traced| traced.detailed)
         && let Some(span) = traced.trace.last()
     {
         span.fail_with(reason);
@@ -223,6 +231,18 @@ pub(crate) fn answered(worker: &Worker, x: &mut Exchange, tried: &Result<Answer<
     if x.trace.is_some() {
         let is_http2 = tried.as_ref().is_ok_and(|answer| matches!(answer.up, Up::H2(_)));
         end_asking(worker, x, is_http2, tried.as_ref().err().map(|failed| failed.failure.status()));
+    }
+}
+
+/// How many spans are open.
+pub(super) fn depth(x: &Exchange) -> usize {
+    x.trace.as_ref().map_or(0, |traced| traced.trace.depth())
+}
+
+/// Ends the span of a request that nobody waits for any more, if it is open: it is the one beyond `depth` others.
+pub(super) fn give_up(worker: &Worker, x: &mut Exchange, depth: usize, status: u16) {
+    if self::depth(x) > depth {
+        end_asking(worker, x, false, Some(status));
     }
 }
 

@@ -260,7 +260,9 @@ async fn find_server(
         let server = &service.servers[picked.index()];
         let outages = picked.server().outages();
         let is_listed = || worker.with_snapshot(|snapshot| snapshot.tcp.lists(&service.name, server));
-        let is_wanted = || picked.server().outages() == outages && is_listed();
+        // Once the router is gone, perhaps under another name from now on, there is nobody else to ask.
+        let is_last = || worker.with_snapshot(|snapshot| snapshot.tcp.route(&route.name).is_none());
+        let is_wanted = || picked.server().outages() == outages && (is_listed() || is_last());
         match connect(&service, server, introduction, is_wanted).await {
             Ok(stream) => {
                 picked.server().awake();

@@ -1,8 +1,6 @@
 //! `grpcWeb`: the heads of gRPC-Web and of what browsers ask before (CORS); [`grpc_web`](crate::http::grpc_web) has the
 //! bodies.
 
-use std::fmt::Write as _;
-
 use lb_http1::Head;
 
 use super::Step;
@@ -83,19 +81,21 @@ impl GrpcWeb {
             response.set("Content-Type", kind.as_bytes());
             // In place of what `compress` would do: gRPC compresses by itself.
             *encode = Some(Encode::Web(form));
+            // They are in the body.
+            response.remove("trailer");
         }
         response.append("Vary", b"Origin");
         if self.allows(origin) {
-            response.set("Access-Control-Allow-Origin", origin.as_bytes());
-            response.set("Access-Control-Allow-Credentials", b"true");
+            // As by Traefik, what the server says of it wins.
+            let mut say = |name: &str, lower: &str, value: &[u8]| {
+                if !response.contains(lower) {
+                    response.append(name, value);
+                }
+            };
+            say("Access-Control-Allow-Origin", "access-control-allow-origin", origin.as_bytes());
+            say("Access-Control-Allow-Credentials", "access-control-allow-credentials", b"true");
         }
-        let mut exposed = String::new();
-        for (name, _) in response.iter() {
-            if !name.eq_ignore_ascii_case("access-control-expose-headers") {
-                let _ = write!(exposed, "{name}, ");
-            }
-        }
-        exposed.push_str("grpc-status, grpc-message");
+        let exposed = exposed(response);
         response.set("Access-Control-Expose-Headers", exposed.as_bytes());
     }
 
@@ -123,6 +123,20 @@ impl GrpcWeb {
             // Ten minutes.
             .with("Access-Control-Max-Age", "600")
     }
+}
+
+/// The names of all fields, once each, and of the trailers that every answer has.
+fn exposed(response: &Head) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in
+        response.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("access-control-expose-headers"))
+    {
+        if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            names.push(name);
+        }
+    }
+    names.extend(["grpc-status", "grpc-message"]);
+    names.join(", ")
 }
 
 fn text<'a>(head: &'a Head, name: &str) -> &'a str {

@@ -45,9 +45,8 @@ pub(crate) async fn open(
 ) -> Result<Up, Failure> {
     let outages = || picked.map_or(0, |picked| picked.server().outages());
     let before = outages();
-    // One that is only reached in another way from now on is not gone.
-    let is_listed = || worker.with_snapshot(|snapshot| snapshot.lists(endpoint));
-    let is_wanted = || outages() == before && (!endpoint.is_retired() || is_listed());
+    let is_replaced = || worker.with_snapshot(|snapshot| snapshot.replaces(endpoint));
+    let is_wanted = || outages() == before && !(endpoint.is_retired() && is_replaced());
     let mut waits = 0;
     let (stream, spoken) = loop {
         match connect::connect(endpoint, upgrade, is_wanted).await {

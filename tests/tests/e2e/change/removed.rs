@@ -87,6 +87,27 @@ async fn a_request_whose_removed_server_dies_goes_to_its_successor() {
     }
 }
 
+/// Each reload while it is under way may bring another successor.
+#[tokio::test]
+async fn a_request_outlives_its_servers_one_after_the_other() {
+    let (a, b) = origins(["a", "b"]).await;
+    let (c, gate) = (Origin::start("c").await, Gate::closed());
+    for server in [&a, &b] {
+        server.on("/slow", Script::no_answer().gated(&gate));
+    }
+    let vigie = Vigie::start(&app("", &[a.url()])).await;
+    let web = vigie.web();
+    let slow = tokio::spawn(Protocol::Http1.get(web, "/slow"));
+    for (from, to) in [(&a, &b), (&b, &c)] {
+        let came = async || from.seen().iter().any(|seen| seen.path() == "/slow");
+        assert!(eventually(PATIENCE, came).await);
+        moves_to(&vigie, &app("", &[to.url()]), to).await;
+        gate.let_one_pass();
+    }
+    let answer = slow.await.unwrap();
+    assert_eq!((answer.status, origin(&answer).as_str()), (200, "c"));
+}
+
 #[tokio::test]
 async fn idle_connections_to_a_removed_server_are_closed_promptly() {
     let h2c = H2Origin::start("h2c", |_| Answer::echo()).await;

@@ -74,6 +74,28 @@ async fn each_fault_has_its_answer() {
     }
 }
 
+/// The half head of one server is no part of the next one's, however long it was.
+#[tokio::test]
+async fn a_head_that_breaks_off_leaves_nothing_behind() {
+    let (good, faulty) = (Origin::start("good").await, Origin::start("faulty").await);
+    let vigie = Vigie::start(&two(&faulty.url(), &good.url(), false)).await;
+    for half in [
+        "HTTP/1.1 503 Service Unavailable\r\nX-Half: yes\r\nContent-Length: 1\r\nX-H",
+        "HTTP/1.1 201 Created\r\nX-Half: yes\r\n",
+        "HTTP/1.1 200 O",
+    ] {
+        faulty.on("/", Script::raw(half).then_close());
+        for protocol in Protocol::BOTH {
+            let before = faulty.requests();
+            while faulty.requests() == before {
+                let answer = protocol.get(vigie.web(), "/").await;
+                assert_eq!((answer.status, origin(&answer).as_str()), (200, "good"), "{half:?}");
+                assert_eq!(answer.get("x-half"), None);
+            }
+        }
+    }
+}
+
 /// Nothing was sent, so a POST goes on too: to whoever accepts.
 #[tokio::test]
 async fn who_does_not_accept_is_passed_over() {

@@ -71,6 +71,23 @@ async fn a_storm_stays_within_the_budget() {
     }
 }
 
+/// Each one would cost a connection otherwise, and leave a port behind that nobody can use for a minute.
+#[tokio::test]
+async fn an_answer_that_nobody_gets_leaves_its_connection() {
+    let busy = Origin::with("busy", |_| Script::answer(503, &[], "busy")).await;
+    let app = behind("{attempts: 3, status: ['503']}", "", &[busy.url()]);
+    let again = "    again: {buffering: {retryExpression: 'ResponseCode() == 503 && Attempts() < 3'}}";
+    for dynamic in [app.clone(), app.replace("    again: {retry: {attempts: 3, status: ['503']}}", again)] {
+        let (requests, connections) = (busy.requests(), busy.connections());
+        let vigie = Vigie::start(&dynamic).await;
+        let mut client = Protocol::Http1.connect(vigie.web()).await;
+        for _ in 0..3 {
+            assert_eq!(client.request("GET", "/", &[], None).await.status, 503);
+        }
+        assert_eq!((busy.requests() - requests, busy.connections() - connections), (9, 1), "{dynamic}");
+    }
+}
+
 /// Ten retries are all there is; a reload brings no new ones.
 #[tokio::test]
 async fn the_budget_survives_a_reload() {

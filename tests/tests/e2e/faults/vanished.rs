@@ -1,5 +1,6 @@
 //! Machines that vanish without a word and come back: nothing says that the connections to them are dead.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -116,19 +117,37 @@ async fn nobody_waits_for_a_connection_to_a_server_that_was_taken_out() {
     }
 }
 
-/// The server is there, and only reached in another way from now on.
+/// The server is only reached in another way from now on, or its service has another name, or none at all.
 #[tokio::test]
-async fn a_dial_that_takes_its_time_outlives_a_reload_of_its_transport() {
-    let (slow, listener, fill) = full_backlog().await;
-    let with = |most: u32| {
+async fn a_dial_that_takes_its_time_outlives_a_reload() {
+    let with = |most: u32, slow| {
         let app = app_with("", "serversTransport: t", &[format!("http://{slow}")]);
         format!("{app}  serversTransports:\n    t: {{maxIdleConnsPerHost: {most}}}\n")
     };
-    let vigie = Vigie::start(&with(7)).await;
+    let renamed = |slow| {
+        let app = with(7, slow).replace("service: app", "service: new");
+        app.replace("  services:\n    app:", "  services:\n    new:")
+    };
+    let gone = |_| "http: {services: {other: {loadBalancer: {servers: []}}}}".to_owned();
+    tokio::join!(
+        outlives("another way", with, |slow| with(8, slow)),
+        outlives("another name", with, renamed),
+        outlives("gone", with, gone),
+    );
+}
+
+/// `reload` comes while a request waits for its connection to the server, which gets there all the same.
+async fn outlives(
+    case: &str,
+    with: impl Fn(u32, SocketAddr) -> String,
+    reload: impl Fn(SocketAddr) -> String,
+) {
+    let (slow, listener, fill) = full_backlog().await;
+    let vigie = Vigie::start(&with(7, slow)).await;
     let asked = tokio::spawn(Protocol::Http1.get(vigie.web(), "/"));
     vigie.until_metric("active_connections", &[], 1.0).await;
     let loaded = vigie.metrics().await.value("traefik_config_reloads_total", &[]).unwrap_or_default();
-    vigie.write(&with(8));
+    vigie.write(&reload(slow));
     vigie.until_metric("traefik_config_reloads_total", &[], loaded + 1.0).await;
     drop(fill);
     let serve = tokio::spawn(async move {
@@ -139,6 +158,6 @@ async fn a_dial_that_takes_its_time_outlives_a_reload_of_its_transport() {
             }
         }
     });
-    assert_eq!(asked.await.unwrap().status, 200);
+    assert_eq!(asked.await.unwrap().status, 200, "{case}");
     serve.abort();
 }

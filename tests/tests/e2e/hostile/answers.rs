@@ -124,3 +124,18 @@ async fn a_second_answer_reaches_nobody() {
         }
     }
 }
+
+/// RFC 9110 sections 15.5.9 and 15.5.20 are about the connection to the server.
+#[tokio::test]
+async fn what_a_server_says_of_its_connection_is_not_about_the_clients() {
+    let origin = Origin::start("origin").await;
+    let vigie = Vigie::start(&app("", &[origin.url()])).await;
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    for status in [408, 421] {
+        for fields in [&[][..], &[("Connection", "close")]] {
+            origin.on("/", Script::answer(status, fields, "go away"));
+            let answer = client.get(HOST, "/").await.unwrap();
+            assert_eq!((answer.status, answer.keeps_alive()), (status, true), "{fields:?}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Spans of what is between a router and its service, where `traceVerbosity: detailed` asks for them. Compared with what
 //! Traefik 3.7.15 sends for the same configuration.
 
-use lb_testkit::{Origin, Script};
+use lb_testkit::{Origin, Script, reserve_address};
 
 use super::collector::Collector;
 use super::traces::{shape, tracing};
@@ -104,6 +104,49 @@ async fn every_middleware_has_a_span_around_what_is_behind_it() {
     );
     let astray = collector.spans("/parent/x", 3).await;
     assert_eq!(shape(&astray), ["GET server in -", "Router internal in GET", "Headers internal in Router"]);
+}
+
+/// That of `forwardAuth` has failed where its server gives no usable answer, not where the server says no.
+#[tokio::test]
+async fn an_auth_server_that_cannot_be_asked_is_a_failure() {
+    let collector = Collector::http().await;
+    let server = Origin::with("app", |request| match request.path() {
+        "/no" => Script::status(403),
+        _ => Script::text("a long answer"),
+    })
+    .await;
+    let text = tracing(&collector, "").replace("web: {", "web: {observability: {traceVerbosity: detailed}, ");
+    let dynamic = format!(
+        "http:
+  routers:
+    gone: {{rule: Path(`/gone`), service: app, middlewares: [gone]}}
+    large: {{rule: Path(`/large`), service: app, middlewares: [large]}}
+    no: {{rule: Path(`/no`), service: app, middlewares: [no]}}
+  middlewares:
+    gone: {{forwardAuth: {{address: 'http://{}'}}}}
+    large: {{forwardAuth: {{address: '{1}/', maxResponseBodySize: 1}}}}
+    no: {{forwardAuth: {{address: '{1}/no'}}}}
+  services: {{app: {{loadBalancer: {{servers: [{{url: '{1}'}}]}}}}}}
+",
+        reserve_address(),
+        server.url()
+    );
+    let vigie = Vigie::with(&text, &dynamic).await;
+    for (path, status, failed) in [
+        ("/gone", 500, [" failed", " failed", " failed"]),
+        ("/large", 401, ["", " failed", ""]),
+        ("/no", 403, ["", "", " failed"]),
+    ] {
+        assert_eq!(Protocol::Http1.get(vigie.web(), path).await.status, status, "{path}");
+        let [request, auth, asked] = failed;
+        let expected = [
+            format!("GET server in -{request}"),
+            "Router internal in GET".to_owned(),
+            format!("ForwardAuth internal in Router{auth}"),
+            format!("AuthRequest client in ForwardAuth{asked}"),
+        ];
+        assert_eq!(shape(&collector.spans(path, 4).await), expected, "{path}");
+    }
 }
 
 #[tokio::test]
