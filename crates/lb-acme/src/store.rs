@@ -80,7 +80,12 @@ pub fn check(path: &Path) -> Result<(), StoreError> {
 
 fn read(path: &Path) -> Result<Map<String, Value>, StoreError> {
     let broken = |source| StoreError::Io { path: path.to_owned(), source };
-    let mode = std::fs::metadata(path).map_err(broken)?.permissions().mode() & 0o777;
+    let found = std::fs::metadata(path).map_err(broken)?;
+    if !found.is_file() {
+        // To read from a pipe would wait for whoever writes into it.
+        return Err(broken(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StoreError::Open { path: path.to_owned(), mode });
     }
@@ -415,5 +420,9 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content, "it is as it was");
         }
         assert!(check(&directory.path().join("no/acme.json")).is_err());
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status();
+        assert!(made.unwrap().success());
+        assert!(check(&pipe).is_err() && Store::open(&pipe).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Services made of other services, checked.
 
-use crate::dynamic::StickyCookie;
+use crate::dynamic::{Config, StickyCookie};
 
 /// A service whose requests other services answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,14 @@ impl Composite {
         }
     }
 
+    /// The service whose answers clients get, of a mirroring.
+    pub fn mirrored(&self) -> Option<&ServiceRef> {
+        match &self.kind {
+            CompositeKind::Mirroring(mirroring) => Some(&mirroring.service),
+            _ => None,
+        }
+    }
+
     /// Every service that it names, in the order of the file.
     pub fn children(&self) -> impl Iterator<Item = &ServiceRef> {
         let (weighted, pair, mirrors) = match &self.kind {
@@ -95,5 +103,25 @@ impl Composite {
         };
         let weighted = weighted.iter().map(|child| &child.service);
         weighted.chain(pair.into_iter().flatten()).chain(mirrors.iter().map(|mirror| &mirror.service))
+    }
+}
+
+impl Config {
+    /// Whether a service says how it is, to those that it is part of; `None` where that is not known. A mirroring says
+    /// what the service says whose answers clients get.
+    pub fn is_probed(&self, service: &str) -> Option<bool> {
+        let mut service = service;
+        // A circle is told elsewhere.
+        for _ in 0..=self.composites.len() {
+            if let Some(balancer) = self.services.get(service) {
+                return Some(balancer.health_check.is_some());
+            }
+            let composite = self.composites.get(service)?;
+            match composite.mirrored() {
+                Some(mirrored) if composite.health_check => service = &mirrored.name,
+                _ => return Some(composite.health_check),
+            }
+        }
+        None
     }
 }

@@ -120,6 +120,7 @@ pub struct Service {
     pub middlewares: Vec<String>,
     pub servers: Vec<Server>,
     pub strategy: Strategy,
+    /// As written; [`cookie`](Self::cookie) is what is used of it.
     pub sticky: Option<StickyCookie>,
     pub health_check: Option<HealthCheck>,
     pub passive_health_check: Option<PassiveHealthCheck>,
@@ -141,6 +142,13 @@ pub struct Service {
     /// How long requests and tunnels may go on on a server that a reload removes; `None`: until they end.
     /// Extension of Vigie.
     pub drain_timeout: Option<Duration>,
+}
+
+impl Service {
+    /// The cookie that clients get, unless the strategy takes no notice of cookies.
+    pub fn cookie(&self) -> Option<&StickyCookie> {
+        self.sticky.as_ref().filter(|_| self.strategy != Strategy::HighestRandomWeight)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -357,6 +365,8 @@ pub enum Middleware {
     Headers(Box<Headers>),
     StripPrefix {
         prefixes: Vec<String>,
+        /// What leaves nothing of the path leaves `/`.
+        force_slash: Option<bool>,
     },
     AddPrefix {
         prefix: String,

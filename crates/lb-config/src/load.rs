@@ -271,12 +271,18 @@ impl LastGood {
     /// As [`load_dynamic`], also while nothing was good yet: what a file that was never read protects is not known.
     pub fn load(&mut self, source: &FileSource, context: &Context) -> Result<Loaded, Problems> {
         let Sources { paths, mut texts, mut problems } = Sources::read(source)?;
+        let env = |name: &str| std::env::var(name).ok();
         // Editors truncate, disks fill up: nobody removes everything by leaving nothing.
-        texts.retain(|(name, text, _)| {
+        texts.retain(|(name, text, format)| {
             let is_all = matches!(source, FileSource::File(_));
             let said = || self.texts.get(name).is_some_and(|last| !defines_nothing(last));
             let emptied = defines_nothing(text) && (is_all || said());
             if emptied {
+                let faults = faults(name, text, *format, &env);
+                if !faults.is_empty() {
+                    problems.extend(faults);
+                    return false;
+                }
                 let message =
                     if text.trim().is_empty() { "the file is empty" } else { "the file defines nothing" };
                 let hint = "to remove everything it defines write `{}` into it".to_owned();
@@ -284,7 +290,6 @@ impl LastGood {
             }
             !emptied
         });
-        let env = |name: &str| std::env::var(name).ok();
         let refused = match read_dynamic(&texts, paths.clone(), problems, FILE, context, &env) {
             Ok(loaded) => {
                 self.newest = texts.into_iter().map(|(name, text, _)| (name, text)).collect();
@@ -323,6 +328,16 @@ impl LastGood {
         loaded.stale_files = stale_files;
         Ok(loaded)
     }
+}
+
+/// Why a text is none of its format.
+fn faults(name: &str, text: &str, format: Format, env: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
+    let mut files = Files::default();
+    let file = files.add(name);
+    let mut problems = Vec::new();
+    document::parse_template(text, format, file, &files, env, &mut problems);
+    problems.retain(Problem::is_error);
+    problems
 }
 
 /// What lies on disk.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use lb_config::static_config::FileSource;
-use lb_config::{Context, Problems, load_dynamic, load_static, parse_dynamic, parse_static};
+use lb_config::{Context, LastGood, Problems, load_dynamic, load_static, parse_dynamic, parse_static};
 use proptest::prelude::*;
 use rustix::time::ClockId;
 
@@ -59,6 +59,49 @@ fn bombs_are_refused() {
         let refusal = refusal("bomb.yml", &bomb);
         assert!(refusal.contains(expected), "{refusal}\nfor {}", &bomb[..bomb.len().min(60)]);
     }
+}
+
+/// To be told that it says nothing would not help who has indented by tabs.
+#[test]
+fn a_file_that_cannot_be_read_is_not_called_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text, expected) in [
+        ("tabs.yml", "http:\n\trouters:\n\t\tapi:\n", "tabs.yml:2:2: not valid YAML: tabs disallowed"),
+        ("open.yml", "a: {b:\n", "open.yml:2:1: not valid YAML"),
+        ("twice.toml", "[http]\n[http]\n", "twice.toml:2:2: not valid TOML: duplicate key"),
+        ("nothing.yml", "http:\n  routers:\n", "nothing.yml: the file defines nothing"),
+    ] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let refused = load_dynamic(&FileSource::File(path), &Context::default()).unwrap_err();
+        assert!(refused.0[0].to_string().contains(expected), "{refused}");
+    }
+}
+
+/// More problems than are kept must not hide which file is the broken one: it would hold up the others.
+#[test]
+fn a_broken_file_holds_up_no_other_however_many_problems_there_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = FileSource::Directory(directory.path().to_owned());
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let prefix = |prefix: &str| format!("http: {{middlewares: {{m: {{addPrefix: {{prefix: {prefix}}}}}}}}}");
+    let routers: String =
+        (0..1_100).map(|n| format!("    r{n}: {{rule: Nope(`a`), service: s}}\n")).collect();
+    write("a.yml", &format!("http:\n  routers:\n{routers}"));
+    write("b.yml", &prefix("/old"));
+    write("c.yml", "http: {middlewares: {n: {addPrefix: {prefix: /n}}}}");
+    let mut last = LastGood::default();
+    last.load(&source, &Context::default()).unwrap();
+    last.accept();
+    write("b.yml", &prefix("/new"));
+    write("c.yml", "http: {middlewares: {n: {addPrefix: {prefix: /n}, x: {y: {}}}}}");
+    let loaded = last.load(&source, &Context::default()).unwrap();
+    assert_eq!(
+        loaded.config.middlewares["m@file"],
+        lb_config::dynamic::Middleware::AddPrefix { prefix: "/new".into() }
+    );
+    let stale: Vec<_> = loaded.stale_files.keys().map(|file| file.rsplit('/').next().unwrap()).collect();
+    assert_eq!(stale, ["c.yml"]);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn settings(service: &dynamic::Service) -> balance::Settings {
     let check = service.health_check.as_ref();
     balance::Settings {
         strategy: service.strategy,
-        sticky: service.sticky.is_some(),
+        sticky: service.cookie().is_some(),
         degraded_weight: check.map_or(1.0, |check| check.degraded_weight),
         active: check.map(|check| health::Settings {
             thresholds: Thresholds {

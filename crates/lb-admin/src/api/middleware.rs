@@ -6,7 +6,7 @@ use std::time::Duration;
 use lb_config::Kind;
 use lb_config::dynamic::{
     BodyLimits, Buffering, ClientCertInfo, Compress, DistinguishedName, Errors, ForwardAuth, Headers,
-    IpStrategy, Middleware, RateLimit, Redis, Retry, SourceCriterion,
+    IpStrategy, Middleware, RateLimit, Redis, Retry, ServersTransport, SourceCriterion,
 };
 use lb_core::rewrite::Rewrite;
 use serde_json::Value;
@@ -105,7 +105,9 @@ fn options(middleware: &Middleware, of: &str) -> Value {
             .text("port", redirect.port.as_deref().unwrap_or_default())
             .flag("permanent", redirect.permanent),
         Middleware::Headers(headers) => self::headers(headers),
-        Middleware::StripPrefix { prefixes } => options.list("prefixes", prefixes),
+        Middleware::StripPrefix { prefixes, force_slash } => {
+            options.list("prefixes", prefixes).some("forceSlash", *force_slash)
+        }
         Middleware::AddPrefix { prefix } => options.set("prefix", prefix.as_str()),
         Middleware::ReplacePath { path } => options.set("path", path.as_str()),
         Middleware::Chain { middlewares } => options.list("middlewares", middlewares),
@@ -225,6 +227,17 @@ fn redis(redis: &Redis) -> Value {
         .set("readTimeout", timeout(redis.read_timeout))
         .set("writeTimeout", timeout(redis.write_timeout))
         .duration("dialTimeout", redis.dial_timeout)
+        .some("tls", redis.tls.as_ref().map(client_tls))
+        .build()
+}
+
+fn client_tls(transport: &ServersTransport) -> Value {
+    let mask = |is_empty: bool| if is_empty { "" } else { MASK };
+    Object::new()
+        .text("ca", mask(transport.root_cas.is_empty()))
+        .text("cert", mask(transport.certificates.is_empty()))
+        .text("key", mask(transport.certificates.is_empty()))
+        .flag("insecureSkipVerify", transport.insecure_skip_verify)
         .build()
 }
 
@@ -272,14 +285,9 @@ fn errors(errors: &Errors, of: &str) -> Object {
 fn forward_auth(auth: &ForwardAuth) -> Object {
     let (body, response) = auth.bounds_written;
     let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let tls = Object::new()
-        .text("ca", if auth.transport.root_cas.is_empty() { "" } else { MASK })
-        .text("cert", if auth.transport.certificates.is_empty() { "" } else { MASK })
-        .text("key", if auth.transport.certificates.is_empty() { "" } else { MASK })
-        .flag("insecureSkipVerify", auth.transport.insecure_skip_verify);
     Object::new()
         .set("address", auth.address.as_str())
-        .object("tls", tls.build())
+        .object("tls", client_tls(&auth.transport))
         .some("trustForwardHeader", auth.trust_forward_header)
         .list("authResponseHeaders", &auth.auth_response_headers)
         .text("authResponseHeadersRegex", auth.auth_response_headers_regex.as_deref().unwrap_or_default())
@@ -379,6 +387,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_switch_is_shown_where_it_is_written() {
+        for (text, expected) in [
+            ("{prefixes: [/a]}", json!({"prefixes": ["/a"]})),
+            ("{prefixes: [/a], forceSlash: false}", json!({"prefixes": ["/a"], "forceSlash": false})),
+            ("{prefixes: [/a], forceSlash: true}", json!({"prefixes": ["/a"], "forceSlash": true})),
+        ] {
+            let text = format!("http: {{middlewares: {{m: {{stripPrefix: {text}}}}}}}");
+            let loaded = lb_config::parse_dynamic("d.yml", &text, "file", &lb_config::Context::default());
+            assert_eq!(options(&loaded.unwrap().config.middlewares["m@file"], "file"), expected, "{text}");
+        }
+    }
 
     #[test]
     fn who_is_asked_is_shown_as_by_traefik() {

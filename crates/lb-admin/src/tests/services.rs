@@ -47,6 +47,16 @@ fn services_have_traefiks_shape() {
     );
 }
 
+#[test]
+fn what_the_strategy_ignores_is_shown_as_written() {
+    let view = crate::testing::view_of(
+        "http: {services: {h: {loadBalancer: {strategy: hrw, sticky: {cookie: {name: c}}, servers: [{url: 'http://a'}]}}}}",
+    );
+    let shown = api("/api/http/services/h@file", &view);
+    assert_eq!(shown["loadBalancer"]["strategy"], "hrw");
+    assert_eq!(shown["loadBalancer"]["sticky"], json!({"cookie": {"name": "c", "path": "/"}}));
+}
+
 /// As Traefik 3.7.15 shows the same file, but for `childStatus`.
 #[test]
 fn services_of_services_have_traefiks_shape() {

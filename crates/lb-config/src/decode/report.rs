@@ -1,7 +1,7 @@
 //! Where the problems of one load are collected.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::Asked;
@@ -21,6 +21,8 @@ pub(crate) struct Report<'f> {
     more: Cell<usize>,
     /// Errors that spoil a whole file.
     refused: Cell<bool>,
+    /// Files with one: whoever goes on without them has to know each, however many problems there are.
+    misshapen_files: RefCell<BTreeSet<u32>>,
     /// The object being read.
     object: RefCell<Option<(Kind, String)>>,
     /// It, or what is read outside of any object, has an error of shape.
@@ -53,6 +55,7 @@ impl<'f> Report<'f> {
             problems: RefCell::new(problems),
             more: Cell::new(0),
             refused: Cell::new(refused),
+            misshapen_files: RefCell::new(BTreeSet::new()),
             object: RefCell::new(None),
             misshapen: Cell::new(false),
             broken: RefCell::new(Broken::new()),
@@ -226,7 +229,7 @@ impl<'f> Report<'f> {
 
     /// A problem of a file that is not one of this load.
     pub(crate) fn elsewhere(&self, problem: Problem) {
-        self.keep(|| problem);
+        self.keep(false, || problem);
     }
 
     fn push(
@@ -238,15 +241,17 @@ impl<'f> Report<'f> {
         severity: Severity,
         scope: Scope,
     ) {
-        self.keep(|| {
+        let is_of_form = scope == Scope::File && severity == Severity::Error;
+        let is_first = is_of_form && self.misshapen_files.borrow_mut().insert(at.file);
+        self.keep(is_first, || {
             // Other crates quote values as they are.
             let problem = self.files.problem(at, severity, escaped(&message), hint.as_deref().map(escaped));
             Problem { scope, key: printable(key), ..problem }
         });
     }
 
-    fn keep(&self, problem: impl FnOnce() -> Problem) {
-        if self.is_full() {
+    fn keep(&self, always: bool, problem: impl FnOnce() -> Problem) {
+        if self.is_full() && !always {
             self.more.set(self.more.get() + 1);
         } else {
             self.problems.borrow_mut().push(problem());

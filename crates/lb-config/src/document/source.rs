@@ -1,7 +1,8 @@
 //! Text of a configuration file, read within limits.
 
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::MAX_BYTES;
@@ -31,17 +32,26 @@ impl Format {
 /// What the system says; `IsADirectory` and `InvalidInput` for what is no regular file, which would block or never
 /// end, `FileTooLarge` for more than 16 MiB.
 pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.is_dir() {
-        return Err(ErrorKind::IsADirectory.into());
-    }
-    if !metadata.is_file() {
-        return Err(ErrorKind::InvalidInput.into());
-    }
+    // To open a device may do something to it.
+    regular(&std::fs::metadata(path)?)?;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too big from one that just fits.
-    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+/// Never blocks, even where a pipe has come in place of the file that was there.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn regular(found: &Metadata) -> io::Result<()> {
+    if found.is_file() {
+        return Ok(());
+    }
+    Err(if found.is_dir() { ErrorKind::IsADirectory } else { ErrorKind::InvalidInput }.into())
 }
 
 /// Whether a text defines nothing: white space, comments, keys and sections with nothing in them. It is what is seen of
@@ -99,6 +109,15 @@ pub(crate) fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_that_came_in_place_of_the_file_does_not_block() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("a.yml");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(open(&pipe).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(open(directory.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+    }
 
     #[test]
     fn comments_and_bare_keys_define_nothing() {

@@ -206,14 +206,19 @@ mod tests {
             told(&format!(
                 "w: {{weighted: {{services: [{{name: h}}], healthCheck: {{}}}}}}, \
                  v: {{weighted: {{services: [{{name: h}}]}}}}, \
+                 m: {{mirroring: {{service: w, healthCheck: {{}}}}}}, \
+                 n: {{mirroring: {{service: v, healthCheck: {{}}}}}}, \
                  x: {{{kind}: {{services: [{{name: h}}, {{name: {child}}}], healthCheck: {{}}}}}}"
             ))
         };
         for kind in ["weighted", "highestRandomWeight"] {
-            assert_eq!(parent(kind, "w"), [""; 0]);
-            for child in ["a", "v"] {
+            let lax = "~n.mirroring.service: `v` has no health check";
+            for child in ["w", "m"] {
+                assert_eq!(parent(kind, child), [lax]);
+            }
+            for child in ["a", "v", "n"] {
                 let expected = format!("x.{kind}.services[1].name: `{child}` has no health check");
-                assert_eq!(parent(kind, child), [expected]);
+                assert_eq!(parent(kind, child), [lax, &expected]);
             }
         }
         let loaded = load(&services("x: {weighted: {services: [{name: a}], healthCheck: {}}}"));
@@ -295,7 +300,7 @@ mod tests {
                 "service: a, mirrors: [{name: b, percent: 1}]",
                 "x.mirroring.mirrors[0].name: no service is called `b`",
             ),
-            ("service: a, healthCheck: {}", "x.mirroring.service: `a` has no health check"),
+            ("service: a, healthCheck: {}", "~http.services.x.mirroring.service: `a` has no health check"),
             (
                 "service: a, mirrors: [{name: h}]",
                 "~http.services.x.mirroring.mirrors[0]: without `percent` the mirror gets nothing",

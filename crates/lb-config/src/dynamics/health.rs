@@ -75,7 +75,11 @@ fn path(field: &Field<'_>) -> Option<String> {
         return None;
     }
     let is_escape = |rest: &str| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
-    if path.chars().any(char::is_control) || !path.split('%').skip(1).all(is_escape) {
+    // Servers read queries as they like: Traefik sends them as they are.
+    let (reference, fragment) = path.split_once('#').unwrap_or((&path, ""));
+    let decoded = [reference.split('?').next().unwrap_or_default(), fragment];
+    let mut escapes = decoded.iter().flat_map(|part| part.split('%').skip(1));
+    if path.chars().any(char::is_control) || !escapes.all(is_escape) {
         field.error(format!("{} is not a path", quoted(&path)), Some("percent-encode it".to_owned()));
         return None;
     }
@@ -175,8 +179,9 @@ mod tests {
 
     #[test]
     fn what_a_url_would_spell_otherwise_is_taken() {
-        let check = check("{path: '/a b/%C3é?x=%20', scheme: HTTPS}");
-        assert_eq!((check.path.as_str(), check.scheme.as_deref()), ("/a%20b/%C3%C3%A9?x=%20", Some("https")));
+        let check = check("{path: '/a b/%C3é?x=%20&y=5%', scheme: HTTPS}");
+        let expected = ("/a%20b/%C3%C3%A9?x=%20&y=5%", Some("https"));
+        assert_eq!((check.path.as_str(), check.scheme.as_deref()), expected);
     }
 
     #[test]
@@ -187,6 +192,7 @@ mod tests {
             ("{interval: 3s}", "~healthCheck.interval: 5s is longer than the interval of 3s"),
             ("{path: 'http://a/h'}", "healthCheck.path: `http://a/h` is a URL, not a path"),
             ("{path: '/%zz'}", "healthCheck.path: `/%zz` is not a path"),
+            ("{path: '/?a#%z'}", "healthCheck.path: `/?a#%z` is not a path"),
             ("{mode: tcp}", "healthCheck.mode: `tcp` is not a known value"),
             ("{mode: grpc, scheme: https}", "healthCheck.scheme: `https` is not a known value"),
             ("{method: 'GET /'}", "healthCheck.method: `GET /` is not a method"),

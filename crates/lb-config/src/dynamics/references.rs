@@ -259,11 +259,9 @@ const SHOWN: usize = 8;
 fn report_unprobed(draft: &Draft<'_>) {
     for Reference { from, to, at, field, probed } in &draft.references {
         let config = &draft.config;
-        let leaf = config.services.get(&to.1).map(|service| service.health_check.is_some());
-        let known = leaf.or_else(|| config.composites.get(&to.1).map(|composite| composite.health_check));
         let known = match to.0 {
             Kind::TcpService => config.tcp.services.get(&to.1).map(crate::tcp::Service::is_probed),
-            _ => known,
+            _ => config.is_probed(&to.1),
         };
         if !probed || known != Some(false) {
             continue;
@@ -276,6 +274,13 @@ fn report_unprobed(draft: &Draft<'_>) {
             from.1
         );
         let message = format!("{} has no health check", quoted(&written));
+        // Traefik asks for it only where the mirroring is itself part of what has a health check.
+        if config.composites.get(&from.1).is_some_and(|composite| composite.mirrored().is_some()) {
+            draft.report.within(from.0, &from.1, || {
+                draft.report.warn(*at, &field.path(), message, Some(hint));
+            });
+            continue;
+        }
         draft.report.error_on(from.0, &from.1, *at, &field.path(), message, Some(hint), Some(reason));
     }
 }

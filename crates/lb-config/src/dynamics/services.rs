@@ -79,14 +79,12 @@ impl<'a> Draft<'a> {
         let strategy =
             block.take_word("strategy").map_or(Some(Strategy::RoundRobin), |field| field.choice(&STRATEGIES));
         let sticky = block.take("sticky").and_then(|field| sticky::read(&field, name));
-        let ignores_cookies = strategy == Some(Strategy::HighestRandomWeight);
-        if sticky.is_some() && ignores_cookies {
+        if sticky.is_some() && strategy == Some(Strategy::HighestRandomWeight) {
             block.warn(
                 "the strategy `hrw` takes no notice of the sticky cookie, and sets none".to_owned(),
                 Some("remove `sticky`, or choose another strategy".to_owned()),
             );
         }
-        let sticky = sticky.filter(|_| !ignores_cookies);
         let health_check = block.take("healthCheck").and_then(|field| health::active(&field));
         let passive_health_check = block.take("passiveHealthCheck").and_then(|field| health::passive(&field));
         let slow_start = block.take("slowStart").and_then(|field| outliers::slow_start(&field));
@@ -255,12 +253,11 @@ mod tests {
 
     #[test]
     fn what_takes_no_notice_of_cookies_sets_none() {
-        let sticky = |strategy: &str| {
-            load_balancer(&format!("{{servers: [], strategy: {strategy}, sticky: {{cookie: {{}}}}}}"))
-                .unwrap()
-                .sticky
-        };
-        assert!(sticky("hrw").is_none() && sticky("p2c").is_some());
+        for (strategy, sets_it) in [("hrw", false), ("p2c", true)] {
+            let text = format!("{{servers: [], strategy: {strategy}, sticky: {{cookie: {{}}}}}}");
+            let service = load_balancer(&text).unwrap();
+            assert_eq!((service.sticky.is_some(), service.cookie().is_some()), (true, sets_it), "{strategy}");
+        }
     }
 
     #[test]

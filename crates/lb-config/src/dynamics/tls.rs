@@ -301,7 +301,7 @@ fn client_auth(field: &Field<'_>) -> Option<ClientAuth> {
     let block = field.block()?;
     let ca_files = block.take("caFiles");
     let ca = ca_files.as_ref().map(pem::certificate_list).unwrap_or_default();
-    let kind_field = block.take("clientAuthType");
+    let kind_field = block.take_word("clientAuthType");
     let kind = match &kind_field {
         Some(field) => field.choice(&TYPES),
         None if ca_files.is_some() => Some(ClientAuthType::RequireAndVerifyClientCert),
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn options_are_qualified_except_the_default() {
         let loaded = load(
-            "tls: {options: {default: {}, x: {minVersion: VersionTLS13, curvePreferences: [secp256r1, X25519]}}}",
+            "tls: {options: {default: {clientAuth: {clientAuthType: ''}}, x: {minVersion: VersionTLS13, curvePreferences: [secp256r1, X25519]}}}",
         );
         assert_eq!(loaded.config.tls.options.keys().collect::<Vec<_>>(), ["default", "x@file"]);
         let x = &loaded.config.tls.options["x@file"];

@@ -99,9 +99,13 @@ fn values(field: &Field<'_>) -> Vec<String> {
 
 pub(super) fn names(field: &Field<'_>) -> Vec<String> {
     let mut names = Vec::new();
-    for text in field.texts() {
+    let texts = field.texts();
+    for text in &texts {
         if is_token(text.value) {
             names.push(text.value.to_owned());
+        } else if text.value.is_empty() && texts.iter().any(|other| !other.value.is_empty()) {
+            // As in Traefik. An empty list may mean all names, so one with nothing else in it is wrong.
+            text.warn("an empty name is left out", Some("remove the comma that is too much".to_owned()));
         } else {
             text.error(format!("{} is not a header name", quoted(text.value)), None);
         }
@@ -158,6 +162,14 @@ mod tests {
             (
                 "{headers: {customRequestHeaders: {X-A: {b: c}}}}",
                 "headers.customRequestHeaders.X-A: expected a single value, found a map",
+            ),
+            (
+                "{headers: {hostsProxyHeaders: 'X-A, X-B,', frameDeny: true}}",
+                "~headers.hostsProxyHeaders: an empty name is left out",
+            ),
+            (
+                "{headers: {hostsProxyHeaders: [' '], frameDeny: true}}",
+                "headers.hostsProxyHeaders[0]: `` is not a header name",
             ),
             (
                 "{headers: {sslRedirect: true}}",

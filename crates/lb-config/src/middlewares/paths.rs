@@ -16,8 +16,9 @@ pub(super) fn add_prefix(block: &Block<'_>) -> Option<Middleware> {
 
 pub(super) fn strip_prefix(block: &Block<'_>) -> Option<Middleware> {
     let prefixes = block.take("prefixes").map(|field| field.texts()).unwrap_or_default();
-    block.without_effect(&["forceSlash"], "the path always keeps its slash");
-    Some(Middleware::StripPrefix { prefixes: prefixes.iter().map(|text| text.value.to_owned()).collect() })
+    let prefixes = prefixes.iter().map(|text| text.value.to_owned()).collect();
+    let force_slash = block.take_unlisted("forceSlash").and_then(|field| field.boolean());
+    Some(Middleware::StripPrefix { prefixes, force_slash })
 }
 
 pub(super) fn replace_path(block: &Block<'_>) -> Option<Middleware> {
@@ -60,13 +61,15 @@ mod tests {
             let port = port.map(str::to_owned);
             Middleware::RedirectScheme(RedirectScheme { scheme: "https".to_owned(), port, permanent })
         };
+        let strip = |force_slash| {
+            let prefixes = vec!["/a".to_owned(), "/b".to_owned()];
+            Middleware::StripPrefix { prefixes, force_slash }
+        };
         for (text, expected) in [
             ("{addPrefix: {prefix: /a}}", Middleware::AddPrefix { prefix: "/a".to_owned() }),
             ("{replacePath: {path: /a}}", Middleware::ReplacePath { path: "/a".to_owned() }),
-            (
-                "{stripPrefix: {prefixes: '/a, /b'}}",
-                Middleware::StripPrefix { prefixes: vec!["/a".to_owned(), "/b".to_owned()] },
-            ),
+            ("{stripPrefix: {prefixes: '/a, /b'}}", strip(None)),
+            ("{stripPrefix: {prefixes: [/a, /b], forceSlash: true}}", strip(Some(true))),
             ("{redirectScheme: {scheme: https, port: 8443}}", redirect(Some("8443"), false)),
             ("{redirectScheme: {scheme: HTTPS, permanent: true}}", redirect(None, true)),
         ] {
@@ -81,10 +84,6 @@ mod tests {
             ("{redirectScheme: {permanent: true}}", "redirectScheme: `scheme` is missing"),
             ("{redirectScheme: {scheme: 'ht tp'}}", "redirectScheme.scheme: `ht tp` is not a scheme"),
             ("{redirectScheme: {scheme: https, port: x}}", "redirectScheme.port: `x` is not a port"),
-            (
-                "{stripPrefix: {prefixes: /a, forceSlash: true}}",
-                "~stripPrefix.forceSlash: has no effect: the path always keeps its slash",
-            ),
         ] {
             assert_eq!(middleware_problems(text), [expected], "{text}");
         }

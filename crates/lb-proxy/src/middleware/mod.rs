@@ -57,6 +57,7 @@ pub(crate) enum Middleware {
     Headers(Box<Headers>),
     StripPrefix {
         prefixes: Vec<String>,
+        force_slash: bool,
     },
     AddPrefix {
         prefix: String,
@@ -132,7 +133,9 @@ impl Middleware {
         Ok(match config {
             Config::RedirectScheme(options) => Self::RedirectScheme(RedirectScheme::new(options)),
             Config::Headers(options) => Self::Headers(Box::new(Headers::new(options)?)),
-            Config::StripPrefix { prefixes } => Self::StripPrefix { prefixes: prefixes.clone() },
+            Config::StripPrefix { prefixes, force_slash } => {
+                Self::StripPrefix { prefixes: prefixes.clone(), force_slash: force_slash.unwrap_or(false) }
+            }
             Config::AddPrefix { prefix } => Self::AddPrefix { prefix: prefix.clone() },
             Config::ReplacePath { path } => Self::ReplacePath { path: path.clone() },
             Config::RateLimit(options) => Self::RateLimit(RateLimit::new(options, build)),
@@ -217,7 +220,7 @@ impl Middleware {
             Self::EncodedCharacters(allowed) => path::check_encoded(x, allowed),
             Self::RedirectScheme(redirect) => redirect.on_request(x),
             Self::Headers(headers) => headers.on_request(x),
-            Self::StripPrefix { prefixes } => path::strip_prefix(x, prefixes),
+            Self::StripPrefix { prefixes, force_slash } => path::strip_prefix(x, prefixes, *force_slash),
             Self::AddPrefix { prefix } => path::add_prefix(x, prefix),
             Self::ReplacePath { path } => path::replace_path(x, path),
             Self::RateLimit(limit) => limit.on_request(x),

@@ -23,7 +23,7 @@ pub(super) fn set_path(x: &mut Exchange, path: &str) {
     x.head.set_target(&target);
 }
 
-pub(super) fn strip_prefix(x: &mut Exchange, prefixes: &[String]) -> Step {
+pub(super) fn strip_prefix(x: &mut Exchange, prefixes: &[String], force_slash: bool) -> Step {
     let (path, _) = split_target(x.head.target());
     // The prefix is compared with the decoded path, and as many encoded bytes are taken away.
     let found = prefixes
@@ -31,7 +31,11 @@ pub(super) fn strip_prefix(x: &mut Exchange, prefixes: &[String]) -> Step {
         .find_map(|prefix| Some((prefix.as_bytes(), decoded_prefix(path, prefix.as_bytes())?.len())));
     let Some((prefix, left)) = found else { return Step::Next };
     let cut = path.len() - left;
-    cut_off(x, cut, prefix)
+    let step = cut_off(x, cut, prefix);
+    if force_slash && left == 0 {
+        set_path(x, "/");
+    }
+    step
 }
 
 /// Takes so many bytes off the front of the path, which are `prefix` in escaped form, and names it to the server.
@@ -200,12 +204,18 @@ mod tests {
         ];
         for (target, prefix, expected) in cases {
             let mut x = exchange(target);
-            assert!(matches!(strip_prefix(&mut x, &[prefix.to_owned()]), Step::Next));
+            assert!(matches!(strip_prefix(&mut x, &[prefix.to_owned()], false), Step::Next));
             assert_eq!(x.head.target(), expected, "{target} without {prefix}");
         }
         for target in ["/api../x", "/api%2F..%2Fx", "/api%2F%2Fx"] {
-            let refused = strip_prefix(&mut exchange(target), &["/api".to_owned()]);
+            let refused = strip_prefix(&mut exchange(target), &["/api".to_owned()], false);
             assert!(matches!(refused, Step::Respond(local) if local.status == 400), "{target}");
+        }
+        for (target, expected) in [("/api?q", "/?q"), ("/api/", "/"), ("/api/x", "/x"), ("/other", "/other")]
+        {
+            let mut x = exchange(target);
+            assert!(matches!(strip_prefix(&mut x, &["/api".to_owned()], true), Step::Next));
+            assert_eq!(x.head.target(), expected, "{target}");
         }
     }
 

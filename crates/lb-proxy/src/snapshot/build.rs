@@ -1,6 +1,7 @@
 //! From a checked configuration to a snapshot, taking over what lives on.
 
 mod auth_server;
+mod chains;
 mod layers;
 mod service_chains;
 
@@ -451,7 +452,7 @@ impl<'a> Builder<'a> {
         let before = entry.map_or(&[][..], |entry| &entry.http.middlewares);
         for middleware in before.iter().chain(&router.middlewares) {
             let qualified = qualify(middleware, name);
-            if let Err(message) = self.flatten(&qualified, &mut names, 0) {
+            if let Err(message) = self.flatten(&qualified, &mut names) {
                 // As above: the fault is the entry point's.
                 if router.middlewares.contains(middleware) {
                     self.fail(Kind::Router, name, message);
@@ -557,24 +558,6 @@ impl<'a> Builder<'a> {
             || self.fixed.config.metric_exports.add_internals
     }
 
-    /// Names in order, chains replaced by their members.
-    pub(super) fn flatten(&self, name: &str, into: &mut Vec<String>, depth: usize) -> Result<(), String> {
-        const DEEPEST: usize = 32;
-        if depth > DEEPEST {
-            return Err(format!("middleware {name:?} contains itself"));
-        }
-        match self.config.middlewares.get(name) {
-            None => Err(format!("middleware {name:?} does not exist")),
-            Some(dynamic::Middleware::Chain { middlewares }) => middlewares
-                .iter()
-                .try_for_each(|member| self.flatten(&qualify(member, name), into, depth + 1)),
-            Some(_) => {
-                into.push(name.to_owned());
-                Ok(())
-            }
-        }
-    }
-
     /// `user` names it.
     pub(super) fn service(&mut self, user: (Kind, &str), name: &str) -> Option<Arc<Service>> {
         if let Some(service) = self.services.get(name) {
@@ -625,7 +608,7 @@ impl<'a> Builder<'a> {
             label: service_label,
             live: Arc::clone(live),
             endpoints,
-            sticky: config.sticky.clone(),
+            sticky: config.cookie().cloned(),
             pass_host_header: config.pass_host_header,
             judged: config.passive_health_check.is_some() || config.outlier_detection.is_some(),
             retries: Retries { settings: config.retry_budget, budget, refused: Report::default() },

@@ -126,7 +126,7 @@ impl Builder<'_> {
                 return self.whole(name, config, composite::Kind::Failover(failover), &nodes);
             }
             CompositeKind::Mirroring(dynamic::Mirroring { service, mirrors, mirror_body, max_body_size }) => {
-                let main = child(service, health_check)?;
+                let main = child(service, false)?;
                 let mirrors: Option<Box<[(Node, u8)]>> = mirrors
                     .iter()
                     .map(|mirror| Some((child(&mirror.service, false)?, mirror.percent)))
@@ -224,7 +224,6 @@ impl Builder<'_> {
     }
 
     fn is_probed(&self, name: &str) -> bool {
-        let leaf = self.config.services.get(name).map(|service| service.health_check.is_some());
-        leaf.or_else(|| self.config.composites.get(name).map(|inner| inner.health_check)).unwrap_or(false)
+        self.config.is_probed(name).unwrap_or(false)
     }
 }

@@ -308,3 +308,46 @@ fn what_is_inside_each_other_has_an_end() {
         }
     }
 }
+
+#[test]
+fn chains_that_grow_without_end_are_refused_at_once() {
+    let setup = Setup::new("entryPoints: {web: {address: ':80'}}");
+    let chains = |levels: usize, members: usize| {
+        let chain = |level: usize| {
+            let next = format!("m{}", level + 1);
+            format!("m{level}: {{chain: {{middlewares: [{}]}}}}, ", vec![next; members].join(", "))
+        };
+        format!(
+            "http: {{{SERVICE}, routers: {{r: {{rule: Path(`/`), service: s, middlewares: [m0]}}}}, \
+             middlewares: {{{}m{levels}: {{addPrefix: {{prefix: /x}}}}}}}}",
+            (0..levels).map(chain).collect::<String>()
+        )
+    };
+    for (levels, members, expected) in [
+        (32, 1, None),
+        (33, 1, Some("middleware \"m0@file\": more than 32 chains inside each other")),
+        (30, 2, Some("middleware \"m0@file\": a chain of more than 1000 middlewares")),
+    ] {
+        let (_, failures) = setup.build(&chains(levels, members), None);
+        let told = failures.first().map(|failure| failure.message.as_str());
+        assert_eq!(told, expected, "{levels} levels of {members}");
+    }
+}
+
+#[test]
+fn routers_behind_each_other_in_many_ways_are_refused_at_once() {
+    let setup = Setup::new("entryPoints: {web: {address: ':80'}}");
+    let mut routers = "a0: {rule: Path(`/`)}, b0: {rule: Path(`/`)}, ".to_owned();
+    for level in 1..40 {
+        let above = level - 1;
+        for side in ["a", "b"] {
+            let service = if level == 39 { ", service: s" } else { "" };
+            routers.push_str(&format!(
+                "{side}{level}: {{rule: Path(`/`), parentRefs: [a{above}, b{above}]{service}}}, "
+            ));
+        }
+    }
+    let (snapshot, failures) = setup.build(&format!("http: {{{SERVICE}, routers: {{{routers}}}}}"), None);
+    assert!(setup.served(&snapshot).is_empty());
+    assert!(failures.iter().any(|failure| failure.message == "more than 32 routers behind each other"));
+}

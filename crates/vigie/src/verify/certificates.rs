@@ -22,6 +22,9 @@ use super::{AT_ONCE, Instance, PATIENCE, Report, entry_points, text};
 /// As the alert `CertificateExpires` has it.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
+/// How the name in the certificate ends that stands in where no other fits.
+const MADE_AT_START: &str = ".vigie.default";
+
 pub(super) async fn verify(instance: &Instance, report: &mut Report) {
     let names = names(instance);
     report.certificates = names.len();
@@ -96,9 +99,16 @@ fn judge(what: String, name: &str, validity: &Validity, now: SystemTime, report:
     let at = rfc3339(validity.not_after);
     let renew = "renew it; one from a `certResolver` is renewed by itself, or the log says why not";
     if !validity.covers(name) {
-        let known = if validity.names.is_empty() { "no name".to_owned() } else { validity.names.join(", ") };
         let hint = "add one to `tls.certificates`, or a `certResolver` to the router";
-        report.error(what, format!("is for {known}"), hint);
+        let problem = if validity.names.iter().any(|name| name.ends_with(MADE_AT_START)) {
+            "there is none for this name: clients get the self-signed one that Vigie makes at start, and refuse it"
+                .to_owned()
+        } else if validity.names.is_empty() {
+            "is for no name".to_owned()
+        } else {
+            format!("is for {}", validity.names.join(", "))
+        };
+        report.error(what, problem, hint);
     } else if validity.not_after < now {
         report.error(what, format!("expired at {at}"), renew);
     } else if validity.not_before > now {
@@ -121,14 +131,21 @@ mod tests {
     fn certificates_are_judged_by_name_and_time() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_308_356);
         let day = Duration::from_secs(86_400);
-        for (name, from, to, expected) in [
-            ("a.test", now - day, now + 90 * day, ""),
-            ("b.test", now - day, now + 90 * day, "error: it: is for a.test; add one"),
-            ("a.test", now - 2 * day, now - day, "error: it: expired at 2026-11-21T"),
-            ("a.test", now + day, now + 90 * day, "error: it: is not valid before 2026-11-23T"),
-            ("a.test", now - day, now + 5 * day, "warning: it: expires in 5 days, at 2026-11-27T"),
+        for (of, name, from, to, expected) in [
+            ("a.test", "a.test", now - day, now + 90 * day, ""),
+            ("a.test", "b.test", now - day, now + 90 * day, "error: it: is for a.test; add one"),
+            ("a.test", "a.test", now - 2 * day, now - day, "error: it: expired at 2026-11-21T"),
+            ("a.test", "a.test", now + day, now + 90 * day, "error: it: is not valid before 2026-11-23T"),
+            ("a.test", "a.test", now - day, now + 5 * day, "warning: it: expires in 5 days, at 2026-11-27T"),
+            (
+                "0af3.vigie.default",
+                "a.test",
+                now - day,
+                now + 90 * day,
+                "error: it: there is none for this name: clients get the self-signed one",
+            ),
         ] {
-            let validity = Validity { names: vec!["a.test".to_owned()], not_before: from, not_after: to };
+            let validity = Validity { names: vec![of.to_owned()], not_before: from, not_after: to };
             let mut report = Report::default();
             judge("it".to_owned(), name, &validity, now, &mut report);
             assert!(report.text().starts_with(expected), "{expected}: {}", report.text());

@@ -1,6 +1,6 @@
 //! Routers behind routers: what is behind one that others name as their parent (`parentRefs`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use lb_config::Kind;
@@ -19,6 +19,8 @@ pub(super) struct Layers<'a> {
     children: HashMap<&'a str, Vec<(&'a str, &'a Router)>>,
     /// Built already: they are the same on every entry point.
     built: HashMap<&'a str, Built>,
+    /// Tried behind this root, and not built: tried again on each way that leads there, they would take ages.
+    failed: HashSet<&'a str>,
     /// From a root to the router that is being built.
     path: Vec<&'a str>,
 }
@@ -53,6 +55,10 @@ impl<'a> Builder<'a> {
             return Some(Arc::clone(&built.children));
         }
         let members = self.layers.children.get(name).cloned().unwrap_or_default();
+        if self.layers.path.is_empty() {
+            // Which link closes a circle depends on where it is entered.
+            self.layers.failed.clear();
+        }
         self.layers.path.push(name);
         let (mut routes, mut height) = (Vec::with_capacity(members.len()), 1);
         for (child, router) in members {
@@ -89,8 +95,14 @@ impl<'a> Builder<'a> {
         if let Some(built) = self.routes.get(name) {
             return Some(Arc::clone(built));
         }
-        let route = self.router(None, Attached { name, router, elsewhere: false, internal: None }, None)?;
-        self.routes.insert(name.to_owned(), Arc::clone(&route));
-        Some(route)
+        if self.layers.failed.contains(name) {
+            return None;
+        }
+        let built = self.router(None, Attached { name, router, elsewhere: false, internal: None }, None);
+        match &built {
+            Some(route) => _ = self.routes.insert(name.to_owned(), Arc::clone(route)),
+            None => _ = self.layers.failed.insert(name),
+        }
+        built
     }
 }

@@ -15,7 +15,7 @@ impl Builder<'_> {
         }
         let mut names = Vec::new();
         for middleware in self.config.middlewares_of(service) {
-            if let Err(message) = self.flatten(&qualify(middleware, service), &mut names, 0) {
+            if let Err(message) = self.flatten(&qualify(middleware, service), &mut names) {
                 self.fail(Kind::Service, service, message);
                 return None;
             }
