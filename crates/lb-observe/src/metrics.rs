@@ -303,7 +303,7 @@ impl Metrics {
         self.inner.retries_refused.count(service, "");
     }
 
-    /// A failover service turns to its fallback; `reason` is `health` or `status`.
+    /// A failover service turns to its fallback; `reason` is `health`, `status` or `unsent`.
     pub fn failed_over(&self, service: LabelId, reason: &'static str) {
         self.inner.failovers.count(service, reason);
     }

@@ -132,7 +132,7 @@ pub(crate) enum Way<'r> {
     Service(&'r Arc<Service>),
     /// Middlewares are first.
     Chained(&'r Route),
-    /// Its first service is up, and its answer is to be looked at.
+    /// Its first service is up, and what comes of asking it is to be looked at.
     Failover(&'r Composite, &'r Failover),
     /// Mirrors are to have a copy; with the number of the request.
     Mirroring(&'r Arc<Composite>, &'r Mirroring, u64),
@@ -309,7 +309,6 @@ fn way_from<'r>(
 ) -> Way<'r> {
     loop {
         if let Kind::Failover(failover) = &at.kind
-            && failover.errors.is_some()
             && failover.tries_main()
         {
             return Way::Failover(at, failover);

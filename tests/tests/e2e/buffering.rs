@@ -202,7 +202,10 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 200, 502, 502], "{protocol:?}");
     }
-    assert_eq!(vigie.metrics().await.value("lb_retries_total", &[("service", "app@file")]), Some(8.0));
+    let metrics = vigie.metrics().await;
+    assert_eq!(metrics.value("lb_retries_total", &[("service", "app@file")]), Some(8.0));
+    let closed = [("service", "app@file"), ("reason", "closed")];
+    assert_eq!(metrics.value("lb_upstream_errors_total", &closed), Some(12.0), "with four of POST");
     // With nobody else to ask it is an error, and is asked for once.
     vigie.write(&behind("keep", &[keep], &[broken.url()]));
     let asked = broken.requests();

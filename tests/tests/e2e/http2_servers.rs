@@ -290,3 +290,59 @@ async fn a_silent_connection_takes_one_request_with_it_and_no_more() {
         assert_eq!(client.get(HOST, path).await.unwrap().status, status, "{path}");
     }
 }
+
+/// Answers requests to `/empty` with frames of DATA without a byte, more than h2 takes in the life of a connection, and
+/// then the one that came first.
+async fn say_nothing(mut stream: TcpStream, seen: &Notify) -> std::io::Result<()> {
+    const NOTHING: usize = 150;
+    stream.read_exact(&mut [0; 24]).await?;
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+    let mut first = None;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))]).await?;
+        match (kind, first) {
+            (4, _) if flags == 0 => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await?,
+            (1, None) => {
+                first = Some(id);
+                seen.notify_one();
+            }
+            (1, Some(first)) => {
+                // HEADERS with `:status` 200 and DATA, the last of which ends the stream.
+                let head = [&[0, 0, 1, 1, 4][..], &id, &[0x88]].concat();
+                let nothing = [&[0, 0, 0, 0, 0][..], &id].concat().repeat(NOTHING);
+                let end = [&[0, 0, 1, 0, 1][..], &id, b"x"].concat();
+                let other = [&[0, 0, 1, 1, 5][..], &first, &[0x88]].concat();
+                stream.write_all(&[head, nothing, end, other].concat()).await?;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// RFC 9113 section 6.1 allows them, and some servers flush so: they end nobody's request.
+#[tokio::test]
+async fn frames_without_a_byte_leave_the_others_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    // One worker: both requests share a connection.
+    let vigie = Vigie::with(&STATIC.replace("workers: 2", "workers: 1"), &app("", &[url])).await;
+    let seen = Arc::new(Notify::new());
+    let server = tokio::spawn({
+        let seen = Arc::clone(&seen);
+        async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            say_nothing(stream, &seen).await
+        }
+    });
+    let mut other = Protocol::Http1.connect(vigie.web()).await;
+    let other = tokio::spawn(async move { other.request("POST", "/", &[], None).await.status });
+    timeout(PROMPTLY, seen.notified()).await.unwrap();
+    let mut client = Protocol::Http1.connect(vigie.web()).await;
+    let answer = client.request("POST", "/empty", &[], None).await;
+    assert_eq!((answer.status, answer.text()), (200, "x"));
+    assert_eq!(timeout(PROMPTLY, other).await.unwrap().unwrap(), 200);
+    server.abort();
+}

@@ -42,10 +42,10 @@ impl Server {
         let told = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&told);
         let task = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
+            'accept: while let Ok((mut stream, _)) = listener.accept().await {
                 let (mut text, mut piece) = (String::new(), [0; 4096]);
                 while !is_whole(&text) {
-                    let length = stream.read(&mut piece).await.unwrap();
+                    let Ok(length @ 1..) = stream.read(&mut piece).await else { continue 'accept };
                     text.push_str(std::str::from_utf8(&piece[..length]).unwrap());
                 }
                 let (status, mut body) = answer(&text);

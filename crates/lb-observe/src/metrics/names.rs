@@ -79,7 +79,7 @@ definitions! {
         "Attempts on a server that failed without a usable response.";
     RETRIES = "lb_retries_total" ["service"] "Attempts after the first.";
     FAILOVERS = "lb_failovers_total" ["service", "reason"]
-        "Requests that a failover service led to its fallback, by why: health or status.";
+        "Requests that a failover service led to its fallback, by why: health, status or unsent.";
     MIRRORS_DROPPED = "lb_mirrors_dropped_total" ["service"]
         "Requests that a mirroring service did not mirror because too many copies were in progress.";
     RETRIES_REFUSED = "lb_retries_refused_total" ["service"]

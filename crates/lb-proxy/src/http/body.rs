@@ -21,6 +21,8 @@ pub(crate) trait Source {
     fn data(&self) -> &[u8];
     fn consume(&mut self, count: usize);
     fn trailers(&self) -> Option<&Head>;
+    /// What is offered is not taken for now: a source that keeps what comes meanwhile at a high price may look at it.
+    fn read_ahead(&mut self, _: &mut Context<'_>) {}
 }
 
 /// A message body being written, behind a head that was queued before.
@@ -91,7 +93,11 @@ impl Pump {
             }
             match source.poll_fill(cx) {
                 Poll::Ready(Ok(Fill::Data)) => {
-                    let taken = ready!(sink.poll_send(cx, source.data())).map_err(|_| PumpError::Sink)?;
+                    let Poll::Ready(taken) = sink.poll_send(cx, source.data()) else {
+                        source.read_ahead(cx);
+                        return Poll::Pending;
+                    };
+                    let taken = taken.map_err(|_| PumpError::Sink)?;
                     self.kept.take_if(|kept| kept.len() + taken > MOST_KEPT);
                     if let Some(kept) = &mut self.kept {
                         kept.extend_from_slice(&source.data()[..taken]);

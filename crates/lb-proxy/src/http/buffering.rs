@@ -43,9 +43,14 @@ pub(super) async fn buffered<'r>(
         let server =
             asked(p.x, p.outcome.route.unwrap_or(route)).and_then(|service| passed.reply.server(service));
         let broken_off = keep_answer(p, route, &mut passed, &options.response).await;
+        let service = asked(p.x, p.outcome.route.unwrap_or(route)).map(Arc::clone);
+        if let (Some(failure), Some(service), Some(endpoint)) = (broken_off, &service, p.outcome.endpoint)
+            && failure.blames_server()
+        {
+            p.worker.upstream_failed(service, endpoint, failure);
+        }
         let Some(saved) = &saved else { return passed };
         let status = p.x.response.status();
-        let service = asked(p.x, p.outcome.route.unwrap_or(route)).map(Arc::clone);
         let wanted = match (&options.retry, broken_off) {
             (Some(condition), _) => {
                 condition.holds(&Answered { attempts: tries, status, method: saved.method() })
@@ -318,6 +323,10 @@ impl Source for Gathering<'_> {
 
     fn trailers(&self) -> Option<&Head> {
         self.down.trailers()
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.down.read_ahead(cx);
     }
 }
 

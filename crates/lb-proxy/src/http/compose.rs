@@ -163,20 +163,18 @@ impl<'w> Walk<'w> {
         Passed { reply, reached: self.reached, failure }
     }
 
-    /// Asks the first service, and the second one if the answer is one of those that count as none.
+    /// Asks the first service, and the second one if no server of the first could be given the request, or the answer is
+    /// one of those that count as none.
     async fn fail_over<'r>(
         self,
         p: &mut Passage<'_, 'r, Replay<'_>>,
         composite: &'r Composite,
         failover: &'r Failover,
     ) -> Passed<'r> {
-        let worker = p.worker;
-        let Some(errors) = &failover.errors else {
-            return self.local(&mut p.x.response, Local::status_text(500));
-        };
+        let (worker, errors) = (p.worker, failover.errors.as_ref());
         let kept = p.down.kept();
         if p.framing.has_body()
-            && let Some(most) = errors.max_request_body_bytes
+            && let Some(most) = errors.and_then(|errors| errors.max_request_body_bytes)
             && kept.is_none_or(|length| length > most as u64)
         {
             return self.local(&mut p.x.response, Local::plain(413, "Request body too large"));
@@ -188,17 +186,23 @@ impl<'w> Walk<'w> {
         let cookies = p.x.composed.as_ref().map_or(0, |composed| composed.cookies.len());
         let passed = self.through(p, &failover.main).await;
         let status = p.x.response.status();
-        let is_good = !errors.status.iter().any(|(from, to)| (*from..=*to).contains(&status));
-        let ends = once || is_good || status == 101 || matches!(passed.reply, Reply::Gone);
-        if ends || !composite.has_fallback(failover) {
+        let is_bad =
+            errors.is_some_and(|e| e.status.iter().any(|(from, to)| (*from..=*to).contains(&status)));
+        let is_unsent = passed.failure.is_some_and(|f| f.unsent && !f.body_begun && f.blames_server());
+        let reason = match is_bad && !once && status != 101 {
+            true => "status",
+            false if is_unsent => "unsent",
+            false => return passed,
+        };
+        if matches!(passed.reply, Reply::Gone) || !composite.has_fallback(failover) {
             return passed;
         }
         if let Reply::Answer(answer) = &passed.reply {
             p.x.tried_in_vain(answer.picked.index());
         }
         passed.reply.discard(p);
-        worker.metrics.failed_over(composite.label, "status");
-        tracing::info!(routerName = self.router, status, "the fallback is asked instead");
+        worker.metrics.failed_over(composite.label, reason);
+        tracing::info!(routerName = self.router, status, reason, "the fallback is asked instead");
         // Middlewares of the first service have seen the end of it.
         p.x.settle(held, worker.now());
         (p.x.head, p.x.append_forwarded_for, p.x.detect_type) = saved;

@@ -188,6 +188,10 @@ impl Source for Encoded<'_> {
     fn trailers(&self) -> Option<&Head> {
         self.down.trailers()
     }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.down.read_ahead(cx);
+    }
 }
 
 impl Downstream for Encoded<'_> {

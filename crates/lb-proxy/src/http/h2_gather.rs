@@ -1,4 +1,4 @@
-//! What h2 writes, gathered into few large writes.
+//! The stream under h2: what it writes is gathered into few large writes, what it reads has gone through the [`Sieve`].
 //!
 //! h2 flushes after each DATA frame of some size: over TLS a record and a system call for each answer. The
 //! connection's task knows better when there is nothing more to write for now, and pushes then.
@@ -11,6 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::h2_sieve::Sieve;
+
 /// As much as one TLS record holds (RFC 8446 section 5.1): a full buffer becomes exactly one.
 const CAPACITY: usize = 16 * 1024;
 
@@ -19,6 +21,7 @@ pub(crate) struct Gathered<S>(Rc<RefCell<Inner<S>>>);
 
 struct Inner<S> {
     stream: S,
+    sieve: Sieve,
     /// Allocated while something waits in it: an idle connection holds no buffer.
     waiting: Vec<u8>,
     pushed: usize,
@@ -35,8 +38,9 @@ impl<S> Clone for Gathered<S> {
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
     /// Flushes when h2 says so, until [`Self::hold`].
-    pub(crate) fn new(stream: S) -> Self {
-        Self(Rc::new(RefCell::new(Inner { stream, waiting: Vec::new(), pushed: 0, holds: false, reads: 0 })))
+    pub(crate) fn new(stream: S, sieve: Sieve) -> Self {
+        let inner = Inner { stream, sieve, waiting: Vec::new(), pushed: 0, holds: false, reads: 0 };
+        Self(Rc::new(RefCell::new(inner)))
     }
 
     /// From now on only a full buffer, [`Self::poll_push`] and the end of the connection write.
@@ -89,7 +93,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *self.0.borrow_mut();
-        let read = Pin::new(&mut inner.stream).poll_read(cx, buf);
+        let read = inner.sieve.poll_read(&mut inner.stream, cx, buf);
         inner.reads += u64::from(read.is_ready());
         read
     }
@@ -150,7 +154,7 @@ mod tests {
     #[tokio::test]
     async fn a_flush_writes_only_until_writes_are_held() {
         let (stream, mut peer) = duplex(4 * CAPACITY);
-        let mut io = Gathered::new(stream);
+        let mut io = Gathered::new(stream, Sieve::default());
         io.write_all(b"hello").await.unwrap();
         io.flush().await.unwrap();
         assert_eq!(arrived(&mut peer), 5);
@@ -170,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_buffer_is_written_and_no_byte_is_lost_or_moved() {
         let (stream, mut peer) = duplex(1000);
-        let mut io = Gathered::new(stream);
+        let mut io = Gathered::new(stream, Sieve::default());
         io.hold();
         let sent: Vec<u8> = (0..5 * CAPACITY).map(|i| (i % 251) as u8).collect();
         let reader = tokio::spawn(async move {

@@ -1,7 +1,7 @@
-//! Floods of HTTP/2 frames that carry nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, unknown ones.
+//! Floods of HTTP/2 frames that carry nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA, unknown ones.
 //!
 //! Each is answered or ignored at once and costs no memory, only time (CVE-2019-9512, 9515 and kin). What a
-//! client spends on them is weighed against what it sends and gets besides; h2 itself bounds empty DATA,
+//! client spends on them is weighed against what it sends and gets besides; h2 itself bounds
 //! endless CONTINUATION and streams reset before they were accepted. It does not bound the time that one head
 //! may take, so heads that have begun and not ended are seen here as well.
 
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// RFC 9113 section 3.4.
-const PREFACE_BYTES: usize = 24;
+pub(super) const PREFACE_BYTES: usize = 24;
 /// RFC 9113 section 4.1.
 const HEADER_BYTES: usize = 9;
 /// RFC 9113 section 4.2: what we allow, having said nothing else.
@@ -35,6 +35,7 @@ const END_HEADERS: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    EmptyData,
     Priority,
     Reset,
     Settings,
@@ -44,12 +45,20 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Priority, Self::Reset, Self::Settings, Self::Ping, Self::WindowUpdate, Self::Unknown];
+    const ALL: [Self; 7] = [
+        Self::EmptyData,
+        Self::Priority,
+        Self::Reset,
+        Self::Settings,
+        Self::Ping,
+        Self::WindowUpdate,
+        Self::Unknown,
+    ];
 
     /// `None` for frames that carry a message.
-    fn of(frame_type: u8) -> Option<Self> {
+    fn of(frame_type: u8, payload: u64) -> Option<Self> {
         Some(match frame_type {
+            DATA if payload == 0 => Self::EmptyData,
             DATA | HEADERS | CONTINUATION => return None,
             2 => Self::Priority,
             3 => Self::Reset,
@@ -62,6 +71,7 @@ impl Kind {
 
     fn label(self) -> &'static str {
         match self {
+            Self::EmptyData => "http2_data_flood",
             Self::Priority => "http2_priority_flood",
             Self::Reset => "http2_reset_flood",
             Self::Settings => "http2_settings_flood",
@@ -131,7 +141,7 @@ impl Meter {
     }
 
     fn received(&self, frame_type: u8, payload: u64) {
-        let Some(kind) = Kind::of(frame_type) else {
+        let Some(kind) = Kind::of(frame_type, payload) else {
             add(&self.useful, payload);
             return;
         };
@@ -285,6 +295,7 @@ mod tests {
     #[test]
     fn a_flood_is_known_by_what_it_is_made_of() {
         for (frame_type, payload, label) in [
+            (0, 0, "http2_data_flood"),
             (2, 5, "http2_priority_flood"),
             (3, 4, "http2_reset_flood"),
             (4, 6, "http2_settings_flood"),

@@ -18,12 +18,13 @@ use super::h1::H1;
 use super::h1_serve::head_timeout;
 use super::h2_convert;
 use super::h2_gather::Gathered;
-use super::h2_meter::{Meter, Metered};
+use super::h2_meter::{Meter, Metered, PREFACE_BYTES};
+use super::h2_sieve::Sieve;
 use super::h2_stream::{H2Sink, H2Source, to_io};
 use super::handle::handle;
 use super::normalise::without_aliases;
 use super::pace::{Pace, too_slow};
-use super::streams::{EARLY, Open, Tally, admit, framing, is_worn, linger, refuse};
+use super::streams::{EARLY, Open, Tally, admit, framing, has_no_body, is_worn, linger, refuse};
 use crate::deadline::Deadline;
 use crate::entrypoint::Connection;
 use crate::stream::{Prefixed, Stream};
@@ -63,9 +64,8 @@ pub(crate) async fn serve(
         .data_frame_budget(DATA_FRAME_BUDGET)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let meter = Rc::new(Meter::default());
-    let output = Gathered::new(stream);
-    let stream = Metered::new(output.clone(), &meter);
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, builder.handshake::<_, Bytes>(stream));
+    let output = Gathered::new(Metered::new(stream, &meter), Sieve::behind(PREFACE_BYTES));
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, builder.handshake::<_, Bytes>(output.clone()));
     let mut h2 = match handshake.await {
         Ok(Ok(h2)) => h2,
         Ok(Err(error)) => {
@@ -196,10 +196,13 @@ async fn serve_stream(
 ) -> bool {
     let mut x = worker.exchange(&connection.peer);
     let sayable = h2_convert::request_head(&request, &mut x.head);
-    let body = request.into_body();
-    let framing = framing(&mut x.head, body.is_end_stream());
+    let mut source = H2Source::new(request.into_body());
+    let held = tally.hold(x.head.memory_bytes());
+    let ends =
+        source.has_ended() || (held.is_some() && has_no_body(&x.head, |cx| source.poll_bodiless(cx)).await);
+    let framing = framing(&mut x.head, ends);
     let mut client = Client {
-        source: H2Source::new(body),
+        source,
         respond,
         sink: None,
         is_head: x.head.method() == "HEAD",
@@ -214,7 +217,6 @@ async fn serve_stream(
         },
         takes: Pace::new(connection.entry.least),
     };
-    let held = tally.hold(x.head.memory_bytes());
     let admitted = match sayable {
         _ if held.is_none() => Err((431, "http2_large_heads")),
         false => Err((400, "http2_malformed")),
@@ -275,6 +277,10 @@ impl Source for Client<'_> {
     fn trailers(&self) -> Option<&Head> {
         let http = &self.connection.entry.config.http;
         without_aliases(self.source.trailers(), http.alias_headers, http.only_underscores)
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.source.read_ahead(cx);
     }
 }
 

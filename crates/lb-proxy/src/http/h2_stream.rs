@@ -9,6 +9,7 @@ use lb_http1::{Framing, Head, Version};
 
 use super::body::{Fill, Sink, Source};
 use super::h2_convert;
+use super::h2_sieve::SMALL;
 
 pub(crate) fn to_io(error: h2::Error) -> io::Error {
     if error.is_io() {
@@ -21,6 +22,10 @@ pub(crate) fn to_io(error: h2::Error) -> io::Error {
 pub(crate) struct H2Source {
     stream: RecvStream,
     chunk: Bytes,
+    /// What follows it.
+    ahead: Vec<u8>,
+    /// The last frame was small.
+    small: bool,
     ended: bool,
     trailers: Option<Box<Head>>,
 }
@@ -28,18 +33,42 @@ pub(crate) struct H2Source {
 impl H2Source {
     pub(crate) fn new(stream: RecvStream) -> Self {
         let ended = stream.is_end_stream();
-        Self { stream, chunk: Bytes::new(), ended, trailers: None }
+        Self { stream, chunk: Bytes::new(), ahead: Vec::new(), small: false, ended, trailers: None }
     }
 
     /// All of it was read.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
+
+    /// Whether there is nothing, not even trailers.
+    pub(crate) fn poll_bodiless(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while self.chunk.is_empty() {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(chunk)) => self.put(chunk),
+                // It shows once more.
+                Some(Err(_)) => return Poll::Ready(false),
+                None => {
+                    self.ended = self.stream.is_end_stream();
+                    return Poll::Ready(self.ended);
+                }
+            }
+        }
+        Poll::Ready(false)
+    }
+
+    fn put(&mut self, chunk: Bytes) {
+        self.small = chunk.len() < SMALL;
+        self.chunk = chunk;
+    }
 }
 
 impl Source for H2Source {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
         loop {
+            if self.chunk.is_empty() && !self.ahead.is_empty() {
+                self.chunk = std::mem::take(&mut self.ahead).into();
+            }
             if !self.chunk.is_empty() {
                 return Poll::Ready(Ok(Fill::Data));
             }
@@ -47,7 +76,7 @@ impl Source for H2Source {
                 return Poll::Ready(Ok(Fill::End));
             }
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Ok(chunk)) => self.put(chunk),
                 Some(Err(error)) => return Poll::Ready(Err(to_io(error))),
                 None => {
                     if let Some(fields) = ready!(self.stream.poll_trailers(cx)).map_err(to_io)? {
@@ -73,6 +102,18 @@ impl Source for H2Source {
 
     fn trailers(&self) -> Option<&Head> {
         self.trailers.as_deref()
+    }
+
+    /// Small frames, for each of which h2 keeps more than it holds. The window bounds them: it is given back only for
+    /// what was consumed.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        // The end, or an error, shows once more.
+        while self.small
+            && let Poll::Ready(Some(Ok(chunk))) = self.stream.poll_data(cx)
+        {
+            self.small = chunk.len() < SMALL;
+            self.ahead.extend_from_slice(&chunk);
+        }
     }
 }
 

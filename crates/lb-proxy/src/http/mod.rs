@@ -19,6 +19,7 @@ pub(crate) mod h2_convert;
 pub(crate) mod h2_gather;
 pub(crate) mod h2_meter;
 pub(crate) mod h2_serve;
+pub(crate) mod h2_sieve;
 pub(crate) mod h2_stream;
 pub(crate) mod h3;
 pub(crate) mod handle;

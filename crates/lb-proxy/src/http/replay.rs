@@ -144,6 +144,10 @@ impl Source for Replay<'_> {
     fn trailers(&self) -> Option<&Head> {
         self.down.trailers().filter(|_| !self.mute)
     }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.down.read_ahead(cx);
+    }
 }
 
 impl Sink for Replay<'_> {

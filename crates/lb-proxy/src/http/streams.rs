@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lb_config::static_config::EntryPoint;
@@ -26,6 +27,9 @@ const LARGE_HEADS: usize = 4 * 1024 * 1024;
 const EARLY_RESETS_AFTER: u64 = 500;
 /// ... at most one in so many may have been reset early (CVE-2023-44487, for streams that we did begin to serve).
 const EARLY_RESETS_SHARE: u64 = 2;
+/// Whether a request without a length has a body shows at its stream's end, which may come behind its head. As long as Go's
+/// client, and so Traefik, waits for it where the method suggests none.
+const END_PATIENCE: Duration = Duration::from_millis(200);
 /// A stream that the client resets this soon was opened in vain. With the next two, as Envoy has them.
 pub(super) const EARLY: Duration = Duration::from_secs(1);
 
@@ -131,6 +135,20 @@ impl Drop for LargeHead<'_> {
 pub(super) fn is_worn(config: &EntryPoint, requests: u64, opened: Instant) -> bool {
     config.keep_alive_max_requests.is_some_and(|most| requests >= most)
         || config.keep_alive_max_time.is_some_and(|most| opened.elapsed() > most)
+}
+
+/// Whether a stream that goes on behind its head ends without a body; `poll` says what comes next.
+pub(super) async fn has_no_body(head: &Head, mut poll: impl FnMut(&mut Context<'_>) -> Poll<bool>) -> bool {
+    let mut ended = poll_fn(|cx| Poll::Ready(poll(cx))).await;
+    if ended.is_pending()
+        && !head.contains("content-length")
+        && matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "DELETE" | "TRACE")
+    {
+        // Boxed: rare, and others need not make room for it.
+        let seen = Box::pin(tokio::time::timeout(END_PATIENCE, poll_fn(poll))).await;
+        ended = seen.map_or(Poll::Pending, Poll::Ready);
+    }
+    ended == Poll::Ready(true)
 }
 
 /// How the body is known to end. Who reads it checks that DATA agrees with a content-length (RFC 9113 section 8.1.1,

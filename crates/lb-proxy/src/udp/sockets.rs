@@ -40,7 +40,10 @@ pub(crate) fn bind(address: SocketAddr, reuse_port: bool, workers: usize) -> io:
 /// # Errors
 /// Whatever the system says about one of them.
 pub(crate) fn adopt(sockets: Vec<UdpSocket>) -> io::Result<Vec<UdpSocket>> {
-    sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+        enlarge(&SockRef::from(socket));
+    }
     Ok(sockets)
 }
 
@@ -61,11 +64,15 @@ fn open_exactly(address: SocketAddr, share: bool) -> io::Result<UdpSocket> {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_port(share)?;
-    // As much of it as the system gives (net.core.rmem_max).
-    let _ = socket.set_recv_buffer_size(BUFFER);
+    enlarge(&socket);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// As far as the system allows (`net.core.rmem_max`).
+fn enlarge(socket: &Socket) {
+    let _ = socket.set_recv_buffer_size(BUFFER);
 }
 
 #[cfg(test)]
@@ -81,6 +88,8 @@ mod tests {
         let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
         let room = |socket: &UdpSocket| SockRef::from(socket).recv_buffer_size().unwrap();
         assert!(sockets.iter().all(|socket| room(socket) > room(&plain)));
+        let before = room(&plain);
+        assert!(room(&adopt(vec![plain]).unwrap()[0]) > before, "of an older version");
         assert_eq!(bind(address, false, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(!is_for_datagrams(&std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
     }

@@ -23,6 +23,7 @@ use super::failure::{Cause, Failure};
 use crate::http::body::{Fill, Sink, Source};
 use crate::http::h2_convert;
 use crate::http::h2_gather::Gathered;
+use crate::http::h2_sieve::Sieve;
 use crate::http::h2_stream::{H2Sink, H2Source};
 use crate::stream::Stream;
 
@@ -85,7 +86,7 @@ impl Shared {
             // take the requests of all others along.
             .max_local_error_reset_streams(None)
             .max_header_list_size(crate::http::RESPONSE_LIMITS.max_head_bytes as u32);
-        let output = Gathered::new(stream);
+        let output = Gathered::new(stream, Sieve::default());
         let (sender, mut connection) = builder
             .handshake::<_, Bytes>(output.clone())
             .await
@@ -321,6 +322,12 @@ impl Source for H2 {
 
     fn trailers(&self) -> Option<&Head> {
         self.source.as_ref().and_then(Source::trailers)
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Some(source) = &mut self.source {
+            source.read_ahead(cx);
+        }
     }
 }
 

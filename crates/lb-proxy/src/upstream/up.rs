@@ -104,6 +104,12 @@ impl Source for Up {
             Self::H2(up) => up.trailers(),
         }
     }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Self::H2(up) = self {
+            up.read_ahead(cx);
+        }
+    }
 }
 
 impl Sink for Up {

@@ -91,6 +91,40 @@ async fn some_answers_count_as_none() {
     assert_eq!(metrics.value("lb_failovers_total", &failovers), Some(2.0));
 }
 
+/// No health check has noticed yet, and none is asked about answers.
+#[tokio::test]
+async fn what_the_first_cannot_be_given_goes_to_the_fallback() {
+    let origins = origins(["a", "b"]).await;
+    let check = "healthCheck: {path: /, unhealthyThreshold: 1000}";
+    let composites = format!(
+        "dead: {{loadBalancer: {{servers: [{{url: 'http://127.0.0.1:1'}}], {check}}}}}
+         mute: {{loadBalancer: {{servers: [{{url: '{}'}}], {check}}}}}
+         f: {{failover: {{service: dead, fallback: b}}}}
+         g: {{failover: {{service: mute, fallback: b}}}}",
+        origins[0].url()
+    );
+    let vigie = Vigie::start(&services(&["f", "g"], &origins, "", &composites)).await;
+    origins[0].on("/g", Script::no_answer());
+    let long = vec![b'x'; 300_000];
+    for protocol in Protocol::BOTH {
+        for body in [None, Some(&b"12345"[..]), Some(&long)] {
+            let method = if body.is_some() { "POST" } else { "GET" };
+            let ask = async |path: &str| {
+                protocol.connect(vigie.web()).await.request(method, path, &[("x-own", "yes")], body).await
+            };
+            assert_eq!(origin(&ask("/f").await), "b", "{protocol:?}");
+            let seen = origins[1].last();
+            assert_eq!((&*seen.method, seen.get("x-own")), (method, Some("yes")));
+            assert_eq!(seen.body.as_slice(), body.unwrap_or_default(), "{protocol:?}");
+            assert_eq!(seen.fields.all("x-forwarded-for").len(), 1);
+            let before = origins[1].requests();
+            assert_eq!((ask("/g").await.status, origins[1].requests()), (502, before), "it may be at work");
+        }
+    }
+    let failovers = [("service", "f@file"), ("reason", "unsent")];
+    assert_eq!(vigie.metrics().await.value("lb_failovers_total", &failovers), Some(6.0));
+}
+
 /// With a limit longer bodies are refused, as by Traefik; without one all of them are kept.
 #[tokio::test]
 async fn bodies_are_kept_up_to_a_limit() {

@@ -95,7 +95,7 @@ async fn bodies_have_a_limit() {
                       open: {mirroring: {service: a, mirrors: [{name: b, percent: 100}, {name: c, percent: 100}]}}
                       without: {mirroring: {service: a, mirrorBody: false, mirrors: [{name: b, percent: 100}]}}";
     let vigie = Vigie::start(&services(&["limited", "open", "without"], &origins, "", composites)).await;
-    let long: Vec<u8> = (0..5_000_000_u32).map(|at| (at / 7 % 251) as u8).collect();
+    let long: Vec<u8> = (0..2_400_000_u32).map(|at| (at / 7 % 251) as u8).collect();
     let mut copies = 0;
     for protocol in Protocol::BOTH {
         for (path, body, copied) in [

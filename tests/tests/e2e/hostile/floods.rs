@@ -1,10 +1,14 @@
 //! HTTP/2 clients that only cause work: each kind is cut off with the right code, counted under its name and
 //! logged once, while others are served and memory stays bounded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lb_testkit::{Answer, Client, Gate, H2Client, H2Origin, Origin, PATIENCE, Script, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::frames::*;
 use crate::harness::{HOST, STATIC, Vigie, app};
@@ -93,6 +97,12 @@ async fn floods_of_empty_frames_are_cut_off() {
     blast(&vigie, &["http2_continuation_flood"], &[], &start, || many(frame(CONTINUATION, 0, 1, b""))).await;
 }
 
+/// The head of a request with a body.
+fn post(stream: u32, path: &str) -> Vec<u8> {
+    let head = block(&[(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a")]);
+    frame(HEADERS, END_HEADERS, stream, &head)
+}
+
 /// A frame takes memory besides its payload, until that is read.
 #[tokio::test]
 async fn small_frames_pass_as_long_as_they_are_read() {
@@ -110,20 +120,82 @@ http:
         url = origin.url()
     );
     let vigie = Vigie::with(&format!("{STATIC}log: {{level: INFO}}\n"), &text).await;
-    let post = |path| {
-        let head = block(&[(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a")]);
-        frame(HEADERS, END_HEADERS, 1, &head)
-    };
     // As a client of gRPC sends many messages at once.
     let mut client = Frames::connect(vigie.web(), &[]).await;
-    client.send(post("/body")).await.unwrap();
+    client.send(post(1, "/body")).await.unwrap();
     let messages = frame(DATA, 0, 1, &[b'm'; 16]).repeat(4000);
     client.send([messages, frame(DATA, END_STREAM, 1, b"")].concat()).await.unwrap();
     assert_eq!(client.end(1, PATIENCE).await, End::Answered(Some(200)));
     assert_eq!(origin.last().body.len(), 16 * 4000);
-    // Of one byte each, and nobody reads them yet.
-    let bytes = frame(DATA, 0, 1, b"m").repeat(1000);
-    blast(&vigie, &["http2_data_flood"], &[], &post("/stuck"), || bytes.clone()).await;
+    // Of one byte each, and nobody reads them yet: what follows on the same stream joins.
+    let mut client = Frames::connect(vigie.web(), &[]).await;
+    client.send([post(1, "/stuck"), frame(DATA, 0, 1, b"m").repeat(100_000)].concat()).await.unwrap();
+    client.ping().await.unwrap();
+    let bytes = [frame(DATA, 0, 1, b"m"), frame(DATA, 0, 3, b"m")].concat().repeat(1000);
+    let open = [post(1, "/stuck"), post(3, "/stuck")].concat();
+    blast(&vigie, &["http2_data_flood"], &[], &open, || bytes.clone()).await;
+}
+
+/// Takes two requests, and nothing of their bodies before it is told to.
+async fn take_late(mut stream: TcpStream, now: &Notify) -> std::io::Result<()> {
+    stream.read_exact(&mut [0; 24]).await?;
+    // SETTINGS_INITIAL_WINDOW_SIZE: RFC 9113 section 6.5.2.
+    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await?;
+    let mut taken = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))]).await?;
+        let id = u32::from_be_bytes(id);
+        if kind == SETTINGS && flags == 0 {
+            stream.write_all(&frame(SETTINGS, 1, 0, b"")).await?;
+        }
+        if kind == HEADERS {
+            taken.push(id);
+            if taken.len() == 2 {
+                now.notified().await;
+                for id in [0, taken[0], taken[1]] {
+                    stream.write_all(&frame(WINDOW_UPDATE, 0, id, &[0, 16, 0, 0])).await?;
+                }
+            }
+        }
+        if kind == DATA && flags & END_STREAM != 0 {
+            stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x88])).await?;
+        }
+    }
+}
+
+/// A server that is slow to take what its client sends in many messages is no reason to end the client's connection.
+#[tokio::test]
+async fn small_frames_may_wait_for_a_slow_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let vigie = Vigie::start(&app("", &[format!("h2c://{}", listener.local_addr().unwrap())])).await;
+    let now = Arc::new(Notify::new());
+    let server = tokio::spawn({
+        let now = Arc::clone(&now);
+        async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let now = Arc::clone(&now);
+                tokio::spawn(async move { take_late(stream, &now).await });
+            }
+        }
+    });
+    let mut client = Frames::connect(vigie.web(), &[]).await;
+    client.send([post(1, "/"), post(3, "/")].concat()).await.unwrap();
+    // More than may wait unread, bit by bit.
+    let messages = [frame(DATA, 0, 1, b"tiny"), frame(DATA, 0, 3, b"tiny")].concat().repeat(50);
+    for _ in 0..120 {
+        client.send(&messages).await.unwrap();
+        client.ping().await.unwrap();
+    }
+    now.notify_one();
+    for stream in [1, 3] {
+        client.send(frame(DATA, END_STREAM, stream, b"")).await.unwrap();
+        assert_eq!(client.end(stream, PATIENCE).await, End::Answered(Some(200)));
+    }
+    server.abort();
 }
 
 /// CVE-2023-44487, all at once and paced, and CVE-2025-8671, where the client makes us do the resetting.

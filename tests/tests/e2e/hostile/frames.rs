@@ -109,6 +109,19 @@ impl Frames {
         Ok((head[3], head[4], stream, self.client.bytes(length).await?))
     }
 
+    /// Waits until everything before was looked at.
+    pub(super) async fn ping(&mut self) -> anyhow::Result<()> {
+        const ACK: u8 = 1;
+        self.send(frame(PING, 0, 0, &[0; 8])).await?;
+        loop {
+            match self.next().await? {
+                (PING, ACK, ..) => return Ok(()),
+                (GOAWAY, ..) => anyhow::bail!("the connection ends"),
+                _ => {}
+            }
+        }
+    }
+
     /// Reads until `stream` is answered or ends, or the connection does.
     pub(super) async fn end(&mut self, stream: u32, within: Duration) -> End {
         let reading = async {

@@ -136,6 +136,22 @@ async fn what_http_1_could_not_carry_is_refused() {
     assert!(seen.fields.0.iter().all(|(name, _)| !name.starts_with(':')));
 }
 
+/// Some clients say the end of what has no body in a frame of its own.
+#[tokio::test]
+async fn an_end_behind_the_head_is_no_body() {
+    let origin = Origin::start("origin").await;
+    let vigie = Vigie::start(&app("", &[origin.url()])).await;
+    for (body, lengths) in [(&b""[..], [None, None]), (b"abc", [None, Some("chunked")])] {
+        let mut frames = Frames::connect(vigie.web(), &[]).await;
+        let head = frame(HEADERS, END_HEADERS, 1, &block(&get("/x")));
+        frames.send([head, frame(DATA, END_STREAM, 1, body)].concat()).await.unwrap();
+        assert_eq!(frames.end(1, PATIENCE).await, End::Answered(Some(200)));
+        let seen = origin.last();
+        assert_eq!(["content-length", "transfer-encoding"].map(|name| seen.get(name)), lengths);
+        assert_eq!(seen.body, body);
+    }
+}
+
 /// DATA that is more or less than its content-length never makes the server wait for, or take for a request,
 /// what is not there.
 #[tokio::test]

@@ -26,7 +26,7 @@ use crate::http::h1_serve::{LAME_DUCK, head_timeout};
 use crate::http::handle::handle;
 use crate::http::normalise::without_aliases;
 use crate::http::pace::{Pace, too_slow};
-use crate::http::streams::{EARLY, Open, admit, framing, is_worn, linger, refuse};
+use crate::http::streams::{EARLY, Open, admit, framing, has_no_body, is_worn, linger, refuse};
 use crate::worker::{Watch, Worker};
 
 /// Above every stream of a client: a GOAWAY that refuses none yet (RFC 9114 section 5.2).
@@ -40,9 +40,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// For a stream that everybody gives room for.
 const SAYING_TIMEOUT: Duration = Duration::from_secs(2);
-/// Whether a request without a length has a body shows at its stream's end, which may come in a packet of its own. As
-/// long as Go's client, and so Traefik, waits for it where the method suggests none.
-const END_PATIENCE: Duration = Duration::from_millis(200);
 /// How long an answer may wait for its acknowledgement, at the least; see `listen::LEAST_STALL`.
 const LEAST_STALL: Duration = Duration::from_secs(60);
 
@@ -244,7 +241,7 @@ async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -
         Err(refusal) => Err(refusal),
         Ok(()) if held.is_none() => Err((431, "http3_large_heads")),
         Ok(()) => {
-            let ends = has_no_body(&x.head, &mut source).await;
+            let ends = has_no_body(&x.head, |cx| source.poll_bodiless(cx)).await;
             let framing = framing(&mut x.head, ends);
             admit(&x.head, framing)
         }
@@ -281,19 +278,6 @@ async fn serve_stream(link: &Rc<Link>, mut source: H3Source, mut sink: H3Sink) -
     client.source.stop(Code::NoError);
     let acknowledged = client.sink.is_whole().then(|| client.sink.stopped());
     (client.gone.is_known(), acknowledged)
-}
-
-/// Whether the stream ends behind its head.
-async fn has_no_body(head: &Head, source: &mut H3Source) -> bool {
-    let mut ended = poll_fn(|cx| Poll::Ready(source.poll_bodiless(cx))).await;
-    if ended.is_pending()
-        && !head.contains("content-length")
-        && matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "DELETE" | "TRACE")
-    {
-        let seen = timeout(END_PATIENCE, poll_fn(|cx| source.poll_bodiless(cx))).await;
-        ended = seen.map_or(Poll::Pending, Poll::Ready);
-    }
-    ended == Poll::Ready(true)
 }
 
 /// Whether the client still wants its answer.
