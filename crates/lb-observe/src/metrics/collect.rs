@@ -293,7 +293,7 @@ fn connections(open: &Open, labels: &Snapshot, families: &mut Vec<MetricFamily>)
     let mut upstream = Family::gauge(names::UPSTREAM_CONNECTIONS);
     let mut http3 = Family::gauge(names::HTTP3_CONNECTIONS);
     for (label, count) in open {
-        let Some(text) = labels.text(*label) else { continue };
+        let Some(text) = labels.text_while(*count != 0, *label) else { continue };
         match labels.kind(*label) {
             Some(Kind::EntryPoint) => clients.push(&[text, "TCP"], *count as f64),
             Some(Kind::Http3) => http3.push(&[text], *count as f64),
@@ -364,7 +364,7 @@ fn events(inner: &Inner, view: &View, labels: &Snapshot, families: &mut Vec<Metr
     }
     let mut queues = Family::gauge(names::QUEUE_LENGTH);
     for (label, waiting) in &*inner.queues.lock() {
-        if let Some(text) = labels.text(*label) {
+        if let Some(text) = labels.text_while(*waiting != 0, *label) {
             queues.push(&[text], *waiting as f64);
         }
     }

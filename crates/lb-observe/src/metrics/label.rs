@@ -216,6 +216,11 @@ impl Snapshot {
         self.texts.get(&id).filter(|_| !seen).map(|(_, text)| &**text)
     }
 
+    /// The same, but for as long as it is known where something still goes on under it.
+    pub(super) fn text_while(&self, goes_on: bool, id: LabelId) -> Option<&str> {
+        self.text(id).or_else(|| self.texts.get(&id).filter(|_| goes_on).map(|(_, text)| &**text))
+    }
+
     pub(super) fn kind(&self, id: LabelId) -> Option<Kind> {
         self.texts.get(&id).map(|(kind, _)| *kind)
     }

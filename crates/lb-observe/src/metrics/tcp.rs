@@ -64,8 +64,9 @@ impl Tcp {
         let mut open = Family::gauge(names::TCP_OPEN);
         let mut bytes = Family::counter(names::TCP_BYTES);
         for (service, counts) in &*self.services.lock() {
-            let Some(service) = labels.text(*service) else { continue };
-            open.push(&[service], counts.open.load(Ordering::Relaxed) as f64);
+            let now_open = counts.open.load(Ordering::Relaxed);
+            let Some(service) = labels.text_while(now_open != 0, *service) else { continue };
+            open.push(&[service], now_open as f64);
             for (direction, count) in [("in", &counts.received), ("out", &counts.sent)] {
                 bytes.push(&[service, direction], count.load(Ordering::Relaxed) as f64);
             }

@@ -235,6 +235,25 @@ fn what_left_the_configuration_is_shown_once_more_and_lost_to_no_sum() {
     assert!(!text.contains("10.0.0.2"));
 }
 
+/// Connections and waiting requests outlive the service that a reload removes.
+#[test]
+fn what_goes_on_is_shown_until_it_ends() {
+    let (metrics, _) = metrics(Settings::default());
+    let gone = metrics.label(Kind::Service, "gone@file");
+    let tcp = metrics.tcp(gone);
+    let (open, queued) = (tcp.open(), metrics.queued(gone));
+    let connection = metrics.shard(0).connection(gone);
+    metrics.retain(&HashSet::new());
+    let lines = ["lb_tcp_open_connections", "lb_queue_length", "lb_upstream_connections"]
+        .map(|name| format!("{name}{{service=\"gone@file\"}} 1"));
+    for _ in 0..3 {
+        assert_shows(&metrics.render(), &lines.each_ref().map(String::as_str));
+    }
+    drop((open, queued, connection));
+    metrics.render();
+    assert!(!metrics.render().contains("gone@file"));
+}
+
 /// A service made of others has another name after each reload, the one that answers has not.
 #[test]
 fn renamed_wholes_leave_their_parts_what_was_counted() {
