@@ -37,7 +37,7 @@ pub(super) struct Router<'v> {
     status: &'static str,
     /// Its last good version, kept because the newest is broken.
     stale: bool,
-    errors: Vec<&'v str>,
+    errors: Vec<Cow<'v, str>>,
 }
 
 pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
@@ -63,7 +63,7 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             middlewares: before.middlewares,
             status: if lack.is_some() { "disabled" } else { "enabled" },
             stale: false,
-            errors: lack.unwrap_or_default().to_vec(),
+            errors: cows(lack.unwrap_or_default()),
         }
     });
     let left_out = model.left_out(Kind::Router, |name| view.config.routers.contains_key(name));
@@ -86,13 +86,39 @@ pub(super) fn resolve<'v>(model: &Model<'v>) -> Vec<Router<'v>> {
             observability: Observability::default(),
             status: "disabled",
             stale: false,
-            errors: model.errors(Kind::Router, name).to_vec(),
+            errors: cows(model.errors(Kind::Router, name)),
         }]
     });
     let mut routers: Vec<_> = written.chain(own).chain(left_out).collect();
     routers.sort_by(|a, b| a.name.cmp(&b.name));
     warn_of_disputes(&mut routers);
+    warn_of_options_without_a_host(&mut routers, &view.static_config);
     routers
+}
+
+fn cows<'v>(texts: &[&'v str]) -> Vec<Cow<'v, str>> {
+    texts.iter().map(|text| Cow::from(*text)).collect()
+}
+
+/// What a connection is to have is decided before there is a request: without a host nobody knows. Those of its entry
+/// point it has anyway.
+fn warn_of_options_without_a_host(routers: &mut [Router<'_>], fixed: &StaticConfig) {
+    for router in routers.iter_mut().filter(|router| router.status != "disabled" && router.has_own_tls) {
+        let options = router.tls_options();
+        let bare = options.split_once('@').map_or(options, |(name, _)| name);
+        let is_its = |entry: &EntryPoint| {
+            entry.http.tls.as_ref().is_some_and(|tls| tls.options == options || tls.options == bare)
+        };
+        let at = |entry: &&EntryPoint| router.entry_points.iter().any(|name| *name == entry.name);
+        let is_unbound = router.parsed.is_some_and(|rule| rule.hosts().is_empty());
+        if !is_unbound || options.is_empty() || fixed.entry_points.iter().filter(at).any(is_its) {
+            continue;
+        }
+        let rule = &router.rule;
+        let words = format!("no domain found in rule {rule}, the TLS option {options} cannot be applied");
+        router.status = "warning";
+        router.errors.push(words.into());
+    }
 }
 
 /// A connection has one set of TLS options, chosen by its host: where routers of an entry point want different ones, all
@@ -123,7 +149,8 @@ fn warn_of_disputes(routers: &mut [Router<'_>]) {
         router.status = "warning";
         router.errors.push(
             "router's TLSOptions configuration is conflicting with other routers on the same entrypoint and host, default TLS \
-             options will be used instead",
+             options will be used instead"
+                .into(),
         );
     }
 }
@@ -163,10 +190,10 @@ fn configured<'v>(model: &Model<'v>, written: &'v str, router: &'v dynamic::Rout
                 status: if lack.is_some() { "disabled" } else { model.status(Kind::Router, written) },
                 stale: model.is_stale(Kind::Router, written),
                 // What its own options lack is told of the router.
-                errors: lack
-                    .filter(|reasons| !reasons.is_empty())
-                    .unwrap_or_else(|| model.errors(Kind::Router, written))
-                    .to_vec(),
+                errors: cows(
+                    lack.filter(|reasons| !reasons.is_empty())
+                        .unwrap_or_else(|| model.errors(Kind::Router, written)),
+                ),
                 name,
             }
         };

@@ -117,9 +117,12 @@ fn routers_that_dispute_the_tls_options_of_a_host_are_warned_of() {
          f: {rule: 'PathPrefix(`/`)', service: s, entryPoints: [web], tls: {options: strict}}, \
          g: {rule: Host(`a.test`), service: s, entryPoints: [web], tls: {options: gone}}}}",
     );
-    assert_eq!(names(&api("/api/http/routers?search=@file&status=warning", &view)), ["a@file", "b@file"]);
+    let warned = api("/api/http/routers?search=@file&status=warning", &view);
+    assert_eq!(names(&warned), ["a@file", "b@file", "f@file"]);
+    let unbound = "no domain found in rule PathPrefix(`/`), the TLS option strict@file cannot be applied";
+    assert_eq!(api("/api/http/routers/f@file", &view)["error"], json!([unbound]));
     let text = "router's TLSOptions configuration is conflicting with other routers on the same entrypoint and host, default TLS \
              options will be used instead";
     assert_eq!(api("/api/http/routers/a@file", &view)["error"], json!([text]));
-    assert_eq!(api("/api/overview", &view)["http"]["routers"]["warnings"], json!(2));
+    assert_eq!(api("/api/overview", &view)["http"]["routers"]["warnings"], json!(3));
 }

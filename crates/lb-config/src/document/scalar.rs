@@ -38,6 +38,9 @@ pub(super) fn canonical(plain: &str) -> Cow<'_, str> {
 
 /// How a number with a fraction is printed: six decimals, none when it is whole.
 pub(super) fn from_float(number: f64) -> String {
+    if number.is_infinite() {
+        return if number > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
     if number.fract() == 0.0 { format!("{number:.0}") } else { format!("{number:.6}") }
 }
 

@@ -207,11 +207,13 @@ mod tests {
             [[http.services.api.loadBalancer.servers]]
             url = "http://127.0.0.1:2"
             weight = 0x10
+            [http.middlewares.odd.headers.customRequestHeaders]
+            X-A = -inf
         "#;
         let yaml = r"
 http:
   routers: {api: {rule: Host(`a.test`), service: api, middlewares: [limit], tls: {}}}
-  middlewares: {limit: {rateLimit: {average: 100}}}
+  middlewares: {limit: {rateLimit: {average: 100}}, odd: {headers: {customRequestHeaders: {X-A: -.inf}}}}
   services:
     api:
       loadBalancer:

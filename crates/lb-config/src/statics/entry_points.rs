@@ -388,9 +388,9 @@ fn read_http<'a>(block: &Block<'a>, http: &mut EntryPointHttp, named: Named<'_, 
     }
     const STRATEGIES: [(&str, AliasHeaders); 3] =
         [("keep", AliasHeaders::Keep), ("delete", AliasHeaders::Delete), ("reject", AliasHeaders::Reject)];
-    let alias = block.take("aliasHeadersStrategy").and_then(|field| field.choice(&STRATEGIES));
+    let alias = block.take_word("aliasHeadersStrategy").and_then(|field| field.choice(&STRATEGIES));
     http.alias_headers = alias.unwrap_or_default();
-    if let Some(field) = block.take("underscoreHeadersStrategy")
+    if let Some(field) = block.take_word("underscoreHeadersStrategy")
         && let Some(strategy) = field.choice(&STRATEGIES)
     {
         let hint = "write `aliasHeadersStrategy`, which covers `_` and other odd characters".to_owned();

@@ -110,6 +110,8 @@ fn the_older_strategy_is_for_underscores() {
     };
     assert_eq!(strategy("underscoreHeadersStrategy: delete"), (AliasHeaders::Delete, true));
     assert_eq!(strategy("aliasHeadersStrategy: delete"), (AliasHeaders::Delete, false));
+    let empty = "underscoreHeadersStrategy: '', aliasHeadersStrategy: ''";
+    assert_eq!(strategy(empty), strategy("maxHeaderBytes: 4096"));
     let both = "underscoreHeadersStrategy: reject, aliasHeadersStrategy: reject";
     assert_eq!(strategy(both), (AliasHeaders::Reject, false));
     assert_eq!(

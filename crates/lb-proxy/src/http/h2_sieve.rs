@@ -282,6 +282,29 @@ mod tests {
     }
 
     #[test]
+    fn whatever_comes_means_the_same_behind_it() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..1000 {
+            let any = random.usize(1..30);
+            let frames: Vec<_> = (0..any)
+                .map(|_| {
+                    let kind = random.choice([DATA, DATA, DATA, DATA, HEADERS, CONTINUATION, 6]).unwrap();
+                    let flags =
+                        if kind == DATA { [0, 0, END_STREAM, 8] } else { [END_HEADERS, END_HEADERS, 5, 0] };
+                    let length = random.choice([0, 0, 1, 3, 255, 256, 300]).unwrap();
+                    let payload: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
+                    frame(kind, random.choice(flags).unwrap(), random.u8(0..4), &payload)
+                })
+                .collect();
+            let left = sieved(&frames, random.usize(1..2000));
+            assert_eq!(meaning(&left), meaning(&frames.concat()));
+            // And what is no frame at all passes as it may.
+            let rubbish: Vec<u8> = (0..any * 20).map(|_| random.u8(0..3)).collect();
+            assert!(sieved(std::slice::from_ref(&rubbish), any).len() <= rubbish.len());
+        }
+    }
+
+    #[test]
     fn what_is_cut_off_is_seen_to_be() {
         let cut = frame(DATA, 0, 1, b"")[..4].to_vec();
         assert_eq!(
