@@ -102,6 +102,8 @@ async fn a_request_outlives_its_servers_one_after_the_other() {
         let came = async || from.seen().iter().any(|seen| seen.path() == "/slow");
         assert!(eventually(PATIENCE, came).await);
         moves_to(&vigie, &app("", &[to.url()]), to).await;
+        // On a connection that was kept it is asked once more.
+        from.on("/slow", Script::no_answer());
         gate.let_one_pass();
     }
     let answer = slow.await.unwrap();
