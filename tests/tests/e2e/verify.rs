@@ -187,7 +187,7 @@ tls:
         "error: entry point more :1: is in ",
         "error: router lost@file: is left out: ",
         "error: service empty@file: has no server, and router ",
-        "error: certificate of app.test on entry point websecure: there is none for this name: ",
+        "error: certificate of app.test on entry point websecure: there is none for this name: clients get the self-signed one",
         "error: certificate of late.test on entry point websecure: expired at 2020-01-01T00:00:00Z; ",
     ] {
         line(&told, begins);
