@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// RFC 9113 section 3.4.
 pub(super) const PREFACE_BYTES: usize = 24;
 /// RFC 9113 section 4.1.
-const HEADER_BYTES: usize = 9;
+pub(super) const HEADER_BYTES: usize = 9;
 /// RFC 9113 section 4.2: what we allow, having said nothing else.
-const MAX_PAYLOAD_BYTES: usize = 16_384;
+pub(super) const MAX_PAYLOAD_BYTES: usize = 16_384;
 /// What a client may spend before it is compared: a PING every ten seconds fills it in a week. As nginx has it.
 const FREE_BYTES: u64 = 1024 * 1024;
 /// How many times what is useful the rest may be: a client may well send two WINDOW_UPDATEs for a DATA frame of
@@ -28,10 +28,10 @@ const TIMES_USEFUL: u64 = 8;
 /// RFC 9113 section 6.4.
 const RESET_BYTES: u64 = 13;
 /// RFC 9113 sections 6.1, 6.2 and 6.10.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const CONTINUATION: u8 = 9;
+pub(super) const END_HEADERS: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

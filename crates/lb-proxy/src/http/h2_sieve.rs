@@ -11,20 +11,14 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// RFC 9113 section 4.1.
-const HEADER: usize = 9;
-/// RFC 9113 section 4.2: what we allow, having said nothing else.
-const LARGEST: usize = 16_384;
+use super::h2_meter::{CONTINUATION, DATA, END_HEADERS, HEADER_BYTES, HEADERS, MAX_PAYLOAD_BYTES};
+
 /// What h2 counts as small. A larger payload is not worth moving.
 pub(super) const SMALL: usize = 256;
 
-/// RFC 9113 sections 6.1, 6.2, 6.6 and 6.10.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PUSH_PROMISE: u8 = 5;
-const CONTINUATION: u8 = 9;
+/// RFC 9113 sections 6.1 and 6.6.
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 
 /// What one connection receives.
 #[derive(Debug, Default)]
@@ -32,7 +26,7 @@ pub(crate) struct Sieve {
     /// Of what is no frame, or of the payload behind a header that has passed.
     skip: usize,
     /// A header that has come in part, and how much of that has passed: the rest waits here.
-    header: [u8; HEADER],
+    header: [u8; HEADER_BYTES],
     seen: usize,
     passed: usize,
     /// Nothing may come between the frames of one head (RFC 9113 section 4.3): h2 is to see what does.
@@ -102,10 +96,10 @@ impl Sieve {
                 continue;
             }
             let is_whole = self.seen == 0;
-            let taken = (HEADER - self.seen).min(bytes.len() - at);
+            let taken = (HEADER_BYTES - self.seen).min(bytes.len() - at);
             self.header[self.seen..self.seen + taken].copy_from_slice(&bytes[at..at + taken]);
             self.seen += taken;
-            if self.seen < HEADER {
+            if self.seen < HEADER_BYTES {
                 // One of a frame that may have to be left out waits for the rest of it.
                 let waits =
                     is_whole && !self.in_head && self.header[..self.seen.min(4)].iter().all(|b| *b == 0);
@@ -124,18 +118,18 @@ impl Sieve {
                 && kind == DATA
                 && flags & !END_STREAM == 0
                 && stream != [0; 4]
-                && bytes.len() - at - HEADER >= length;
+                && bytes.len() - at - HEADER_BYTES >= length;
             if is_data && length == 0 && flags == 0 {
-                at += HEADER;
+                at += HEADER_BYTES;
                 continue;
             }
             if let Some(before) = &mut open
                 && is_data
                 && before.stream == stream
                 && length < SMALL
-                && before.length + length <= LARGEST
+                && before.length + length <= MAX_PAYLOAD_BYTES
             {
-                at += HEADER;
+                at += HEADER_BYTES;
                 pass(bytes, &mut at, &mut kept, length);
                 before.length += length;
                 let [_, header @ ..] = (before.length as u32).to_be_bytes();
@@ -234,7 +228,7 @@ mod tests {
         let left = sieved(&many, 1 << 16);
         let [_, high, low, ..] = left[..] else { panic!("nothing") };
         assert_eq!(u16::from_be_bytes([high, low]), 200 * 81);
-        assert_eq!(left.len(), 2 * HEADER + 200 * 100);
+        assert_eq!(left.len(), 2 * HEADER_BYTES + 200 * 100);
     }
 
     /// Frames, with those of DATA that follow each other on a stream as one.
