@@ -217,9 +217,7 @@ fn serve_one(
 
 /// Answers what is no request, and says the connection ends.
 async fn refuse(worker: &Worker, connection: &Connection, h1: &mut H1, status: u16, reason: &'static str) {
-    worker.metrics.refused(connection.entry.label, reason);
-    tracing::info!(entryPointName = %connection.entry.config.name, client = %connection.client, status, reason,
-        "request refused");
+    worker.refused(connection, reason, format_args!("request refused: {status}"));
     let text = lb_http1::standard_reason(status);
     let mut local = Local::bare(status)
         .with("Content-Type", "text/plain; charset=utf-8")
