@@ -257,7 +257,7 @@ impl Worker {
         let retries = &service.retries;
         if retries.budget.withdraw(&retries.settings, now) {
             self.metrics.retried(service.label);
-            tracing::info!(serviceName = %service.name, attempt = tries + 1, %reason, "request is tried again");
+            tracing::debug!(serviceName = %service.name, attempt = tries + 1, %reason, "request is tried again");
             return true;
         }
         self.metrics.retry_refused(service.label);

@@ -51,7 +51,7 @@ async fn a_server_that_refuses_is_passed_over() {
 async fn a_storm_stays_within_the_budget() {
     let (good, bad, worse) = (Origin::start("good").await, broken().await, broken().await);
     let budget = "retryBudget: {percent: 20, minRetriesPerSecond: 0}";
-    let static_text = format!("{STATIC}log: {{level: INFO}}\n");
+    let static_text = format!("{STATIC}log: {{level: DEBUG}}\n");
     for h2 in [false, true] {
         let vigie = Vigie::with(&static_text, &app(budget, &[bad.url(), good.url(), worse.url()])).await;
         let load = Load::new(vigie.web(), HOST).connections(8).requests(1000);
