@@ -289,7 +289,7 @@ fn stick(x: &mut Exchange, service: &Service, endpoint: &Endpoint, matched: Cook
     if matched != CookieMatch::Current {
         let value =
             crate::http::cookie::set_cookie(cookie).header_value(&sticky::cookie_value(&endpoint.url));
-        x.response.append("Set-Cookie", value.as_bytes());
+        crate::http::cookie::put_first(&mut x.response, std::iter::once(value));
     }
 }
 
