@@ -64,8 +64,22 @@ struct State {
     /// From when on a connection without a sign of life is suspect.
     silence: Duration,
     streams: Cell<usize>,
+    /// Requests that it has refused in a row.
+    refusals: Cell<u32>,
     /// When a sweep first saw it without streams, and every sweep since.
     idle_since: Cell<Option<Instant>>,
+}
+
+impl State {
+    /// Again, and there is no other request that could be too many: perhaps another connection is better off.
+    fn refused(&self) {
+        let in_a_row = self.refusals.get().saturating_add(1);
+        self.refusals.set(in_a_row);
+        if in_a_row > 1 && self.streams.get() == 1 {
+            tracing::debug!("an HTTP/2 connection to a server refuses all requests: it takes no more");
+            self.closed.set(true);
+        }
+    }
 }
 
 impl Shared {
@@ -281,6 +295,7 @@ impl H2 {
                 };
                 self.source = (self.framing != Framing::Empty).then(|| H2Source::new(body));
                 self.response = None;
+                self.place.state.refusals.set(0);
                 Poll::Ready(Ok(self.framing))
             }
             Err(error) => {
@@ -289,7 +304,10 @@ impl H2 {
                 // GOAWAY, was not processed, and may be sent again.
                 Poll::Ready(Err(match error.reason() {
                     _ if error.is_remote() && error.is_go_away() => Failure::unsent(Cause::WentAway),
-                    Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Failure::unsent(Cause::Closed),
+                    Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => {
+                        self.place.state.refused();
+                        Failure::unsent(Cause::Refused)
+                    }
                     _ => Failure::sent(Cause::Closed),
                 }))
             }
