@@ -460,7 +460,7 @@ fn converse<D: Downstream>(
                     }
                     Poll::Pending => {}
                 }
-                if request.is_done() && down.poll_gone(cx).is_ready() {
+                if down.poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(Failure::sent(Cause::ClientGone)));
                 }
                 if lease.poll_over(cx, endpoint).is_ready() {
@@ -575,7 +575,7 @@ impl Answer<'_> {
                 }
                 Poll::Ready(Err(PumpError::Sink)) => Poll::Ready(Delivered::ClientGone),
                 Poll::Pending => {
-                    if request.is_done() && down.poll_gone(cx).is_ready() {
+                    if down.poll_gone(cx).is_ready() {
                         return Poll::Ready(Delivered::ClientGone);
                     }
                     if lease.poll_over(cx, endpoint).is_ready() {
@@ -609,9 +609,7 @@ impl Answer<'_> {
             match up.poll_fill(cx) {
                 Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
                 Poll::Ready(Err(_)) => Poll::Ready(Err(Delivered::Truncated)),
-                Poll::Pending if request.is_done() && down.poll_gone(cx).is_ready() => {
-                    Poll::Ready(Err(Delivered::ClientGone))
-                }
+                Poll::Pending if down.poll_gone(cx).is_ready() => Poll::Ready(Err(Delivered::ClientGone)),
                 Poll::Pending => lease.poll_over(cx, endpoint).map(|()| Err(Delivered::ServerRemoved)),
             }
         });

@@ -21,6 +21,7 @@ use lb_observe::trace::Tracer;
 use slab::Slab;
 
 use crate::buffers::Buffers;
+use crate::entrypoint::Connection;
 use crate::entrypoint::balancer::Balancer;
 use crate::exchange::Exchange;
 use crate::http::alias::KnownAliases;
@@ -225,6 +226,19 @@ impl Worker {
         if let Some(requests) = endpoint.failures.count(self.now()) {
             tracing::warn!(serviceName = %service.name, url = %endpoint.url, reason = failure.reason(), requests,
                 "server failed a request");
+        }
+    }
+
+    /// Counts what a client is refused for, or cut off. Whoever sends rubbish without end does not fill the log: what is
+    /// not told is there at the level `DEBUG`.
+    pub(crate) fn refused(&self, connection: &Connection, reason: &'static str, what: fmt::Arguments<'_>) {
+        let Connection { entry, client, .. } = connection;
+        self.metrics.refused(entry.label, reason);
+        match entry.refused.count(reason, self.now()) {
+            Some(times) => {
+                tracing::info!(entryPointName = %entry.config.name, %client, reason, times, "{what}");
+            }
+            None => tracing::debug!(entryPointName = %entry.config.name, %client, reason, "{what}"),
         }
     }
 
