@@ -60,9 +60,8 @@ fn stick(x: &mut Exchange, passed: &Passed<'_>, from: usize) {
         Reply::Local(_) => passed.failure.is_none() && x.response.status() != 503,
         Reply::Gone => false,
     };
-    for cookie in composed.cookies.drain(from..).filter(|_| has_answer) {
-        x.response.append("Set-Cookie", cookie.as_bytes());
-    }
+    let cookies = composed.cookies.drain(from..).filter(|_| has_answer);
+    super::cookie::put_first(&mut x.response, cookies);
 }
 
 /// After the answer: mirrors get their copies, unless the client went away, as with Traefik; and nothing is kept.

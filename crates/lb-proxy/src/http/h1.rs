@@ -157,11 +157,12 @@ impl H1 {
     }
 
     /// Whether the peer has gone before the end of the body that is being read; between bodies, whether it has gone.
-    /// A chunked body may be there as a whole behind what is read: only a reset says that nobody is left.
-    pub(crate) fn is_broken_off(&self) -> bool {
+    /// Only a reset says that nobody is left where the body may be there as a whole behind what is read, or the peer is
+    /// `answered`, and so need not send the rest.
+    pub(crate) fn is_broken_off(&self, answered: bool) -> bool {
         let missing = match &self.reading {
-            Reading::Length(left) => left.saturating_sub((self.end - self.start) as u64),
-            Reading::Chunked { .. } => 0,
+            Reading::Length(left) if !answered => left.saturating_sub((self.end - self.start) as u64),
+            Reading::Length(_) | Reading::Chunked { .. } => 0,
             Reading::None | Reading::Ended(_) | Reading::UntilClose => u64::MAX,
         };
         self.stream.ends_before(missing)

@@ -188,6 +188,7 @@ fn serve_one(
             awaits_continue: framing.has_body() && lb_http1::expects_continue(&x.head),
             request: framing,
             aborted: false,
+            answered: false,
             connection,
             sends: if framing.has_body() { Pace::new(connection.entry.least) } else { Pace::default() },
             takes: Pace::new(connection.entry.least),
@@ -278,6 +279,7 @@ struct Client<'a> {
     /// The client holds its body back; after a final answer it may never send it.
     awaits_continue: bool,
     aborted: bool,
+    answered: bool,
     connection: &'a Connection,
     sends: Pace,
     takes: Pace,
@@ -348,6 +350,7 @@ impl Sink for Client<'_> {
 
 impl Downstream for Client<'_> {
     fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
+        self.answered = true;
         let framing = match framing {
             // RFC 9112 section 7.1: HTTP/1.0 knows no chunks; the end of the connection ends the body.
             Framing::Chunked | Framing::UntilClose if self.http10 => Framing::UntilClose,
@@ -417,7 +420,7 @@ impl Downstream for Client<'_> {
             looks
         });
         while looks.poll_tick(cx).is_ready() {
-            if self.h1.is_broken_off() {
+            if self.h1.is_broken_off(self.answered) {
                 return Poll::Ready(());
             }
         }

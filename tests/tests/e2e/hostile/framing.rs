@@ -128,7 +128,7 @@ async fn chunks_are_read_in_one_way_only() {
         "+1\r\nx\r\n",
         "0x1\r\nx\r\n",
         " 1\r\nx\r\n",
-        "1 \r\nx\r\n",
+        "1 1\r\nx\r\n",
         "1\nx\r\n",
         "1\r\nx\n",
         "1\r\nxx\r\n",
