@@ -201,7 +201,15 @@ impl<'w> Walk<'w> {
         }
         passed.reply.discard(p);
         worker.metrics.failed_over(composite.label, reason);
-        tracing::info!(routerName = self.router, status, reason, "the fallback is asked instead");
+        if let Some(requests) = composite.failed_over.count(worker.now()) {
+            tracing::info!(
+                routerName = self.router,
+                status,
+                reason,
+                requests,
+                "the fallback is asked instead"
+            );
+        }
         // Middlewares of the first service have seen the end of it.
         p.x.settle(held, worker.now());
         (p.x.head, p.x.append_forwarded_for, p.x.detect_type) = saved;
