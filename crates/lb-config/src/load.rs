@@ -29,7 +29,9 @@ pub struct Context {
     pub default_entry_points: BTreeSet<String>,
     /// The middlewares that an entry point puts before its routers, as the static file writes them.
     pub entry_point_middlewares: BTreeMap<String, Vec<(String, Place)>>,
-    /// Where that is written, for problems.
+    /// The TLS options that entry points name for their connections.
+    pub entry_point_tls_options: BTreeMap<String, String>,
+    /// Where the middlewares are written, for problems.
     pub static_file: String,
     /// Those that are switched on: their objects may be named.
     pub providers: BTreeSet<String>,
@@ -50,6 +52,7 @@ impl Default for Context {
             udp_entry_points: None,
             default_entry_points: BTreeSet::new(),
             entry_point_middlewares: BTreeMap::new(),
+            entry_point_tls_options: BTreeMap::new(),
             static_file: String::new(),
             providers: [FILE.to_owned()].into(),
             cert_resolvers: None,
@@ -84,6 +87,9 @@ impl From<&StaticConfig> for Context {
                     let places = e.http.middleware_places.iter().cloned();
                     (e.name.clone(), e.http.middlewares.iter().cloned().zip(places).collect())
                 })
+                .collect(),
+            entry_point_tls_options: entry_points()
+                .filter_map(|e| Some((e.name.clone(), e.http.tls.as_ref()?.options.clone())))
                 .collect(),
             static_file: config.file.clone(),
             providers: config.providers.names().map(str::to_owned).collect(),
@@ -352,7 +358,9 @@ impl Sources {
     fn read(source: &FileSource) -> Result<Self, Problems> {
         let paths = match source {
             FileSource::File(path) => {
-                format_of(path)?;
+                if !path.is_dir() {
+                    format_of(path)?;
+                }
                 vec![path.clone()]
             }
             FileSource::Directory(path) => directory::list(path)?,
