@@ -320,7 +320,7 @@ impl LastGood {
             let is_broken = stale_files.contains_key(&escaped(&name));
             broken += usize::from(is_broken);
             let text = if is_broken { self.texts.get(&name).cloned() } else { good.remove(&name) };
-            texts.push((name, text.unwrap_or_default(), format_of(path)?));
+            texts.push((name, text.unwrap_or_default(), Format::of(path).unwrap_or(Format::Yaml)));
         }
         // All of them, or something that is none of them.
         if self.texts.is_empty() || broken == paths.len() || broken != stale_files.len() {
