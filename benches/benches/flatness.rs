@@ -2,8 +2,8 @@
 //!
 //! Criterion measures one number of routers after the other; what the machine does meanwhile changes more
 //! than their number does. Here all take turns of some microseconds. What is printed is the least time of
-//! each, the ratio of these, and the median of the ratios turn by turn. Before it counts, each index and its requests are brought
-//! into the cache they belong in, except for `cold`, whose requests belong in none.
+//! each, the ratio of these, and the median of the ratios turn by turn, for growing numbers of distinct requests. Before it
+//! counts, each index and its requests are brought into the caches, as far as they fit.
 
 use std::hint::black_box;
 use std::io::Write as _;
@@ -17,20 +17,23 @@ mod routers;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// From what fits in a first-level cache to what fits in none.
+const DISTINCT: [usize; 6] = [32, 128, 512, 1_024, 4_096, 131_072];
+
 fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "| nanoseconds | 10 routers | 1,000 | 100,000 | 100,000 / 10 | median |")?;
     writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
     for (name, shape) in routers::SHAPES {
         let indexes = routers::COUNTS.map(|count| (count, routers::index(shape, count)));
-        for (temperature, distinct) in routers::WORKING_SETS {
+        for distinct in DISTINCT {
             let mut subjects: Vec<_> = indexes
                 .iter()
                 .map(|(count, index)| Subject::new(index, routers::requests(shape, *count, distinct)))
                 .collect();
-            let (turns, to_warm_up, look_ups) = match temperature {
-                "hot" => (500, distinct, 40 * distinct),
-                "warm" => (200, 2 * distinct, 4 * distinct),
+            let (turns, to_warm_up, look_ups) = match distinct {
+                ..1_024 => (500, distinct, 40 * distinct),
+                1_024..10_000 => (200, 2 * distinct, 4 * distinct),
                 _ => (50, 0, distinct),
             };
             let mut ratios = Vec::new();
@@ -45,7 +48,7 @@ fn main() -> std::io::Result<()> {
                 ratios.push(times[times.len() - 1] / times[0]);
             }
             ratios.sort_by(f64::total_cmp);
-            write!(out, "| match, {name}, {temperature} |")?;
+            write!(out, "| match, {name}, {distinct} requests |")?;
             for subject in &subjects {
                 write!(out, " {:.1} |", subject.least)?;
             }

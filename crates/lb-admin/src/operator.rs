@@ -229,7 +229,8 @@ pub(crate) fn server(view: &View, service: &str, live: &Server, weight: u32) -> 
         .set("health", health)
         .set("state", live.admin_state().word())
         .set("weight", weight)
-        .set("inFlight", live.in_flight());
+        .set("inFlight", live.in_flight())
+        .some("healthChecks", Some(live.probes()).filter(|probes| *probes > 0));
     with_order(object, standing(view, service, live.url()))
 }
 
@@ -264,6 +265,9 @@ pub(crate) fn state(service: &str, url: &str, view: &View) -> Response {
             with_order(object, standing)
         }
     };
+    let of_name = view.services.get(&service).or_else(|| view.tcp.get(&service));
+    // Whether others are left for new clients.
+    let object = object.some("serviceAvailable", of_name.map(|service| service.is_available()));
     Response::json(200, &object.set("service", service).set("configured", configured.is_some()).build())
 }
 
@@ -468,7 +472,7 @@ mod tests {
             view.standing.push(Standing { told: told(url, state), server: None });
         }
         let order = json!({"stateSince": "2026-11-22T00:45:56Z", "stateUntil": "2026-11-22T00:46:56Z",
-            "stateBy": "alice", "service": "app@file", "inFlight": 0});
+            "stateBy": "alice", "service": "app@file", "serviceAvailable": true, "inFlight": 0});
         let with = |mut more: Value| {
             more.as_object_mut().unwrap().extend(order.as_object().unwrap().clone());
             more

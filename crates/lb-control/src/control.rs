@@ -21,6 +21,7 @@ use lb_config::{
 };
 use lb_core::balance;
 use lb_observe::metrics::{Metrics, ServerGauge, ServiceGauge};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
@@ -125,8 +126,9 @@ impl Control {
         metrics.set_servers(move || gauges(&watch.load()));
         let watch = state.clone();
         metrics.set_services(move || service_gauges(&watch.load()));
-        let tcp_probes = TcpProbes::new(state.clone(), client.clone());
-        let probes = Probes::new(state.clone(), metrics.clone(), client);
+        let hurry = Arc::<Notify>::default();
+        let tcp_probes = TcpProbes::new(state.clone(), client.clone(), Arc::clone(&hurry));
+        let probes = Probes::new(state.clone(), metrics.clone(), client, Arc::clone(&hurry));
         Self {
             settings,
             metrics,
@@ -135,7 +137,7 @@ impl Control {
             parts: BTreeMap::new(),
             rivals: Vec::new(),
             sources: Vec::new(),
-            operators: Operators::new(state.clone()),
+            operators: Operators::new(state.clone(), hurry),
             state,
             probes,
             tcp_probes,

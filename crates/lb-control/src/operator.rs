@@ -30,6 +30,8 @@ struct Inner {
     /// By service, then by URL. A server that is ready again has no order.
     orders: Mutex<BTreeMap<String, BTreeMap<String, Order>>>,
     changed: Notify,
+    /// Tells the health checks that one is wanted now.
+    hurry: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -50,8 +52,8 @@ impl Order {
 }
 
 impl Operators {
-    pub(crate) fn new(state: StateWatch) -> Self {
-        Self(Arc::new(Inner { state, orders: Mutex::default(), changed: Notify::new() }))
+    pub(crate) fn new(state: StateWatch, hurry: Arc<Notify>) -> Self {
+        Self(Arc::new(Inner { state, orders: Mutex::default(), changed: Notify::new(), hurry }))
     }
 
     /// Puts an order in force for all requests that choose a server from now on, and returns the state before.
@@ -82,6 +84,10 @@ impl Operators {
         );
         if let Some(server) = &server {
             server.set_admin_state(told.state);
+            if told.state == AdminState::Ready {
+                server.want_probe();
+                self.0.hurry.notify_waiters();
+            }
         }
         if told.state == AdminState::Ready {
             forget(&mut orders, &told);

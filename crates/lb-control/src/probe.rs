@@ -19,14 +19,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_config::dynamic::{HealthCheck, ProbeMode, Server, ServersTransport};
+use lb_core::balance::Service;
 use lb_core::health::{Probe, Status, Transition};
 use lb_observe::metrics::{Kind, Metrics};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use crate::state::{State, StateWatch};
-use check::Failure;
+use check::{Failure, Passed};
 use tls::Tls;
 pub use tls::{Client, ClientTls, Dial};
 
@@ -67,8 +69,9 @@ struct Plan {
 }
 
 impl Probes {
-    pub(crate) fn new(state: StateWatch, metrics: Metrics, client: Client) -> Self {
-        let reports = Reports { state, metrics };
+    /// `hurry` wakes those that look whether their server is wanted probed.
+    pub(crate) fn new(state: StateWatch, metrics: Metrics, client: Client, hurry: Arc<Notify>) -> Self {
+        let reports = Reports { state, metrics, hurry };
         Self { reports, running: HashMap::new(), tasks: JoinSet::new(), tls: HashMap::new(), client }
     }
 
@@ -137,7 +140,13 @@ pub async fn probe_once(
 ) -> Result<Probe, String> {
     let tls = Tls::new(transport.clone(), client.clone());
     let _turn = tls.turn().await;
-    check::check(server, check, &tls).await.map_err(|failure| failure.line())
+    match check::check(server, check, &tls).await {
+        Ok(passed) => Ok(passed.probe),
+        Err(failure) => Err(match failure.reasons() {
+            Some(reasons) => format!("{}: {reasons}", failure.line()),
+            None => failure.line(),
+        }),
+    }
 }
 
 fn stop(running: Option<Running>) {
@@ -162,7 +171,20 @@ async fn watch(plan: Arc<Plan>, reports: Reports) {
         last_failure = failure;
         let out = reports.status(&plan.key) == Some(Status::Unhealthy);
         let interval = if out { unhealthy_interval } else { interval };
-        sleep_until(started + interval.mul_f64(1.0 - JITTER * fastrand::f64())).await;
+        let next = started + interval.mul_f64(1.0 - JITTER * fastrand::f64());
+        let is_wanted = || reports.server(&plan.key).is_some_and(|server| server.take_wanted_probe());
+        sleep_unless_wanted(next, &reports.hurry, is_wanted).await;
+    }
+}
+
+/// Sleeps until then, or until an operator brings the server back: what is known of its health may be from before.
+pub(crate) async fn sleep_unless_wanted(until: Instant, hurry: &Notify, is_wanted: impl Fn() -> bool) {
+    loop {
+        // Made before it is looked, so that nothing is missed in between.
+        let hurried = hurry.notified();
+        if is_wanted() || timeout_at(until, hurried).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -171,20 +193,25 @@ async fn watch(plan: Arc<Plan>, reports: Reports) {
 struct Reports {
     state: StateWatch,
     metrics: Metrics,
+    hurry: Arc<Notify>,
 }
 
 impl Reports {
-    fn status(&self, key: &Key) -> Option<Status> {
+    fn server(&self, key: &Key) -> Option<Arc<lb_core::balance::Server>> {
         let state = self.state.load();
         let mut servers = state.services.get(&key.service)?.servers();
-        servers.find(|(server, _)| server.url() == key.url).map(|(server, _)| server.status())
+        servers.find(|(server, _)| server.url() == key.url).map(|(server, _)| Arc::clone(server))
+    }
+
+    fn status(&self, key: &Key) -> Option<Status> {
+        self.server(key).map(|server| server.status())
     }
 
     /// Passes the outcome on; returns why the probe failed, if it did.
     fn take_in(
         &self,
         plan: &Plan,
-        outcome: &Result<Probe, Failure>,
+        outcome: &Result<Passed, Failure>,
         started: Instant,
         last_failure: Option<&str>,
     ) -> Option<String> {
@@ -192,39 +219,73 @@ impl Reports {
             && failure.is_ours()
         {
             let reason = failure.line();
-            log(&plan.key, Some(&reason), None, last_failure);
+            log(&plan.key, Some(&reason), None, None, last_failure);
             return Some(reason);
         }
         let now = Instant::now();
-        let probe = *outcome.as_ref().unwrap_or(&Probe::Failed);
+        let (probe, reasons) = match outcome {
+            Ok(passed) => (passed.probe, passed.reasons.as_deref()),
+            Err(failure) => (Probe::Failed, failure.reasons()),
+        };
         let check_type = match plan.check.mode {
             ProbeMode::Http => "http",
             ProbeMode::Grpc => "grpc",
         };
         let server = self.metrics.label(Kind::Server, &plan.key.url);
         self.metrics.probed(check_type, server, probe != Probe::Failed, now - started);
-        let change = self.observe(&plan.key, probe, now);
         let failure = outcome.as_ref().err().map(Failure::line);
-        log(&plan.key, failure.as_deref(), change, last_failure);
-        failure
-    }
-
-    fn observe(&self, key: &Key, probe: Probe, now: Instant) -> Option<Transition> {
         // The newest service of that name: it shares its servers' health with those still in use.
         let state = self.state.load();
-        let service = state.services.get(&key.service)?;
-        let index = service.servers().position(|(server, _)| server.url() == key.url)?;
-        service.observe_probe(index, probe, now.into_std())
+        let service = state.services.get(&plan.key.service);
+        let was_available = service.is_some_and(|service| service.is_available());
+        let change = service.and_then(|service| observe(service, &plan.key.url, probe, now));
+        log(&plan.key, failure.as_deref(), reasons, change, last_failure);
+        if let Some(service) = service
+            && service.is_available() != was_available
+        {
+            tell_whether_available(service, "its requests are answered 503", failure.as_deref(), reasons);
+        }
+        failure
     }
 }
 
-/// One line for each thing that is new: a server that stays down for days must not fill the log.
-fn log(key: &Key, failure: Option<&str>, change: Option<Transition>, last_failure: Option<&str>) {
+fn observe(service: &Service, url: &str, probe: Probe, now: Instant) -> Option<Transition> {
+    let index = service.servers().position(|(server, _)| server.url() == url)?;
+    service.observe_probe(index, probe, now.into_std())
+}
+
+/// Everybody who needs the service notices, so this is an error, which the default level shows.
+///
+/// `error`: why the last one has failed; `reasons`: what it says of that. A field without a value is left out.
+pub(crate) fn tell_whether_available(
+    service: &Service,
+    otherwise: &str,
+    error: Option<&str>,
+    reasons: Option<&str>,
+) {
+    let name = service.name();
+    if service.is_available() {
+        info!(serviceName = name, "The service has a server again.");
+    } else {
+        let servers = service.servers().len();
+        error!(serviceName = name, servers, error, reasons, "No server of the service is left: {otherwise}.");
+    }
+}
+
+/// One line for each thing that is new: a server that stays down for days must not fill the log. What it says of itself (`reasons`) makes
+/// no line new: there may be a time in it.
+fn log(
+    key: &Key,
+    failure: Option<&str>,
+    reasons: Option<&str>,
+    change: Option<Transition>,
+    last_failure: Option<&str>,
+) {
     let Key { service, url } = key;
     let after = change.map(|change| change.after.as_secs());
     match (failure, change.map(|change| change.to)) {
         (Some(reason), Some(Status::Unhealthy)) => {
-            warn!(serviceName = service, targetURL = url, error = reason, "Health check failed.");
+            warn!(serviceName = service, targetURL = url, error = reason, reasons, "Health check failed.");
             warn!(
                 serviceName = service,
                 targetURL = url,
@@ -233,10 +294,10 @@ fn log(key: &Key, failure: Option<&str>, change: Option<Transition>, last_failur
             );
         }
         (Some(reason), _) if last_failure != Some(reason) => {
-            warn!(serviceName = service, targetURL = url, error = reason, "Health check failed.");
+            warn!(serviceName = service, targetURL = url, error = reason, reasons, "Health check failed.");
         }
         (Some(reason), _) => {
-            debug!(serviceName = service, targetURL = url, error = reason, "Health check failed.");
+            debug!(serviceName = service, targetURL = url, error = reason, reasons, "Health check failed.");
         }
         (None, Some(Status::Healthy)) => {
             info!(serviceName = service, targetURL = url, afterSeconds = after, "Server is healthy again.");
@@ -246,6 +307,7 @@ fn log(key: &Key, failure: Option<&str>, change: Option<Transition>, last_failur
                 serviceName = service,
                 targetURL = url,
                 afterSeconds = after,
+                reasons,
                 "Server says it is degraded."
             );
         }

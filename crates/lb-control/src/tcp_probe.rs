@@ -14,11 +14,12 @@ use lb_core::proxy_header;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, error, info, warn};
 
-use crate::probe::Client;
+use crate::probe::{Client, sleep_unless_wanted, tell_whether_available};
 use crate::state::{State, StateWatch};
 
 /// As for HTTP: first probes are spread over this long.
@@ -28,6 +29,7 @@ const FIRST_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct TcpProbes {
     state: StateWatch,
     client: Client,
+    hurry: Arc<Notify>,
     running: HashMap<(String, String), (Arc<Plan>, AbortHandle)>,
     tasks: JoinSet<()>,
 }
@@ -48,8 +50,9 @@ struct Plan {
 }
 
 impl TcpProbes {
-    pub(crate) fn new(state: StateWatch, client: Client) -> Self {
-        Self { state, client, running: HashMap::new(), tasks: JoinSet::new() }
+    /// `hurry` wakes those that look whether their server is wanted probed.
+    pub(crate) fn new(state: StateWatch, client: Client, hurry: Arc<Notify>) -> Self {
+        Self { state, client, hurry, running: HashMap::new(), tasks: JoinSet::new() }
     }
 
     /// Starts what `state` asks for, stops what it no longer does, and leaves the rest alone.
@@ -75,7 +78,11 @@ impl TcpProbes {
                             task.abort();
                         }
                         let plan = Arc::new(Plan::new(wanted, self.client.clone()));
-                        let task = self.tasks.spawn(watch(Arc::clone(&plan), self.state.clone()));
+                        let task = self.tasks.spawn(watch(
+                            Arc::clone(&plan),
+                            self.state.clone(),
+                            Arc::clone(&self.hurry),
+                        ));
                         (plan, task)
                     }
                 };
@@ -94,7 +101,11 @@ impl TcpProbes {
                     error!(%failure, "A health check panicked: this is a bug. It is started again.");
                     let failed = self.running.values_mut().find(|(_, task)| task.id() == failure.id());
                     if let Some((plan, task)) = failed {
-                        *task = self.tasks.spawn(watch(Arc::clone(plan), self.state.clone()));
+                        *task = self.tasks.spawn(watch(
+                            Arc::clone(plan),
+                            self.state.clone(),
+                            Arc::clone(&self.hurry),
+                        ));
                     }
                 }
                 Some(_) => {}
@@ -151,7 +162,7 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, check: &HealthChe
 }
 
 /// Probes one server until aborted.
-async fn watch(plan: Arc<Plan>, state: StateWatch) {
+async fn watch(plan: Arc<Plan>, state: StateWatch, hurry: Arc<Notify>) {
     let Wanted { service, server, check, .. } = &plan.wanted;
     sleep(FIRST_WITHIN.min(check.interval).mul_f64(fastrand::f64())).await;
     let mut told: Option<String> = None;
@@ -178,6 +189,7 @@ async fn watch(plan: Arc<Plan>, state: StateWatch) {
         if let Some(live) = state.load().tcp.get(service)
             && let Some(index) = live.servers().position(|(server, _)| server.url() == address)
         {
+            let was_available = live.is_available();
             let change = live.observe_probe(index, probe, Instant::now().into_std());
             match change.map(|change| change.to) {
                 Some(Status::Unhealthy) => {
@@ -186,9 +198,18 @@ async fn watch(plan: Arc<Plan>, state: StateWatch) {
                 Some(_) => info!(serviceName = service, server = address, "TCP server is healthy again."),
                 None => {}
             }
+            if live.is_available() != was_available {
+                tell_whether_available(live, "its connections are closed", told.as_deref(), None);
+            }
             out = live.servers().nth(index).is_some_and(|(server, _)| server.status() == Status::Unhealthy);
         }
         let interval = if out { check.unhealthy_interval } else { check.interval };
-        sleep_until(started + interval.mul_f64(1.0 - 0.1 * fastrand::f64())).await;
+        let next = started + interval.mul_f64(1.0 - 0.1 * fastrand::f64());
+        let is_wanted = || {
+            let state = state.load();
+            let mut servers = state.tcp.get(service).into_iter().flat_map(|live| live.servers());
+            servers.any(|(server, _)| server.url() == address && server.take_wanted_probe())
+        };
+        sleep_unless_wanted(next, &hurry, is_wanted).await;
     }
 }

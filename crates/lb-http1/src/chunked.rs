@@ -21,6 +21,11 @@ enum State {
         size: u64,
         digits: u8,
     },
+    /// Behind the size, in blanks: RFC 9112 section 7.1.1 has them before an extension, and old servers pad with them.
+    Padding {
+        size: u64,
+        len: u16,
+    },
     /// Behind the size, in extensions that mean nothing to us.
     Extension {
         size: u64,
@@ -88,7 +93,7 @@ impl ChunkError {
 /// As many as a `u64` has; more, even zeros, are an attempt to confuse.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// Chosen. Bounds what a sender can make us read per byte of data.
+/// Chosen, with the blanks before it. Bounds what a sender can make us read per byte of data.
 const MAX_EXTENSION_BYTES: u16 = 256;
 
 /// Chosen.
@@ -168,6 +173,11 @@ impl ChunkedDecoder {
         match (self.state, byte) {
             (State::Size { digits: 1.., size }, b'\r') => Ok(State::SizeLf { size }),
             (State::Size { digits: 1.., size }, b';') => Ok(State::Extension { size, len: 0 }),
+            (State::Size { digits: 1.., size }, b' ' | b'\t') => Ok(State::Padding { size, len: 1 }),
+            (State::Padding { size, .. }, b'\r') => Ok(State::SizeLf { size }),
+            (State::Padding { size, len }, b';') => Ok(State::Extension { size, len }),
+            (State::Padding { len: MAX_EXTENSION_BYTES, .. }, _) => Err(ChunkError::Extension),
+            (State::Padding { size, len }, b' ' | b'\t') => Ok(State::Padding { size, len: len + 1 }),
             (State::Size { digits, size }, _) => {
                 let digit = char::from(byte).to_digit(16).ok_or(ChunkError::Size)?;
                 if digits == MAX_SIZE_DIGITS {
@@ -179,7 +189,7 @@ impl ChunkedDecoder {
             (State::SizeLf { size }, b'\n') => Ok(State::Data { left: size }),
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { size: 0, digits: 0 }),
-            (State::SizeLf { .. }, _) => Err(ChunkError::Size),
+            (State::SizeLf { .. } | State::Padding { .. }, _) => Err(ChunkError::Size),
             _ => Err(ChunkError::Terminator),
         }
     }
@@ -313,7 +323,7 @@ mod tests {
             ("3\r\nabc\r\n0\r\n\r\nGET /", "abc + GET /"),
             ("000A\r\n0123456789\r\n1\r\n!\r\n000\r\n\r\n", "0123456789! + "),
             ("3;a=b;c=\"d;\te\"\r\nabc\r\n0;x\r\n\r\n", "abc + "),
-            ("1 ;x\r\na\r\n", "400 malformed chunk size"),
+            ("1 ;x\r\na\r\n2 \t \r\nbc\r\n0 \r\n\r\n", "abc + "),
             ("1\r\na\r\n0\r\nA: 1\r\nb:2 \r\n\r\nx", "a [A=1] [b=2] + x"),
             ("0\r\nHost: a\r\nX-Forwarded-For: 1\r\nGrpc-Status: 0\r\n\r\n", " [Grpc-Status=0] + "),
             ("5\r\nab", "ab..."),
@@ -329,6 +339,7 @@ mod tests {
 
     #[test]
     fn broken_chunks_are_refused_however_they_arrive() {
+        let long_padding = format!("1{}\r\n", " ".repeat(257));
         let long_extension = format!("1;{}\r\n", "x".repeat(257));
         let long_trailers = format!("0\r\nA: {}\r\n\r\n", "x".repeat(60));
         for (bytes, expected) in [
@@ -338,7 +349,10 @@ mod tests {
             ("-1\r\n", "400 malformed chunk size"),
             ("0x1\r\n", "400 malformed chunk size"),
             (" 1\r\n", "400 malformed chunk size"),
-            ("1 \r\n", "400 malformed chunk size"),
+            ("1 1\r\n", "400 malformed chunk size"),
+            ("1 \n", "400 malformed chunk size"),
+            ("1 \x0b\r\n", "400 malformed chunk size"),
+            (long_padding.as_str(), "400 malformed or oversized chunk extension"),
             ("1_0\r\n", "400 malformed chunk size"),
             (";a\r\n", "400 malformed chunk size"),
             ("1\n", "400 malformed chunk size"),

@@ -15,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::http::cookie::set_cookie;
 use crate::http::layers::Above;
 use crate::http::mirror::Copy;
+use crate::report::Report;
 use crate::snapshot::{Route, Service};
 use crate::worker::Worker;
 
@@ -34,6 +35,8 @@ pub(crate) struct Composite {
     pub(crate) retry_after: u64,
     /// What something here or below may want a second time.
     pub(crate) keeps: Keeps,
+    /// Requests that the fallback has got instead.
+    pub(crate) failed_over: Report,
 }
 
 /// How much of a request's body is read before it is sent on, so that it can be sent again.

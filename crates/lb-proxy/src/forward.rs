@@ -31,8 +31,9 @@ use crate::upstream::Endpoint;
 use crate::upstream::acquire;
 use crate::upstream::failure::{self, Cause, Failure};
 use crate::upstream::private::Private;
+use crate::upstream::refused;
 use crate::upstream::room;
-use crate::upstream::up::Up;
+use crate::upstream::up::{Up, may_switch};
 use crate::worker::Worker;
 
 /// RFC 9110 section 10.1.1 lets a proxy answer 100 by itself; Traefik's backends get this long first.
@@ -87,6 +88,7 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
     p.x.kept = Vec::new();
     let mut last: Option<(Failure, &Arc<Endpoint>)> = None;
     let mut new_round = false;
+    let mut refusals = 0;
     loop {
         let picked = {
             let pick = Pick {
@@ -123,7 +125,7 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
         let index = picked.index();
         let is_tried = p.x.tried.contains(&index);
         if let Some((failure, endpoint)) = last.take()
-            && (is_tried || !worker.may_retry(service, p.x.tries, &failure.reason()))
+            && (is_tried || !worker.may_ask_again(service, p.x.tries, failure))
         {
             return Called::Failed(failure, Some(endpoint));
         }
@@ -181,6 +183,9 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
                     target = target_to_prefix(service, &p.x.head);
                 }
                 None if more => {}
+                None if failure.cause == Cause::Refused && refused::pause(worker, &mut refusals).await => {
+                    p.x.tried.retain(|tried| *tried != index);
+                }
                 None => return Called::Failed(failure, Some(endpoint)),
             }
         }
@@ -289,7 +294,7 @@ fn stick(x: &mut Exchange, service: &Service, endpoint: &Endpoint, matched: Cook
     if matched != CookieMatch::Current {
         let value =
             crate::http::cookie::set_cookie(cookie).header_value(&sticky::cookie_value(&endpoint.url));
-        x.response.append("Set-Cookie", value.as_bytes());
+        crate::http::cookie::put_first(&mut x.response, std::iter::once(value));
     }
 }
 
@@ -350,7 +355,7 @@ pub(crate) fn attempt<'a, D: Downstream>(
                 Err(failed)
                     if was_reused
                         && failed.repeatable
-                        && failed.failure.cause != Cause::Removed
+                        && !matches!(failed.failure.cause, Cause::Removed | Cause::Refused)
                         && failed.failure.may_retry(is_idempotent(p.x.head.method()), true) =>
                 {
                     fresh = true;
@@ -450,12 +455,12 @@ fn converse<D: Downstream>(
                         continue;
                     }
                     Poll::Ready(Err(failure)) => {
-                        let cause = if request_dead { Failure::sent(Cause::Closed) } else { failure };
-                        return Poll::Ready(Err(cause));
+                        let untold = request_dead && !failure.unsent;
+                        return Poll::Ready(Err(if untold { Failure::sent(Cause::Closed) } else { failure }));
                     }
                     Poll::Pending => {}
                 }
-                if request.is_done() && down.poll_gone(cx).is_ready() {
+                if down.poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(Failure::sent(Cause::ClientGone)));
                 }
                 if lease.poll_over(cx, endpoint).is_ready() {
@@ -525,12 +530,6 @@ fn send_request<D: Downstream>(
     }
 }
 
-/// RFC 9110 section 7.8: a server may switch only to a protocol that the client has named.
-fn may_switch(request: &Head, response: &Head) -> bool {
-    let Some(chosen) = response.get_str("upgrade") else { return false };
-    lb_http1::list(request, "upgrade").any(|named| named.eq_ignore_ascii_case(chosen))
-}
-
 /// Bytes of an interim answer, about: all those before one final answer are limited as one head is.
 fn wire_size(head: &Head) -> usize {
     const STATUS_LINE: usize = 32;
@@ -576,7 +575,7 @@ impl Answer<'_> {
                 }
                 Poll::Ready(Err(PumpError::Sink)) => Poll::Ready(Delivered::ClientGone),
                 Poll::Pending => {
-                    if request.is_done() && down.poll_gone(cx).is_ready() {
+                    if down.poll_gone(cx).is_ready() {
                         return Poll::Ready(Delivered::ClientGone);
                     }
                     if lease.poll_over(cx, endpoint).is_ready() {
@@ -610,9 +609,7 @@ impl Answer<'_> {
             match up.poll_fill(cx) {
                 Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
                 Poll::Ready(Err(_)) => Poll::Ready(Err(Delivered::Truncated)),
-                Poll::Pending if request.is_done() && down.poll_gone(cx).is_ready() => {
-                    Poll::Ready(Err(Delivered::ClientGone))
-                }
+                Poll::Pending if down.poll_gone(cx).is_ready() => Poll::Ready(Err(Delivered::ClientGone)),
                 Poll::Pending => lease.poll_over(cx, endpoint).map(|()| Err(Delivered::ServerRemoved)),
             }
         });
@@ -669,30 +666,6 @@ impl Answer<'_> {
         match self.up {
             Up::H1(connection) => Some((connection, self.picked, (self.lease, Arc::clone(self.endpoint)))),
             Up::H2(_) => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_switches_only_to_what_the_client_has_named() {
-        for (asked, chosen, expected) in [
-            (Some("websocket"), Some("websocket"), true),
-            (Some("websocket"), Some("WebSocket"), true),
-            (Some("a, b"), Some("b"), true),
-            (Some("websocket"), Some("h2c"), false),
-            (Some("websocket"), None, false),
-            (None, Some("websocket"), false),
-        ] {
-            let head = |value: Option<&str>| {
-                let mut head = Head::new();
-                value.into_iter().for_each(|value| head.append("Upgrade", value.as_bytes()));
-                head
-            };
-            assert_eq!(may_switch(&head(asked), &head(chosen)), expected, "{asked:?} {chosen:?}");
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::http::alias::{Aliases, KnownAliases};
 use crate::http::forwarded::ForwardedSettings;
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
+use crate::report::Reports;
 use crate::snapshot::{Failure, Fixed, Snapshot};
 use crate::udp::{self, Relay};
 use crate::worker::{Internals, Worker};
@@ -391,6 +392,7 @@ fn entry(settings: &Settings, index: usize, config: EntryPoint, alt_svc: Option<
         ),
         seats: Seats::new(&config.limits),
         least: Least::new(&config.limits),
+        refused: Reports::default(),
         alt_svc,
         validations: settings.validations.clone().filter(|_| !config.allow_acme_by_pass),
         config,

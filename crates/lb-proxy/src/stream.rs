@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 
 use crate::tcp;
 
+/// No more than this has rustls read of a connection and not yet handed out: four records. Chosen.
+const HELD_BY_TLS: u64 = 64 * 1024;
+
 /// A connected socket. An enum rather than a type parameter: the forwarding code exists once.
 pub(crate) enum Stream {
     Plain(TcpStream),
@@ -47,21 +50,16 @@ impl Stream {
         tls_is_quiet && self.tcp().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
-    /// Ready when the peer has gone, while more of it waits than is to be read now; then [`read_now`](Self::read_now) is
-    /// the next read. Never over TLS, where rustls stands between.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Plain(s) => tcp::poll_ended(s, cx),
-            Self::Client(_) | Self::Server(_) => Poll::Pending,
+    /// Whether the peer has gone before it has sent so many bytes more than were read: it has reset the connection, or
+    /// ended its direction without them.
+    pub(crate) fn ends_before(&self, bytes: u64) -> bool {
+        let tcp = self.tcp();
+        if !tcp::has_ended(tcp) {
+            return false;
         }
-    }
-
-    /// What waits, if anything does.
-    pub(crate) fn read_now(&self, buf: &mut [u8]) -> Option<io::Result<usize>> {
-        match self {
-            Self::Plain(s) => tcp::recv_now(s, buf),
-            Self::Client(_) | Self::Server(_) => None,
-        }
+        let within = if matches!(self, Self::Plain(_)) { 0 } else { HELD_BY_TLS };
+        let unread = rustix::io::ioctl_fionread(tcp).unwrap_or_default();
+        unread.saturating_add(within) < bytes || !matches!(tcp.take_error(), Ok(None))
     }
 
     pub(crate) fn poll_write_vectored(
@@ -231,5 +229,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_has_gone_is_known_by_what_is_missing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        let stream = Stream::Plain(listener.accept().await.unwrap().0);
+        peer.write_all(b"hello").await.unwrap();
+        stream.tcp().readable().await.unwrap();
+        assert!(!stream.ends_before(u64::MAX), "it may send more");
+        peer.shutdown().await.unwrap();
+        while !tcp::has_ended(stream.tcp()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!([4, 5, 6].map(|bytes| stream.ends_before(bytes)), [false, false, true]);
+        socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        assert!(stream.ends_before(5), "it has reset the connection");
     }
 }

@@ -3,8 +3,10 @@
 //! tokio's own calls go through libc, where `recv` and `send` are cancellation points: four locked instructions per
 //! request of which nothing comes here. Readiness stays tokio's.
 
+use std::future::Future;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
@@ -29,20 +31,11 @@ pub(crate) fn poll_recv(tcp: &TcpStream, cx: &mut Context<'_>, buf: &mut [u8]) -
     }
 }
 
-/// The same without asking whether there is something; `None` if there is not.
-pub(crate) fn recv_now(tcp: &TcpStream, buf: &mut [u8]) -> Option<io::Result<usize>> {
-    match rustix::net::recv(tcp, buf, RecvFlags::empty()).map_err(io::Error::from) {
-        Ok((count, _)) => Some(Ok(count)),
-        Err(error) if is_transient(&error) => None,
-        Err(error) => Some(Err(error)),
-    }
-}
-
-/// Ready when the peer has ended its side or reset the connection, whatever it has sent before. The next read must be
-/// [`recv_now`]: tokio has no wait for the end alone, so what it knows to be readable is taken back here.
-pub(crate) fn poll_ended(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
-    let _ = tcp.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-    tcp.poll_read_ready(cx).map(drop)
+/// Whether the peer has ended its side or reset the connection, whatever it has sent before. No system call.
+pub(crate) fn has_ended(tcp: &TcpStream) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    let ready = pin!(tcp.ready(Interest::READABLE)).poll(&mut cx);
+    matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }
 
 /// Sends some of `bytes`.

@@ -21,6 +21,7 @@ use lb_observe::trace::Tracer;
 use slab::Slab;
 
 use crate::buffers::Buffers;
+use crate::entrypoint::Connection;
 use crate::entrypoint::balancer::Balancer;
 use crate::exchange::Exchange;
 use crate::http::alias::KnownAliases;
@@ -30,7 +31,7 @@ use crate::lasting::Lasting;
 use crate::report::Report;
 use crate::snapshot::{Internal, Queue, Service, Snapshot};
 use crate::upstream::Endpoint;
-use crate::upstream::failure::Failure;
+use crate::upstream::failure::{Cause, Failure};
 use crate::upstream::pool::Pools;
 
 /// Exchanges a worker keeps for later, with the buffers of their heads.
@@ -228,6 +229,19 @@ impl Worker {
         }
     }
 
+    /// Counts what a client is refused for, or cut off. Whoever sends rubbish without end does not fill the log: what is
+    /// not told is there at the level `DEBUG`.
+    pub(crate) fn refused(&self, connection: &Connection, reason: &'static str, what: fmt::Arguments<'_>) {
+        let Connection { entry, client, .. } = connection;
+        self.metrics.refused(entry.label, reason);
+        match entry.refused.count(reason, self.now()) {
+            Some(times) => {
+                tracing::info!(entryPointName = %entry.config.name, %client, reason, times, "{what}");
+            }
+            None => tracing::debug!(entryPointName = %entry.config.name, %client, reason, "{what}"),
+        }
+    }
+
     /// A body finds no room in a temporary file.
     pub(crate) fn cannot_keep(&self, error: &io::Error) {
         if let Some(bodies) = self.unkept.count(self.now()) {
@@ -242,8 +256,7 @@ impl Worker {
         let now = self.now();
         let retries = &service.retries;
         if retries.budget.withdraw(&retries.settings, now) {
-            self.metrics.retried(service.label);
-            tracing::info!(serviceName = %service.name, attempt = tries + 1, %reason, "request is tried again");
+            self.retried(service, tries, reason);
             return true;
         }
         self.metrics.retry_refused(service.label);
@@ -252,6 +265,21 @@ impl Worker {
                 "the retry budget is used up: failed requests are not tried again");
         }
         false
+    }
+
+    /// The same after a server has failed the request. To refuse it unread was no work for anybody, and costs nothing of
+    /// the budget.
+    pub(crate) fn may_ask_again(&self, service: &Service, tries: u32, failure: Failure) -> bool {
+        if failure.cause == Cause::Refused {
+            self.retried(service, tries, &failure.reason());
+            return true;
+        }
+        self.may_retry(service, tries, &failure.reason())
+    }
+
+    fn retried(&self, service: &Service, tries: u32, reason: &dyn fmt::Display) {
+        self.metrics.retried(service.label);
+        tracing::info!(serviceName = %service.name, attempt = tries + 1, %reason, "request is tried again");
     }
 
     /// A request finds every server full; `reason` is `full` or `timeout`.

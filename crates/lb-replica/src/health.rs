@@ -21,6 +21,9 @@ impl Status {
     }
 }
 
+/// From this percentage of its memory on a replica is not ready. `/health` calls it unhealthy above.
+const NOT_READY: u8 = 95;
+
 /// What losing a dependency means for the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Importance {
@@ -122,7 +125,7 @@ impl Check {
     pub(crate) fn forbids_traffic(&self) -> bool {
         match &self.reading {
             Reading::Dependency(outcome) => outcome.is_err(),
-            Reading::Percent(_) => self.name == "memory" && self.status == Status::Unhealthy,
+            Reading::Percent(percent) => self.name == "memory" && *percent >= NOT_READY,
         }
     }
 

@@ -281,6 +281,8 @@ mod tests {
             ("redis=0&database_ms=150", 200, 200, 200, "degraded"),
             ("database_ms=600", 200, 200, 503, "unhealthy"),
             ("database_ms=1&memory=86", 200, 200, 200, "degraded"),
+            ("memory=94", 200, 200, 200, "degraded"),
+            ("memory=95", 200, 503, 200, "degraded"),
             ("memory=96", 200, 503, 503, "unhealthy"),
             ("memory=10&cpu=81", 200, 200, 200, "degraded"),
             ("reset", 200, 200, 200, "healthy"),

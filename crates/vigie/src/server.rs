@@ -52,7 +52,7 @@ pub(crate) struct Change {
     service: String,
     /// Its URL, or `host:port`.
     server: String,
-    /// Return when nothing is in flight on the server any more (`ready`: when it is not unhealthy).
+    /// Return when nothing is in flight on the server any more (`ready`: when it has passed a health check).
     #[arg(long)]
     wait: bool,
     /// How long to wait at most; exit code 2 after that. `none` waits for ever.
@@ -103,6 +103,12 @@ async fn set(
         return Err(api.stranger("takes the order").into());
     }
     say(&line(&answer));
+    if answer["state"] != "ready" && answer["serviceAvailable"] == false {
+        let service = text(&answer, "service");
+        complain(&format!(
+            "warning: no other server of {service} is available: new clients are refused until one is"
+        ));
+    }
     if !change.wait {
         return Ok(ExitCode::SUCCESS);
     }
@@ -110,8 +116,10 @@ async fn set(
     let asked = path(text(&answer, "service"), text(&answer, "url"));
     let began = Instant::now();
     let mut answered = began;
+    // What is known of a server's health may be from before somebody worked on it.
+    let checked = answer["healthChecks"].clone();
     let mut shown = answer;
-    while !is_done(&shown) {
+    while !is_done(&shown, &checked) {
         if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
             complain(&format!("vigie: {} is over: {}", change.timeout, line(&shown)));
             return Ok(ExitCode::from(TIMED_OUT));
@@ -142,9 +150,12 @@ async fn set(
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_done(answer: &Value) -> bool {
+/// `checked`: how many health checks there had been when the order was given; null where there are none.
+fn is_done(answer: &Value, checked: &Value) -> bool {
     match text(answer, "state") {
-        "ready" => text(answer, "health") != "unhealthy",
+        "ready" => {
+            text(answer, "health") != "unhealthy" && (checked.is_null() || answer["healthChecks"] != *checked)
+        }
         _ => answer["inFlight"] == 0,
     }
 }
@@ -238,16 +249,20 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_the_last_request_or_with_good_health() {
-        for (state, health, in_flight, done) in [
-            ("drain", "healthy", 1, false),
-            ("drain", "healthy", 0, true),
-            ("maintenance", "unhealthy", 0, true),
-            ("ready", "unhealthy", 0, false),
-            ("ready", "degraded", 5, true),
+        for (state, health, in_flight, checks, done) in [
+            ("drain", "healthy", 1, 7, false),
+            ("drain", "healthy", 0, 7, true),
+            ("maintenance", "unhealthy", 0, 7, true),
+            ("ready", "unhealthy", 0, 8, false),
+            ("ready", "degraded", 5, 8, true),
+            ("ready", "healthy", 0, 7, false), // as before the order
         ] {
-            let answer = json!({"state": state, "health": health, "inFlight": in_flight});
-            assert_eq!(is_done(&answer), done, "{answer}");
+            let answer =
+                json!({"state": state, "health": health, "inFlight": in_flight, "healthChecks": checks});
+            assert_eq!(is_done(&answer, &json!(7)), done, "{answer}");
         }
+        let unchecked = json!({"state": "ready", "health": "healthy", "inFlight": 0});
+        assert!(is_done(&unchecked, &Value::Null));
     }
 
     /// A page of something else on a wrong address must not look as if a server were drained.

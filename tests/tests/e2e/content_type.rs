@@ -19,6 +19,7 @@ async fn answers_without_a_type_get_the_one_they_show() {
         "/encoded" => Script::answer(200, &[("Content-Encoding", "br")], HTML),
         "/empty" => Script::text(""),
         "/streamed" => Script::chunked(&[HTML], Duration::ZERO),
+        "/closed" => Script::until_close(HTML),
         _ => Script::early_then_read(200),
     })
     .await;
@@ -48,6 +49,7 @@ async fn answers_without_a_type_get_the_one_they_show() {
             ("GET", "/encoded", Some(HTML), None),
             ("GET", "/empty", Some(""), None),
             ("GET", "/streamed", Some(HTML), None),
+            ("GET", "/closed", Some(HTML), Some("text/html; charset=utf-8")),
             ("GET", "/away", Some("Found"), Some("text/plain; charset=utf-8")),
             ("GET", "/plain", Some("early"), None),
             ("GET", "/h2", Some(HTML), Some("text/html; charset=utf-8")),

@@ -63,6 +63,7 @@ async fn listed_answers_get_a_page_with_their_own_status() {
             line["DownstreamStatus"] == 404
                 && line["OriginStatus"] == 200
                 && line["ServiceName"] == "pages@file"
+                && line["RequestContentSize"] == 4
         })
     };
     assert!(eventually(PATIENCE, logged).await);

@@ -291,6 +291,22 @@ async fn a_silent_connection_takes_one_request_with_it_and_no_more() {
     }
 }
 
+/// What hangs is given up as early on a new connection as on one that is there already.
+#[tokio::test]
+async fn settings_are_waited_for_no_longer_than_an_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = H2Origin::start("other", |_| Answer::echo()).await;
+    let url = format!("h2c://{}", silent.local_addr().unwrap());
+    let transport = "  serversTransports:\n    quick: {forwardingTimeouts: {responseHeaderTimeout: 300ms}}\n";
+    for (urls, status) in [(vec![url.clone()], 504), (vec![url, other.url()], 200)] {
+        let vigie = Vigie::start(&format!("{}{transport}", app("serversTransport: quick", &urls))).await;
+        for _ in 0..2 {
+            let answer = timeout(PROMPTLY, Protocol::Http1.get(vigie.web(), "/")).await;
+            assert_eq!(answer.expect("given up").status, status, "{urls:?}");
+        }
+    }
+}
+
 /// Answers requests to `/empty` with frames of DATA without a byte, more than h2 takes in the life of a connection, and
 /// then the one that came first.
 async fn say_nothing(mut stream: TcpStream, seen: &Notify) -> std::io::Result<()> {

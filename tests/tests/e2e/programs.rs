@@ -101,7 +101,7 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) async fn start(name: &str, database: SocketAddr, redis: SocketAddr) -> Self {
-        Self::at(([127, 0, 0, 1], 0).into(), name, database, redis).await
+        Self::at(reserve_address(), name, database, redis).await
     }
 
     /// At an address of the caller's: it comes back where it was.

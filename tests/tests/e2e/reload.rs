@@ -142,6 +142,7 @@ async fn a_broken_file_changes_nothing_and_says_why() {
         let running = load(&vigie);
         vigie.write(broken);
         vigie.until_metric("lb_config_reload_failures_total", &[], 1.0).await;
+        vigie.until_said(line).await;
         let said = vigie.process.stderr();
         assert!(said.contains(line) && said.contains(words), "{line} on stderr:\n{}", vigie.words());
         let health = vigie.json("/health").await;

@@ -5,11 +5,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lb_testkit::{Answer, Client, Gate, H2Client, H2Origin, Origin, PATIENCE, Script, eventually};
+use lb_testkit::{
+    Answer, Authority, Client, Files, Gate, H2Client, H2Origin, Origin, PATIENCE, Script, eventually,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{HOST, Protocol, Vigie, app};
+use crate::harness::{HOST, Protocol, STATIC_TLS, Vigie, app};
 
 async fn vigie_before(url: String) -> Vigie {
     Vigie::start(&app("", &[url])).await
@@ -379,6 +381,42 @@ async fn a_client_that_pipelines_and_leaves_frees_the_server() {
     for _ in 0..3000 {
         assert_eq!(client.response("GET").await.unwrap().json()["target"], "/next");
     }
+}
+
+/// Nobody reads what it still sends, and so not its end either.
+#[tokio::test]
+async fn a_client_that_leaves_an_upload_that_nobody_takes_is_noticed() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let authority = Authority::new("test authority");
+    let files = Files::new();
+    authority.issue(&[HOST]).write(files.path(), "app");
+    let tls = "tls: {certificates: [{certFile: '{dir}/app.crt', keyFile: '{dir}/app.key'}]}\n";
+    let vigie = Vigie::over(files, STATIC_TLS, &(app("", std::slice::from_ref(&url)) + tls)).await;
+    let chunk = vec![b'x'; 0x40000];
+    for secure in [false, true] {
+        for (framing, start) in
+            [("Content-Length: 1000000000", ""), ("Transfer-Encoding: chunked", "fffffff\r\n")]
+        {
+            let mut client = match secure {
+                false => Client::connect(vigie.web()).await.unwrap(),
+                true => {
+                    let config = authority.client_config(&[]);
+                    Client::connect_tls(vigie.websecure(), config, HOST).await.unwrap()
+                }
+            };
+            let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\n\r\n{start}");
+            client.send(head).await.unwrap();
+            let (taken, _) = server.accept().await.unwrap();
+            // Until the last buffer on the way is full.
+            while tokio::time::timeout(Duration::from_millis(100), client.send(&chunk)).await.is_ok() {}
+            client.reset();
+            vigie.until_metric("active_connections", &[("instance", &url)], 0.0).await;
+            drop(taken);
+        }
+    }
+    let gone = vigie.metrics().await.value("traefik_service_requests_total", &[("code", "499")]);
+    assert_eq!(gone, Some(4.0));
 }
 
 /// A body larger than any buffer passes while the server holds it up: nothing is lost, and Vigie's memory

@@ -64,6 +64,34 @@ async fn the_name_decides_about_the_certificate() {
     assert!(metrics.value("traefik_entrypoint_requests_tls_total", &tls).unwrap() >= 3.0);
 }
 
+/// As by Traefik: a copy comes from a client over TLS as well.
+#[tokio::test]
+async fn requests_over_tls_are_counted_for_mirrors_too() {
+    let (authority, files) = (Authority::new("authority"), Files::new());
+    issue(&authority, &files, "site", &[HOST]);
+    let (server, mirror) = (Origin::start("api").await, Origin::start("mirror").await);
+    let dynamic = format!(
+        "http:
+  routers:
+    app: {{rule: 'Host(`{HOST}`)', service: both, tls: {{}}}}
+  services:
+    both: {{mirroring: {{service: main, mirrors: [{{name: copy, percent: 100}}]}}}}
+    main: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}
+    copy: {{loadBalancer: {{servers: [{{url: '{}'}}]}}}}\n{}",
+        server.url(),
+        mirror.url(),
+        certificates(&["site"])
+    );
+    let vigie = Vigie::over(files, STATIC_TLS, &dynamic).await;
+    let mut client =
+        Client::connect_tls(vigie.websecure(), authority.client_config(&[]), HOST).await.unwrap();
+    assert_eq!(origin(&client.get(HOST, "/").await.unwrap()), "api");
+    for service in ["main@file", "copy@file"] {
+        let labels = [("service", service), ("tls_version", "1.3")];
+        vigie.until_metric("traefik_service_requests_tls_total", &labels, 1.0).await;
+    }
+}
+
 /// A renewed certificate file is served to new connections; old ones go on.
 #[tokio::test]
 async fn a_renewed_certificate_is_served_without_a_cut() {

@@ -195,6 +195,7 @@ tls:
     let secure = line(&told, "error: service secure@file, server https://");
     assert!(secure.contains(": the TLS handshake fails: ") && secure.contains("`rootCAs`"), "{secure}");
     assert!(!told.contains("error: service app@file"), "{told}");
+    vigie.until_said("a certificate has expired").await;
     let words = vigie.words();
     let expired: Vec<_> = words.lines().filter(|line| line.contains("a certificate has expired")).collect();
     assert!(matches!(expired[..], [line] if line.contains("names=late.test")), "{words}");

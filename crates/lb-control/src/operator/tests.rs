@@ -11,7 +11,7 @@ const TWO: &str = "http://10.0.0.2:80";
 
 fn plane(urls: &[&str]) -> (Operators, StateWatch) {
     let state = StateWatch::default();
-    let operators = Operators::new(state.clone());
+    let operators = Operators::new(state.clone(), Arc::default());
     reload(&operators, &state, urls);
     (operators, state)
 }
@@ -110,7 +110,7 @@ async fn another_process_takes_the_orders_over() {
     let handed: Vec<_> = old.all().into_iter().map(|(told, _)| told).collect();
     // Before its first configuration.
     let state = StateWatch::default();
-    let new = Operators::new(state.clone());
+    let new = Operators::new(state.clone(), Arc::default());
     new.restore(handed.clone());
     reload(&new, &state, &[ONE, TWO]);
     assert_eq!(states(&state), ["maintenance", "drain"]);

@@ -18,6 +18,16 @@ use super::tls::Tls;
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Go's `net/http`, and with it Traefik, gives up at the tenth.
 const MAX_REDIRECTS: usize = 10;
+/// Of what a server says of itself so much is passed on: chosen, some lines of a terminal.
+const MAX_REASONS_CHARS: usize = 300;
+
+/// An answer that passes.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    pub(crate) probe: Probe,
+    /// What the server says of itself.
+    pub(crate) reasons: Option<String>,
+}
 
 /// Why a server did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +38,12 @@ pub(crate) enum Failure {
     Exchange(#[from] ExchangeError),
     #[error("the check cannot be sent: {0}")]
     Request(#[from] http::Error),
-    #[error("answered {0}")]
-    Status(StatusCode),
+    #[error("answered {status}")]
+    Status {
+        status: StatusCode,
+        /// What the server says of itself.
+        reasons: Option<String>,
+    },
     #[error("more than {MAX_REDIRECTS} redirects")]
     TooManyRedirects,
     #[error("gRPC status {0}")]
@@ -49,6 +63,12 @@ impl Failure {
         matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
     }
 
+    /// What the server says of itself. Not in [`Failure::line`], since it may be new each time.
+    pub(crate) fn reasons(&self) -> Option<&str> {
+        let Self::Status { reasons, .. } = self else { return None };
+        reasons.as_deref()
+    }
+
     /// This error and its causes in one line.
     pub(crate) fn line(&self) -> String {
         let mut line = self.to_string();
@@ -62,12 +82,15 @@ impl Failure {
 }
 
 /// Sends one probe. The whole of it, redirects included, has the check's timeout.
-pub(crate) async fn check(server: &Server, check: &HealthCheck, tls: &Tls) -> Result<Probe, Failure> {
+pub(crate) async fn check(server: &Server, check: &HealthCheck, tls: &Tls) -> Result<Passed, Failure> {
     let deadline = Instant::now() + check.timeout;
     let target = Target::new(server, check)?;
     match check.mode {
         ProbeMode::Http => http(target, check, tls, deadline).await,
-        ProbeMode::Grpc => grpc(&target, check, tls, deadline).await,
+        ProbeMode::Grpc => {
+            let probe = grpc(&target, check, tls, deadline).await?;
+            Ok(Passed { probe, reasons: None })
+        }
     }
 }
 
@@ -76,13 +99,13 @@ async fn http(
     check: &HealthCheck,
     tls: &Tls,
     deadline: Instant,
-) -> Result<Probe, Failure> {
+) -> Result<Passed, Failure> {
     let mut method = Method::from_bytes(check.method.as_bytes()).map_err(http::Error::from)?;
     let mut hostname = check.hostname.as_deref().filter(|name| !name.is_empty());
     let mut headers = headers(check)?;
     for _ in 0..=MAX_REDIRECTS {
         let request = request(&target, method.clone(), hostname, &headers, Bytes::new())?;
-        let wanted = |head: &response::Parts| if may_be_degraded(check, head) { MAX_BODY_BYTES } else { 0 };
+        let wanted = |head: &response::Parts| if may_say_more(check, head) { MAX_BODY_BYTES } else { 0 };
         let answer = exchange::send(&target, Speak::Http, tls, request, deadline, wanted).await?;
         let Some(location) = redirect(&answer.head).filter(|_| check.follow_redirects) else {
             return judge(check, &answer);
@@ -160,27 +183,38 @@ fn passes(check: &HealthCheck, status: StatusCode) -> bool {
     }
 }
 
-/// Only an answer that passes can say more: what does not pass by its status has failed, whatever it holds.
-fn may_be_degraded(check: &HealthCheck, head: &response::Parts) -> bool {
+/// Whether the body may say more than the status: that the server is degraded, or why it fails.
+fn may_say_more(check: &HealthCheck, head: &response::Parts) -> bool {
     let json = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         value.eq_ignore_ascii_case(b"application/json") || value.to_ascii_lowercase().ends_with(b"+json")
     });
-    check.degraded && passes(check, head.status) && json
+    check.degraded && (passes(check, head.status) || head.status.is_server_error()) && json
 }
 
-fn judge(check: &HealthCheck, answer: &Answer) -> Result<Probe, Failure> {
-    if !passes(check, answer.head.status) {
-        return Err(Failure::Status(answer.head.status));
-    }
+/// What does not pass by its status has failed, whatever it holds.
+fn judge(check: &HealthCheck, answer: &Answer) -> Result<Passed, Failure> {
     // No body means it was not asked for, or could not be read: the status alone decides.
-    let says_degraded = answer.body.as_ref().is_some_and(|body| {
-        let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-        json.as_ref()
-            .and_then(|json| json.get("status")?.as_str())
-            .is_some_and(|status| status.eq_ignore_ascii_case("degraded"))
-    });
-    Ok(if says_degraded { Probe::Degraded } else { Probe::Passed })
+    let body = answer.body.as_deref().unwrap_or_default();
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let reasons = json.as_ref().and_then(reasons);
+    let status = answer.head.status;
+    if !passes(check, status) {
+        return Err(Failure::Status { status, reasons });
+    }
+    let says_degraded = json
+        .as_ref()
+        .and_then(|json| json.get("status")?.as_str())
+        .is_some_and(|status| status.eq_ignore_ascii_case("degraded"));
+    Ok(Passed { probe: if says_degraded { Probe::Degraded } else { Probe::Passed }, reasons })
+}
+
+/// The texts in `reasons`, as the replicas of the reference system have them.
+fn reasons(json: &serde_json::Value) -> Option<String> {
+    let texts: Vec<_> =
+        json.get("reasons")?.as_array()?.iter().filter_map(|reason| reason.as_str()).collect();
+    let reasons: String = texts.join("; ").chars().take(MAX_REASONS_CHARS).collect();
+    (!reasons.is_empty()).then_some(reasons)
 }
 
 /// `grpc.health.v1.Health/Check` with an empty service name: the server as a whole.
@@ -194,7 +228,7 @@ async fn grpc(target: &Target, check: &HealthCheck, tls: &Tls, deadline: Instant
     let request = request(&target, Method::POST, hostname, &headers, Bytes::from_static(&[0; 5]))?;
     let answer = exchange::send(&target, Speak::Grpc, tls, request, deadline, |_| MAX_BODY_BYTES).await?;
     if answer.head.status != StatusCode::OK {
-        return Err(Failure::Status(answer.head.status));
+        return Err(Failure::Status { status: answer.head.status, reasons: None });
     }
     // An answer without a message carries its status in the head ("Trailers-Only").
     let status = answer.trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));

@@ -13,9 +13,9 @@ async fn probe(origin: &Origin, scheme: &str, check: &HealthCheck, transport: Se
 
 async fn probe_url(url: &str, check: &HealthCheck, transport: ServersTransport) -> String {
     match check::check(&server(url), check, &Tls::new(transport, client())).await {
-        Ok(Probe::Passed) => "passed".to_owned(),
-        Ok(Probe::Degraded) => "degraded".to_owned(),
-        Ok(Probe::Failed) => unreachable!("failures come with a reason"),
+        Ok(Passed { probe: Probe::Passed, .. }) => "passed".to_owned(),
+        Ok(Passed { probe: Probe::Degraded, .. }) => "degraded".to_owned(),
+        Ok(Passed { probe: Probe::Failed, .. }) => unreachable!("failures come with a reason"),
         Err(failure) => failure.line(),
     }
 }
@@ -40,6 +40,37 @@ async fn the_status_decides() {
             "{answer} {expected_status:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_server_may_say_why() {
+    let origin = Origin::start(Speaks::Http1, |_| status(200)).await;
+    let why = r#"{"status": "x", "reasons": ["database: refused", 7, "redis: slow"]}"#;
+    let told = Some("database: refused; redis: slow");
+    for (code, kind, body, degraded, expected) in [
+        (503, "application/json", why, true, told),
+        (200, "application/json", why, true, told),
+        (503, "application/json", why, false, None),
+        (503, "text/plain", why, true, None),
+        (404, "application/json", why, true, None),
+        (503, "application/json", r#"{"reasons": []}"#, true, None),
+        (503, "application/json", r#"{"reasons": "one"}"#, true, None),
+    ] {
+        origin.now_answers(move |_| with(code, &[("content-type", kind)], body));
+        let check = HealthCheck { degraded, ..health_check() };
+        let outcome =
+            check::check(&server(&origin.url("http")), &check, &Tls::new(transport(), client())).await;
+        let reasons = match &outcome {
+            Ok(passed) => passed.reasons.as_deref(),
+            Err(failure) => failure.reasons(),
+        };
+        assert_eq!((outcome.is_ok(), reasons), (code == 200, expected), "{code} {kind} {body}");
+    }
+    let long = format!(r#"{{"reasons": ["{}"]}}"#, "ä".repeat(1000));
+    origin.now_answers(move |_| with(503, &[("content-type", "application/json")], long.clone()));
+    let outcome =
+        check::check(&server(&origin.url("http")), &health_check(), &Tls::new(transport(), client())).await;
+    assert_eq!(outcome.unwrap_err().reasons().map(|told| told.chars().count()), Some(300));
 }
 
 #[tokio::test]

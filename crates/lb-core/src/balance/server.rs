@@ -28,6 +28,8 @@ pub struct Server {
     /// Whether the failure window may hold something: lets good answers pass without the lock.
     failing: AtomicBool,
     checks: Mutex<Checks>,
+    probes: AtomicU64,
+    wanted: AtomicBool,
 }
 
 /// What stays with a URL for as long as its service lists it, whatever checks its health.
@@ -152,7 +154,8 @@ impl Server {
     fn with_health(endpoint: Arc<Endpoint>, health: Health) -> Self {
         let status = AtomicU8::new(health.status() as u8);
         let checks = Checks { health, window: FailureWindow::default(), awaits_recovery: false };
-        Self { endpoint, status, failing: AtomicBool::new(false), checks: Mutex::new(checks) }
+        let (probes, wanted) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { endpoint, status, failing: AtomicBool::new(false), checks: Mutex::new(checks), probes, wanted }
     }
 
     /// The server for a service whose settings follow `before`: the same one, unless its health now comes
@@ -261,6 +264,21 @@ impl Server {
         self.endpoint.lineage.changed();
     }
 
+    /// Active probes whose results have been taken in.
+    pub fn probes(&self) -> u64 {
+        self.probes.load(Ordering::Relaxed)
+    }
+
+    /// What is known of its health may be from before somebody worked on it.
+    pub fn want_probe(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody wants it probed before it is time; whoever asks sees to it.
+    pub fn take_wanted_probe(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
     pub(super) fn standing(&self) -> &Standing {
         &self.endpoint.standing
     }
@@ -320,7 +338,9 @@ impl Server {
     ) -> Option<Transition> {
         let mut checks = self.checks.lock();
         let change = checks.health.observe(probe, settings, now);
-        self.publish(change)
+        let change = self.publish(change);
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        change
     }
 
     pub(super) fn observe_success(&self) {

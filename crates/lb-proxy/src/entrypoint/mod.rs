@@ -20,6 +20,7 @@ use lb_observe::metrics::{LabelId, OpenConnection};
 use crate::http::forwarded::{ForwardedSettings, Peer};
 use crate::http::normalise::Policy;
 use crate::http::pace::Least;
+use crate::report::Reports;
 use crate::tls::Proof;
 use crate::upstream::private::Private;
 use crate::worker::Slot;
@@ -34,6 +35,8 @@ pub(crate) struct Entry {
     pub(crate) forwarded: ForwardedSettings,
     pub(crate) seats: seats::Seats,
     pub(crate) least: Least,
+    /// Clients that were refused, and connections ended, for what they sent.
+    pub(crate) refused: Reports,
     /// `Alt-Svc` of answers over TLS: where HTTP/3 is spoken.
     pub(crate) alt_svc: Option<Box<str>>,
     /// `None`: no names are validated over TLS here.

@@ -122,7 +122,7 @@ async fn ask<D: Downstream>(
             // A kept connection that the server was about to close: the body is still all there.
             Err(failed)
                 if is_first
-                    && matches!(failed.failure.cause, Cause::Closed | Cause::WentAway)
+                    && matches!(failed.failure.cause, Cause::Closed | Cause::WentAway | Cause::Refused)
                     && (failed.failure.unsent || forward::is_idempotent(question.x.head.method())) =>
             {
                 is_first = false;

@@ -206,7 +206,7 @@ async fn gather<D: Downstream>(
     let mut gathering = Gathering { down: &mut *p.down, spool, trailers: None, most, lost: None };
     let (delivered, _) = answer.deliver(&mut gathering, p.patience).await;
     let Gathering { spool, trailers, lost, .. } = gathering;
-    p.outcome.request_bytes = answer.request.bytes;
+    p.outcome.request_bytes = p.outcome.request_bytes.max(answer.request.bytes);
     if p.outcome.is_grpc {
         p.outcome.note_grpc(p.x, answer.up_trailers());
     }

@@ -60,9 +60,8 @@ fn stick(x: &mut Exchange, passed: &Passed<'_>, from: usize) {
         Reply::Local(_) => passed.failure.is_none() && x.response.status() != 503,
         Reply::Gone => false,
     };
-    for cookie in composed.cookies.drain(from..).filter(|_| has_answer) {
-        x.response.append("Set-Cookie", cookie.as_bytes());
-    }
+    let cookies = composed.cookies.drain(from..).filter(|_| has_answer);
+    super::cookie::put_first(&mut x.response, cookies);
 }
 
 /// After the answer: mirrors get their copies, unless the client went away, as with Traefik; and nothing is kept.
@@ -202,7 +201,15 @@ impl<'w> Walk<'w> {
         }
         passed.reply.discard(p);
         worker.metrics.failed_over(composite.label, reason);
-        tracing::info!(routerName = self.router, status, reason, "the fallback is asked instead");
+        if let Some(requests) = composite.failed_over.count(worker.now()) {
+            tracing::info!(
+                routerName = self.router,
+                status,
+                reason,
+                requests,
+                "the fallback is asked instead"
+            );
+        }
         // Middlewares of the first service have seen the end of it.
         p.x.settle(held, worker.now());
         (p.x.head, p.x.append_forwarded_for, p.x.detect_type) = saved;

@@ -37,8 +37,6 @@ pub(crate) struct H1 {
     end: usize,
     /// The last read took all there was: only a new event can bring more.
     drained: bool,
-    /// More waits than was read, and no event will tell.
-    unread: bool,
     eof: bool,
     reading: Reading,
     output: Vec<u8>,
@@ -82,7 +80,6 @@ impl H1 {
             start: 0,
             end: 0,
             drained: false,
-            unread: false,
             eof: false,
             reading: Reading::None,
             output: Vec::new(),
@@ -141,22 +138,34 @@ impl H1 {
 
     /// Ready when the peer has ended its side or broken the connection.
     ///
-    /// What it sends meanwhile (a pipelined request) is kept, as far as the buffer goes.
+    /// What it sends meanwhile (a pipelined request) is kept, as far as the buffer goes; from then on nothing tells but
+    /// [`is_broken_off`](Self::is_broken_off).
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.eof {
-                return Poll::Ready(());
-            }
-            if self.end - self.start == self.input.len() && !self.input.is_empty() {
-                self.unread = true;
-                return self.stream.poll_ended(cx);
-            }
+        while !self.is_full() {
             match self.poll_read_more(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
+        Poll::Pending
+    }
+
+    /// What was read waits to be taken, and no more is read until then.
+    pub(crate) fn is_full(&self) -> bool {
+        self.start < self.end && (!self.body_is_read() || self.end - self.start == self.input.len())
+    }
+
+    /// Whether the peer has gone before the end of the body that is being read; between bodies, whether it has gone.
+    /// Only a reset says that nobody is left where the body may be there as a whole behind what is read, or the peer is
+    /// `answered`, and so need not send the rest.
+    pub(crate) fn is_broken_off(&self, answered: bool) -> bool {
+        let missing = match &self.reading {
+            Reading::Length(left) if !answered => left.saturating_sub((self.end - self.start) as u64),
+            Reading::Length(_) | Reading::Chunked { .. } => 0,
+            Reading::None | Reading::Ended(_) | Reading::UntilClose => u64::MAX,
+        };
+        self.stream.ends_before(missing)
     }
 
     /// Whether an idle connection is still usable, as far as the last events tell. No system call.
@@ -289,10 +298,7 @@ impl H1 {
         }
         let free = &mut self.input[self.end..];
         let room = free.len();
-        let waiting = std::mem::take(&mut self.unread).then(|| self.stream.read_now(free)).flatten();
-        self.unread = matches!(waiting, Some(Ok(count)) if count == room);
-        let read = waiting.map_or_else(|| self.stream.poll_read(cx, free), Poll::Ready);
-        let Poll::Ready(count) = read? else {
+        let Poll::Ready(count) = self.stream.poll_read(cx, free)? else {
             // Whoever waits holds no buffer.
             self.drained = true;
             self.release_input();

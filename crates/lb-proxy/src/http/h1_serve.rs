@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lb_http1::{Framing, Head, Limits, Version};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::body::{Fill, Sink, Source};
 use super::downstream::Downstream;
@@ -32,6 +32,9 @@ const LONG_HEAD: usize = crate::buffers::SMALL;
 /// How long an idle connection is kept when draining begins. A request may be on its way already: closing at
 /// once would lose it, and this lets it come and be told that the connection ends. Chosen.
 pub(crate) const LAME_DUCK: Duration = Duration::from_millis(500);
+
+/// How often to look whether a client is still there of which nothing more is read. Chosen.
+const LOOKS: Duration = Duration::from_millis(250);
 
 /// Serves requests until the connection ends.
 #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` holds each argument twice")]
@@ -185,9 +188,11 @@ fn serve_one(
             awaits_continue: framing.has_body() && lb_http1::expects_continue(&x.head),
             request: framing,
             aborted: false,
+            answered: false,
             connection,
             sends: if framing.has_body() { Pace::new(connection.entry.least) } else { Pace::default() },
             takes: Pace::new(connection.entry.least),
+            looks: None,
             h1,
         };
         let whole = handle(worker, connection, &mut x, &mut client, framing).await;
@@ -213,9 +218,7 @@ fn serve_one(
 
 /// Answers what is no request, and says the connection ends.
 async fn refuse(worker: &Worker, connection: &Connection, h1: &mut H1, status: u16, reason: &'static str) {
-    worker.metrics.refused(connection.entry.label, reason);
-    tracing::info!(entryPointName = %connection.entry.config.name, client = %connection.client, status, reason,
-        "request refused");
+    worker.refused(connection, reason, format_args!("request refused: {status}"));
     let text = lb_http1::standard_reason(status);
     let mut local = Local::bare(status)
         .with("Content-Type", "text/plain; charset=utf-8")
@@ -276,9 +279,12 @@ struct Client<'a> {
     /// The client holds its body back; after a final answer it may never send it.
     awaits_continue: bool,
     aborted: bool,
+    answered: bool,
     connection: &'a Connection,
     sends: Pace,
     takes: Pace,
+    /// When to look whether it is still there, once nothing it sends is read.
+    looks: Option<Box<Interval>>,
 }
 
 impl Client<'_> {
@@ -344,6 +350,7 @@ impl Sink for Client<'_> {
 
 impl Downstream for Client<'_> {
     fn respond(&mut self, head: &mut Head, framing: Framing) -> io::Result<()> {
+        self.answered = true;
         let framing = match framing {
             // RFC 9112 section 7.1: HTTP/1.0 knows no chunks; the end of the connection ends the body.
             Framing::Chunked | Framing::UntilClose if self.http10 => Framing::UntilClose,
@@ -402,7 +409,22 @@ impl Downstream for Client<'_> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.h1.poll_closed(cx)
+        let closed = self.h1.poll_closed(cx);
+        if closed.is_ready() || !self.h1.is_full() {
+            return closed;
+        }
+        // The server does not take what is there, and so nobody reads on to the end.
+        let looks = self.looks.get_or_insert_with(|| {
+            let mut looks = Box::new(tokio::time::interval(LOOKS));
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            looks
+        });
+        while looks.poll_tick(cx).is_ready() {
+            if self.h1.is_broken_off(self.answered) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
     }
 
     fn tunnel(&mut self) -> Option<&mut H1> {

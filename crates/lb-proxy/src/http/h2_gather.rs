@@ -53,6 +53,16 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
         self.0.borrow().reads
     }
 
+    /// See [`Sieve::hold_settings`].
+    pub(crate) fn hold_settings(&self) {
+        self.0.borrow_mut().sieve.hold_settings();
+    }
+
+    /// See [`Sieve::let_go`].
+    pub(crate) fn let_settings_go(&self) -> bool {
+        self.0.borrow_mut().sieve.let_go()
+    }
+
     /// Writes what waits. To be called whenever h2 has no more to do.
     pub(crate) fn poll_push(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *self.0.borrow_mut();

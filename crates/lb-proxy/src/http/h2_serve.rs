@@ -145,15 +145,21 @@ pub(crate) async fn serve(
             Ok(Some(Err(error))) => {
                 if !error.is_io() {
                     let reason = kind(&error, &meter);
-                    worker.metrics.refused(connection.entry.label, reason);
-                    tracing::info!(client = %connection.client, reason, %error, "HTTP/2 connection ended by an error");
+                    worker.refused(
+                        &connection,
+                        reason,
+                        format_args!("HTTP/2 connection ended by an error: {error}"),
+                    );
                 }
                 return;
             }
             Ok(None) => return,
             Err(reason) => {
-                worker.metrics.refused(connection.entry.label, reason);
-                tracing::info!(client = %connection.client, reason, "HTTP/2 connection ended: it only causes work");
+                worker.refused(
+                    &connection,
+                    reason,
+                    format_args!("HTTP/2 connection ended: it only causes work"),
+                );
                 // RFC 9113 section 7: the peer generates excessive load.
                 h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 let farewell = poll_fn(|cx| {

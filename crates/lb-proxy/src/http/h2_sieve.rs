@@ -4,6 +4,9 @@
 //! Where a frame ends means nothing (RFC 9113 section 8.1), but h2 keeps some 256 bytes for each one that nobody has read
 //! yet, ends the connection when these are too many, and ends it also for the 101st frame without a byte in its life.
 //! A server of many tiny messages would take along the requests of all others on its connection.
+//!
+//! SETTINGS may wait here until h2 has opened the streams that it was asked for before: it would leave them unopened, for
+//! as long as the server likes, where a new limit of streams has no room for them.
 
 use std::io;
 use std::pin::Pin;
@@ -19,6 +22,9 @@ pub(super) const SMALL: usize = 256;
 /// RFC 9113 sections 6.1 and 6.6.
 const END_STREAM: u8 = 1;
 const PUSH_PROMISE: u8 = 5;
+/// RFC 9113 section 6.5.
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
 
 /// What one connection receives.
 #[derive(Debug, Default)]
@@ -31,6 +37,10 @@ pub(crate) struct Sieve {
     passed: usize,
     /// Nothing may come between the frames of one head (RFC 9113 section 4.3): h2 is to see what does.
     in_head: bool,
+    /// The next SETTINGS are to wait.
+    holds: bool,
+    /// From such SETTINGS on.
+    held: Vec<u8>,
 }
 
 /// A DATA frame that the next one may join.
@@ -44,6 +54,37 @@ impl Sieve {
     /// For bytes of which so many come before the first frame.
     pub(crate) fn behind(preface: usize) -> Self {
         Self { skip: preface, ..Self::default() }
+    }
+
+    /// The next SETTINGS wait for [`Self::let_go`].
+    pub(crate) fn hold_settings(&mut self) {
+        self.holds = true;
+    }
+
+    /// No SETTINGS are to wait any more. Returns whether some did, which are to be read now.
+    pub(crate) fn let_go(&mut self) -> bool {
+        self.holds = false;
+        !self.held.is_empty()
+    }
+
+    /// What has come, or what was held.
+    fn poll_more<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.held.is_empty() {
+            return Pin::new(stream).poll_read(cx, buf);
+        }
+        if self.holds {
+            // Whoever holds it reads again.
+            return Poll::Pending;
+        }
+        let count = self.held.len().min(buf.remaining());
+        buf.put_slice(&self.held[..count]);
+        self.held.drain(..count);
+        Poll::Ready(Ok(()))
     }
 
     /// Reads from `stream` what is left of its frames.
@@ -64,7 +105,7 @@ impl Sieve {
             }
             buf.put_slice(waiting);
             let before = buf.filled().len();
-            let read = Pin::new(&mut *stream).poll_read(cx, buf);
+            let read = self.poll_more(stream, cx, buf);
             if !matches!(read, Poll::Ready(Ok(()))) {
                 buf.set_filled(start);
                 return read;
@@ -109,8 +150,14 @@ impl Sieve {
                 }
                 return kept;
             }
-            (self.seen, self.passed) = (0, 0);
             let [high, middle, low, kind, flags, stream @ ..] = self.header;
+            if self.holds && kind == SETTINGS && flags & ACK == 0 && !self.in_head {
+                self.seen -= taken;
+                self.passed = self.seen;
+                self.held.extend_from_slice(&bytes[at..]);
+                return kept;
+            }
+            (self.seen, self.passed) = (0, 0);
             let length = u32::from_be_bytes([0, high, middle, low]) as usize;
             // On stream 0 it is an error, and padding counts for the windows.
             let is_data = is_whole
@@ -295,6 +342,32 @@ mod tests {
             // And what is no frame at all passes as it may.
             let rubbish: Vec<u8> = (0..any * 20).map(|_| random.u8(0..3)).collect();
             assert!(sieved(std::slice::from_ref(&rubbish), any).len() <= rubbish.len());
+        }
+    }
+
+    #[test]
+    fn settings_wait_until_they_are_let_go() {
+        let before = [frame(SETTINGS, ACK, 0, b""), frame(HEADERS, END_HEADERS, 1, &[SETTINGS; 20])].concat();
+        let settings = frame(SETTINGS, 0, 0, &[7; 6]);
+        let behind =
+            [settings.clone(), frame(DATA, 0, 1, b"d"), settings, frame(DATA, END_STREAM, 1, b"")].concat();
+        let bytes = [before.clone(), behind].concat();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for room in 1..bytes.len() {
+            let (mut left, mut sieve, mut passed) = (&bytes[..], Sieve::default(), Vec::new());
+            sieve.hold_settings();
+            let mut room = vec![0; room];
+            loop {
+                let mut buf = ReadBuf::new(&mut room);
+                if sieve.poll_read(&mut left, &mut cx, &mut buf).is_pending() {
+                    assert!(passed.starts_with(&before) && passed.len() < before.len() + HEADER_BYTES);
+                    assert!(sieve.let_go());
+                } else if buf.filled().is_empty() {
+                    break;
+                }
+                passed.extend_from_slice(buf.filled());
+            }
+            assert!(passed == bytes && !sieve.let_go(), "in buffers of {} bytes", room.len());
         }
     }
 

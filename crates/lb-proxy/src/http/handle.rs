@@ -533,7 +533,8 @@ async fn send_answer<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Ans
     }
     let (delivered, bytes) = answer.deliver(&mut **down, *patience).await;
     outcome.response_bytes = bytes;
-    outcome.request_bytes = answer.request.bytes;
+    // The answer may be a page, whose own request has none.
+    outcome.request_bytes = outcome.request_bytes.max(answer.request.bytes);
     if outcome.is_grpc {
         outcome.note_grpc(x, answer.up_trailers());
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use lb_http1::{Framing, Head};
+use lb_observe::metrics::LabelId;
 
 use super::body::{Fill, Sink, Source};
 use super::compose::Walk;
@@ -83,6 +84,7 @@ impl Copy {
             worker.metrics.mirror_dropped(self.composite.label);
             return;
         };
+        let tls = connection.tls.as_ref().map(|tls| tls.label);
         let connection = Connection {
             entry: Arc::clone(&connection.entry),
             client: connection.client,
@@ -101,7 +103,7 @@ impl Copy {
                 body.rewind();
                 let mut x = worker.exchange(&connection.peer);
                 x.trace = traced::beside(self.trace.as_deref());
-                let sent = self.send_one(&worker, &connection, &mut x, *mirror, &mut body);
+                let sent = self.send_one(&worker, &connection, tls, &mut x, *mirror, &mut body);
                 if tokio::time::timeout(PATIENCE, sent).await.is_err() {
                     tracing::debug!("a mirror takes too long");
                 }
@@ -120,6 +122,7 @@ impl Copy {
         &self,
         worker: &Rc<Worker>,
         connection: &Connection,
+        tls: Option<LabelId>,
         x: &mut Exchange,
         mirror: usize,
         body: &mut Spool,
@@ -153,7 +156,7 @@ impl Copy {
                 answer.release(worker, connection);
             }
         }
-        record::mirrored(worker, x, &outcome);
+        record::mirrored(worker, tls, x, &outcome);
     }
 }
 

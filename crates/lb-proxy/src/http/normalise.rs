@@ -144,9 +144,14 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
+/// What paths may hold as it is (RFC 3986 section 3.3, and brackets), and Go escapes nevertheless.
+pub(crate) const MARKS: &[u8] = b"!'()*[]";
+
 #[cold]
 fn rewrite(path: &[u8], query: &[u8], policy: &Policy) -> Result<String, BadTarget> {
     let mut escaped = String::with_capacity(path.len() + query.len() + 16);
+    // As Go does: where one character had to be escaped, all are that it would escape by itself.
+    let strict = path.iter().any(|byte| CLASSES[usize::from(*byte)] == Class::Encode);
     let mut at = 0;
     while let Some(&byte) = path.get(at) {
         at += 1;
@@ -161,6 +166,7 @@ fn rewrite(path: &[u8], query: &[u8], policy: &Policy) -> Result<String, BadTarg
                 }
             }
             Class::Encode => push_escape(&mut escaped, byte),
+            Class::Plain if strict && MARKS.contains(&byte) => push_escape(&mut escaped, byte),
             _ => escaped.push(char::from(byte)),
         }
     }
@@ -341,6 +347,7 @@ mod tests {
             ("/a/../..?x=/../", "/?x=/../"),
             ("/a\\..\\b", "/a%5C..%5Cb"),
             ("/\"<>^`{|}", "/%22%3C%3E%5E%60%7B%7C%7D"),
+            ("/(a)/[b]'*!\\?(c)", "/%28a%29/%5Bb%5D%27%2A%21%5C?(c)"),
             ("/a;b?c;d;", "/a;b?c&d&"),
             ("?x=1", "/?x=1"),
             ("", "/"),

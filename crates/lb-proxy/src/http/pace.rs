@@ -108,9 +108,11 @@ impl Pace {
 
 /// Counts and says that a client was too slow.
 pub(crate) fn too_slow(worker: &Worker, connection: &Connection, reason: &'static str) {
-    worker.metrics.refused(connection.entry.label, reason);
-    tracing::info!(entryPointName = %connection.entry.config.name, client = %connection.client, reason,
-        "client cut off: it is slower than `limits.minBodyRate`");
+    worker.refused(
+        connection,
+        reason,
+        format_args!("client cut off: it is slower than `limits.minBodyRate`"),
+    );
 }
 
 #[cfg(test)]

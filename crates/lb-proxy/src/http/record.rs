@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lb_http1::Head;
 use lb_observe::access_log;
-use lb_observe::metrics::{Method, Protocol, Sample};
+use lb_observe::metrics::{LabelId, Method, Protocol, Sample};
 
 use super::{normalise::normalise_target, traced};
 use crate::entrypoint::Connection;
@@ -158,8 +158,8 @@ pub(crate) fn record(worker: &Worker, connection: &Connection, x: &mut Exchange,
     traced::end(worker, x, outcome.status, now);
 }
 
-/// Counts a copy that a mirror got, for the mirror alone.
-pub(super) fn mirrored(worker: &Worker, x: &Exchange, outcome: &Outcome<'_>) {
+/// Counts a copy that a mirror got, for the mirror alone; `tls` is what the client spoke.
+pub(super) fn mirrored(worker: &Worker, tls: Option<LabelId>, x: &Exchange, outcome: &Outcome<'_>) {
     let Some((service, asked)) =
         x.composed.as_ref().and_then(|composed| composed.service()).zip(outcome.asked)
     else {
@@ -176,7 +176,7 @@ pub(super) fn mirrored(worker: &Worker, x: &Exchange, outcome: &Outcome<'_>) {
         protocol: outcome.protocol,
         status: outcome.status,
         grpc_status: outcome.grpc_status,
-        tls: None,
+        tls,
         headers: worker.metrics.headers(|name| x.head.get(name)),
         duration,
         service_duration: duration,

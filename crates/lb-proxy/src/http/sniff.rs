@@ -13,10 +13,10 @@ use crate::passage::Passage;
 /// A head waits so long for the first bytes of its body: as long as Traefik's, by the default of `flushInterval`.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Names the type of a server's answer. As in Traefik those of unknown length stay as they are: what is streamed is
-/// passed on at once. Returns whether there still is something to send, to somebody.
+/// Names the type of a server's answer. As in Traefik those in chunks stay as they are: what is streamed is passed on at
+/// once. Returns whether there still is something to send, to somebody.
 pub(super) async fn detect<D: Downstream>(p: &mut Passage<'_, '_, D>, answer: &mut Answer<'_>) -> bool {
-    if !matches!(answer.framing, Framing::Length(1..)) || !lacks_type(&p.x.response) {
+    if !matches!(answer.framing, Framing::Length(1..) | Framing::UntilClose) || !lacks_type(&p.x.response) {
         return true;
     }
     match answer.first_bytes(&mut *p.down, PATIENCE).await {

@@ -184,8 +184,7 @@ pub(super) async fn refuse<D: Downstream>(
     client: &mut D,
     (status, reason): (u16, &'static str),
 ) -> bool {
-    worker.metrics.refused(connection.entry.label, reason);
-    tracing::info!(client = %connection.client, status, reason, "request refused");
+    worker.refused(connection, reason, format_args!("request refused: {status}"));
     Local::bare(status).write_head(&mut x.response);
     let answered = client.respond(&mut x.response, Framing::Empty);
     answered.is_ok() && poll_fn(|cx| client.poll_flush(cx)).await.is_ok()

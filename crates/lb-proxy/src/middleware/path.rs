@@ -7,7 +7,7 @@ use lb_config::static_config::EncodedCharacters;
 use super::Step;
 use crate::exchange::Exchange;
 use crate::http::local::Local;
-use crate::http::normalise::{denied_encoded_character, split_target};
+use crate::http::normalise::{MARKS, denied_encoded_character, split_target};
 
 pub(super) fn check_encoded(x: &Exchange, allowed: &EncodedCharacters) -> Step {
     let (path, _) = split_target(x.head.target());
@@ -92,8 +92,14 @@ pub(super) fn is_canonical(path: &str) -> bool {
 pub(super) fn add_prefix(x: &mut Exchange, prefix: &str) -> Step {
     let (path, _) = split_target(x.head.target());
     let slash = if prefix.starts_with('/') { "" } else { "/" };
-    // The prefix is plain text: what a path cannot hold literally, `%` included, is escaped.
-    let path = format!("{slash}{}{path}", escape(prefix.as_bytes()));
+    // The prefix is plain text: what a path cannot hold literally, `%` included, is escaped. Where that happens Go
+    // escapes all of the path as it would by itself; what has a meaning of its own (`%2F`) stays escaped here.
+    let escaped = escape(prefix.as_bytes());
+    let path = match escaped == prefix {
+        true => Cow::Borrowed(path),
+        false => Cow::Owned(escape_marks(path)),
+    };
+    let path = format!("{slash}{escaped}{path}");
     set_path(x, &path);
     Step::Next
 }
@@ -125,7 +131,7 @@ pub(super) fn escaped_path(path: &str) -> Result<Cow<'_, str>, usize> {
             decoded.push(value.ok_or(at)?);
             at += 3;
         } else {
-            valid &= is_plain(byte) || b"!'()*[]".contains(&byte);
+            valid &= is_plain(byte) || MARKS.contains(&byte);
             decoded.push(byte);
             at += 1;
         }
@@ -159,6 +165,17 @@ fn is_plain(byte: u8) -> bool {
 
 pub(super) fn escape(path: &[u8]) -> String {
     escape_except(path, b"-._~$&+,/:;=@")
+}
+
+fn escape_marks(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len() + 16);
+    for character in path.chars() {
+        match u8::try_from(character) {
+            Ok(byte) if MARKS.contains(&byte) => escaped.push_str(&format!("%{byte:02X}")),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 /// Everything but letters, digits and `plain`.
@@ -246,5 +263,10 @@ mod tests {
         let mut x = exchange("/x");
         add_prefix(&mut x, "/p%2F?q");
         assert_eq!(x.head.target(), "/p%252F%3Fq/x");
+        for (prefix, expected) in [("/p", "/p/(a)%2F!"), ("/a b", "/a%20b/%28a%29%2F%21")] {
+            let mut x = exchange("/(a)%2F!");
+            add_prefix(&mut x, prefix);
+            assert_eq!(x.head.target(), expected);
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::build::Builder;
 use super::{Route, Service, Target};
 use crate::composite::{self, Chained, Child, Composite, Failover, Mirroring, Node};
 use crate::middleware::Middleware;
+use crate::report::Report;
 use crate::tls::Proof;
 
 /// Services inside each other at most, and ways from one down to load balancers; chosen, nobody needs as many, and what
@@ -220,6 +221,7 @@ impl Builder<'_> {
             ways,
             retry_after,
             keeps,
+            failed_over: Report::default(),
         })
     }
 

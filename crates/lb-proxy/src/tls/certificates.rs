@@ -134,23 +134,23 @@ pub(super) fn certified_key(pair: &KeyPair) -> Result<CertifiedKey, CertificateE
 }
 
 /// Subject of the first certificate of a client, as access logs show it: the attributes in Go's order, escaped by
-/// RFC 4514 section 2.4. Attributes that Go has no name for are left out.
+/// RFC 4514 section 2.4; behind them, the last one first, those that Go has no name for (section 2.5 there).
 pub(crate) fn subject(chain: &[CertificateDer<'_>]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
     let attributes = [
         ("SERIALNUMBER", oid_registry::OID_X509_SERIALNUMBER),
         ("CN", oid_registry::OID_X509_COMMON_NAME),
-        ("POSTALCODE", oid_registry::OID_X509_POSTAL_CODE),
-        ("STREET", oid_registry::OID_X509_STREET_ADDRESS),
-        ("ST", oid_registry::OID_X509_STATE_OR_PROVINCE_NAME),
-        ("L", oid_registry::OID_X509_LOCALITY_NAME),
         ("OU", oid_registry::OID_X509_ORGANIZATIONAL_UNIT),
         ("O", oid_registry::OID_X509_ORGANIZATION_NAME),
+        ("POSTALCODE", oid_registry::OID_X509_POSTAL_CODE),
+        ("STREET", oid_registry::OID_X509_STREET_ADDRESS),
+        ("L", oid_registry::OID_X509_LOCALITY_NAME),
+        ("ST", oid_registry::OID_X509_STATE_OR_PROVINCE_NAME),
         ("C", oid_registry::OID_X509_COUNTRY_NAME),
     ];
     let mut text = String::new();
-    for (name, oid) in attributes {
-        let values = certificate.subject().iter_by_oid(&oid).filter_map(|value| value.as_str().ok());
+    for (name, oid) in &attributes {
+        let values = certificate.subject().iter_by_oid(oid).filter_map(|value| value.as_str().ok());
         for (index, value) in values.enumerate() {
             if !text.is_empty() {
                 text.push(if index == 0 { ',' } else { '+' });
@@ -160,7 +160,39 @@ pub(crate) fn subject(chain: &[CertificateDer<'_>]) -> Option<String> {
             push_escaped(&mut text, value);
         }
     }
+    let others: Vec<_> = certificate
+        .subject()
+        .iter_attributes()
+        .filter(|each| attributes.iter().all(|(_, oid)| oid != each.attr_type()))
+        .collect();
+    for other in others.into_iter().rev() {
+        let Ok(value) = other.as_str() else { continue };
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(&other.attr_type().to_id_string());
+        push_encoded(&mut text, value);
+    }
     Some(text)
+}
+
+/// `value` as `=#` and the hexadecimal digits of its DER: a PrintableString where it can be one, else a UTF8String.
+fn push_encoded(text: &mut String, value: &str) {
+    let printable = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte));
+    let length = value.len();
+    let mut encoded = vec![if printable { 0x13 } else { 0x0c }];
+    match u8::try_from(length) {
+        Ok(short @ ..0x80) => encoded.push(short),
+        _ => {
+            let bytes = length.to_be_bytes();
+            let bytes = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
+            encoded.push(0x80 | bytes.len() as u8);
+            encoded.extend_from_slice(bytes);
+        }
+    }
+    encoded.extend_from_slice(value.as_bytes());
+    text.push_str("=#");
+    encoded.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
 }
 
 fn push_escaped(text: &mut String, value: &str) {
@@ -577,11 +609,21 @@ mod tests {
             (DnType::OrganizationName, "Vigie, SA"),
             (DnType::OrganizationalUnitName, "#1 \"ops\" "),
             (DnType::CommonName, "a+b"),
+            (DnType::StateOrProvinceName, "S"),
+            (DnType::LocalityName, "L"),
+            (DnType::CustomDnType(vec![2, 5, 4, 17]), "99"),
+            (DnType::CustomDnType(vec![2, 5, 4, 9]), "1 Way"),
+            (DnType::CustomDnType(vec![2, 5, 4, 5]), "7"),
+            (DnType::CustomDnType(vec![2, 5, 4, 42]), "ann"),
+            (DnType::CustomDnType(vec![1, 2, 840, 113549, 1, 9, 1]), "x@y.z"),
         ] {
             params.distinguished_name.push(kind, value);
         }
         let certificate = params.self_signed(&key).unwrap();
-        let expected = r#"CN=a\+b,OU=\#1 \"ops\"\ ,O=Vigie\, SA,C=FR"#;
+        let expected = concat!(
+            r#"SERIALNUMBER=7,CN=a\+b,OU=\#1 \"ops\"\ ,O=Vigie\, SA,POSTALCODE=99,STREET=1 Way,L=L,ST=S,C=FR,"#,
+            "1.2.840.113549.1.9.1=#0c057840792e7a,2.5.4.42=#1303616e6e",
+        );
         assert_eq!(subject(&[certificate.der().clone()]).as_deref(), Some(expected));
         assert_eq!(subject(&[]), None);
         assert_eq!(subject(&[CertificateDer::from(&b"nonsense"[..])]), None);

@@ -23,4 +23,4 @@ pub use tickets::{take_over_ticket_keys, ticket_keys};
 pub(crate) use server::{PROTOCOL_VERSION, TlsProfile, TlsTable, UNRECOGNIZED_NAME, config_for_suites};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -105,7 +105,7 @@ impl Authority {
 }
 
 /// A transport that sets nothing.
-pub(super) fn transport() -> ServersTransport {
+pub(crate) fn transport() -> ServersTransport {
     ServersTransport {
         server_name: None,
         insecure_skip_verify: false,

@@ -16,6 +16,8 @@ pub(crate) enum Cause {
     Closed,
     /// An HTTP/2 server ends the connection and has left the request out: RFC 9113 section 6.8.
     WentAway,
+    /// An HTTP/2 server has refused the request unread: RFC 9113 section 8.7.
+    Refused,
     /// `responseHeaderTimeout` passed.
     HeadTimeout,
     /// The server's protocol has no way to say the request.
@@ -55,7 +57,7 @@ impl Failure {
     /// malformed answers: those are 502 (RFC 9110 section 15.6.3), not 500.
     pub(crate) fn status(self) -> u16 {
         match self.cause {
-            Cause::Connect | Cause::Closed | Cause::WentAway | Cause::Malformed => 502,
+            Cause::Connect | Cause::Closed | Cause::WentAway | Cause::Refused | Cause::Malformed => 502,
             Cause::ConnectTimeout | Cause::HeadTimeout | Cause::Removed => 504,
             Cause::Shortage => 503,
             Cause::Tls => 500,
@@ -73,6 +75,7 @@ impl Failure {
             Cause::Shortage => "no_descriptor",
             Cause::Tls => "tls",
             Cause::Closed | Cause::WentAway => "closed",
+            Cause::Refused => "refused_stream",
             Cause::HeadTimeout => "header_timeout",
             Cause::Unsayable => "unsayable",
             Cause::Malformed => "malformed",
@@ -93,7 +96,7 @@ impl Failure {
     /// (RFC 9110 section 9.2.2), nothing of the body is missing, and no head of an answer has come.
     pub(crate) fn may_retry(self, idempotent: bool, body_untouched: bool) -> bool {
         match self.cause {
-            Cause::Connect | Cause::ConnectTimeout | Cause::Tls => true,
+            Cause::Connect | Cause::ConnectTimeout | Cause::Tls | Cause::Refused => true,
             Cause::Closed | Cause::WentAway | Cause::Removed => self.unsent || (idempotent && body_untouched),
             _ => false,
         }
@@ -126,6 +129,7 @@ mod tests {
             (Failure::unsent(Cause::ConnectTimeout), true, true, true),
             (Failure::unsent(Cause::Closed), true, true, true),
             (Failure::unsent(Cause::WentAway), true, true, true),
+            (Failure::unsent(Cause::Refused), true, true, true),
             (Failure::sent(Cause::Closed), true, true, false),
             (Failure::unsent(Cause::Tls), true, true, true),
             (Failure::sent(Cause::Malformed), true, false, false),

@@ -34,6 +34,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// of all others (RFC 9113 section 5.2.2). As Go's client has it.
 const CONNECTION_WINDOW: u32 = 1 << 30;
 
+/// What waits in memory for a server that does not read, per stream, however much its windows allow. As towards clients.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// Streams that were given up and are remembered for a second: what a server had sent on them is still on its way. On any
 /// others it is answered with another reset, and some servers count those. Chosen.
 const MOST_GIVEN_UP: usize = 1000;
@@ -41,7 +44,7 @@ const MOST_GIVEN_UP: usize = 1000;
 /// How many streams a server takes before it has said so: only then is a connection shared, or the first requests would
 /// wait behind each other, or be too many for it (RFC 9113 section 5.1.2).
 const UNKNOWN: usize = 0;
-/// A server has so long to say it, as for a TLS handshake.
+/// A server has so long to say it, as for a TLS handshake; less where `responseHeaderTimeout` is less.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that had no answer for so long, while nothing at all came on its connection, takes that with it when it is
@@ -64,8 +67,22 @@ struct State {
     /// From when on a connection without a sign of life is suspect.
     silence: Duration,
     streams: Cell<usize>,
+    /// Requests that it has refused in a row.
+    refusals: Cell<u32>,
     /// When a sweep first saw it without streams, and every sweep since.
     idle_since: Cell<Option<Instant>>,
+}
+
+impl State {
+    /// Again, and there is no other request that could be too many: perhaps another connection is better off.
+    fn refused(&self) {
+        let in_a_row = self.refusals.get().saturating_add(1);
+        self.refusals.set(in_a_row);
+        if in_a_row > 1 && self.streams.get() == 1 {
+            tracing::debug!("an HTTP/2 connection to a server refuses all requests: it takes no more");
+            self.closed.set(true);
+        }
+    }
 }
 
 impl Shared {
@@ -81,6 +98,7 @@ impl Shared {
             .initial_max_send_streams(UNKNOWN)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(MOST_GIVEN_UP)
             // By default so many resets, over the whole life of the connection, would end it: clients that leave must not
             // take the requests of all others along.
@@ -96,7 +114,9 @@ impl Shared {
             Poll::Pending if sender.current_max_send_streams() != UNKNOWN => Poll::Ready(true),
             Poll::Pending => Poll::Pending,
         });
-        match tokio::time::timeout(SETTINGS_TIMEOUT, settled).await {
+        let patience =
+            settings.response_header_timeout.map_or(SETTINGS_TIMEOUT, |most| most.min(SETTINGS_TIMEOUT));
+        match tokio::time::timeout(patience, settled).await {
             Ok(true) => {}
             Ok(false) => return Err(Failure::unsent(Cause::Closed)),
             Err(_) => return Err(Failure::unsent(Cause::ConnectTimeout)),
@@ -116,7 +136,12 @@ impl Shared {
                 }
             };
             let driven = poll_fn(|cx| {
-                let driven = Pin::new(&mut connection).poll(cx);
+                // Streams are opened under the limit that they have seen.
+                output.hold_settings();
+                let mut driven = Pin::new(&mut connection).poll(cx);
+                if driven.is_pending() && output.let_settings_go() {
+                    driven = Pin::new(&mut connection).poll(cx);
+                }
                 driving.reads.set(output.reads());
                 if driven.is_pending() {
                     // A failure shows when h2 reads or writes next.
@@ -281,6 +306,7 @@ impl H2 {
                 };
                 self.source = (self.framing != Framing::Empty).then(|| H2Source::new(body));
                 self.response = None;
+                self.place.state.refusals.set(0);
                 Poll::Ready(Ok(self.framing))
             }
             Err(error) => {
@@ -289,7 +315,10 @@ impl H2 {
                 // GOAWAY, was not processed, and may be sent again.
                 Poll::Ready(Err(match error.reason() {
                     _ if error.is_remote() && error.is_go_away() => Failure::unsent(Cause::WentAway),
-                    Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Failure::unsent(Cause::Closed),
+                    Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => {
+                        self.place.state.refused();
+                        Failure::unsent(Cause::Refused)
+                    }
                     _ => Failure::sent(Cause::Closed),
                 }))
             }
@@ -345,5 +374,84 @@ impl Sink for H2 {
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use lb_observe::metrics::{Kind, Metrics};
+    use tokio::io::Interest;
+    use tokio::net::TcpStream;
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::*;
+
+    /// SETTINGS with one of them: RFC 9113 section 6.5.2.
+    fn settings(which: u8, value: u32) -> Vec<u8> {
+        [&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, which][..], &value.to_be_bytes()].concat()
+    }
+
+    /// A connection to a server that has said this, the server, and what says when more has come: who waits for that has
+    /// their turn before the connection.
+    async fn connected(said: &[u8]) -> (Shared, std::net::TcpStream, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.set_nonblocking(true).unwrap();
+        let arrivals = TcpStream::from_std(client.try_clone().unwrap()).unwrap();
+        let client = Stream::Plain(TcpStream::from_std(client).unwrap());
+        let metrics = Metrics::new(Default::default(), 1);
+        let counted = metrics.shard(0).connection(metrics.label(Kind::Service, "a"));
+        server.write_all(said).unwrap();
+        let shared =
+            Shared::handshake(client, &crate::tls::testing::transport(), counted).await.ok().unwrap();
+        arrivals.readable().await.unwrap();
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        arrivals.try_io(Interest::READABLE, nothing).unwrap_err();
+        (shared, server, arrivals)
+    }
+
+    /// RFC 9113 section 5.1.2: the server has no room for any more, but did not say so before the request had its place.
+    #[tokio::test]
+    async fn a_new_limit_does_not_keep_a_request_that_had_its_place() {
+        const MAX_CONCURRENT_STREAMS: u8 = 3;
+        let test = async {
+            let (shared, mut server, arrivals) = connected(&settings(MAX_CONCURRENT_STREAMS, 100)).await;
+            server.write_all(&settings(MAX_CONCURRENT_STREAMS, 0)).unwrap();
+            arrivals.readable().await.unwrap();
+            let mut stream = shared.place().unwrap().ready().await.unwrap();
+            let _asked = stream.place.sender.send_request(Request::new(()), true).unwrap();
+            yield_now().await;
+            assert!(shared.place().is_none(), "the limit is known");
+            server.set_nonblocking(true).unwrap();
+            let mut sent = Vec::new();
+            let _ = server.read_to_end(&mut sent);
+            let mut frames = sent.strip_prefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            let mut kinds = Vec::new();
+            while let [high, middle, low, kind, _, _, _, _, _, rest @ ..] = frames {
+                kinds.push(*kind);
+                frames = &rest[u32::from_be_bytes([0, *high, *middle, *low]) as usize..];
+            }
+            assert!(kinds.contains(&1), "no HEADERS: {kinds:?}");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_server_that_does_not_read_is_bounded() {
+        const INITIAL_WINDOW_SIZE: u8 = 4;
+        let test = async {
+            let window = [&[0, 0, 4, 8, 0, 0, 0, 0, 0][..], &(1_u32 << 30).to_be_bytes()].concat();
+            let said = [settings(INITIAL_WINDOW_SIZE, 1 << 30), window].concat();
+            let (shared, _server, _) = connected(&said).await;
+            let mut stream = shared.place().unwrap().ready().await.unwrap();
+            let (_asked, mut body) = stream.place.sender.send_request(Request::new(()), false).unwrap();
+            body.reserve_capacity(1 << 20);
+            yield_now().await;
+            assert_eq!(body.capacity(), SEND_BUFFER);
+        };
+        LocalSet::new().run_until(test).await;
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod failure;
 pub(crate) mod h2;
 pub(crate) mod pool;
 pub(crate) mod private;
+pub(crate) mod refused;
 mod resolve;
 pub(crate) mod room;
 pub(crate) mod up;

@@ -134,3 +134,33 @@ impl Sink for Up {
         }
     }
 }
+
+/// RFC 9110 section 7.8: a server may switch only to a protocol that the client has named.
+pub(crate) fn may_switch(request: &Head, response: &Head) -> bool {
+    let Some(chosen) = response.get_str("upgrade") else { return false };
+    lb_http1::list(request, "upgrade").any(|named| named.eq_ignore_ascii_case(chosen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_switches_only_to_what_the_client_has_named() {
+        for (asked, chosen, expected) in [
+            (Some("websocket"), Some("websocket"), true),
+            (Some("websocket"), Some("WebSocket"), true),
+            (Some("a, b"), Some("b"), true),
+            (Some("websocket"), Some("h2c"), false),
+            (Some("websocket"), None, false),
+            (None, Some("websocket"), false),
+        ] {
+            let head = |value: Option<&str>| {
+                let mut head = Head::new();
+                value.into_iter().for_each(|value| head.append("Upgrade", value.as_bytes()));
+                head
+            };
+            assert_eq!(may_switch(&head(asked), &head(chosen)), expected, "{asked:?} {chosen:?}");
+        }
+    }
+}

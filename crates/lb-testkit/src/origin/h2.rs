@@ -10,8 +10,9 @@ use h2::server::SendResponse;
 use http::HeaderMap;
 use rustls::ServerConfig;
 
-use super::listener::{ANYWHERE, Listener, Serve, Tally};
+use super::listener::{Listener, Serve, Tally};
 use super::script::Request;
+use crate::eventually::reserve_address;
 use crate::message::Fields;
 use crate::stream::Stream;
 
@@ -99,7 +100,7 @@ impl H2Origin {
 
     async fn launch(name: &str, tls: Option<Arc<ServerConfig>>, most: u32, choose: Box<Choose>) -> Self {
         let shared = Arc::new(Shared { name: name.to_owned(), choose, most, tally: Tally::default() });
-        let listener = Listener::start(ANYWHERE, Arc::clone(&shared), tls).await;
+        let listener = Listener::start(reserve_address(), Arc::clone(&shared), tls).await;
         Self { shared, listener }
     }
 

@@ -1,7 +1,7 @@
 //! What the origins have in common: a listener that can be stopped and started again, and counts.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,9 +17,6 @@ use crate::stream::Stream;
 
 /// Chosen: more than a test looks at, less than a load test would fill memory with.
 const SEEN: usize = 2_000;
-
-/// Any free port of loopback.
-pub(super) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub(super) trait Serve: Send + Sync + 'static {
     fn tally(&self) -> &Tally;

@@ -13,8 +13,9 @@ use rustls::ServerConfig;
 pub use self::h2::{Answer, H2Origin};
 pub use self::script::{Gate, Request, Script};
 
-use self::listener::{ANYWHERE, Listener, Serve, Tally};
+use self::listener::{Listener, Serve, Tally};
 use self::script::Step;
+use crate::eventually::reserve_address;
 use crate::message::{BodyReader, Framing, fill, framing, head_end, parse_head};
 use crate::stream::Stream;
 
@@ -42,7 +43,7 @@ impl Origin {
 
     /// Does what `choose` says; it sees the head, the body is not read yet.
     pub async fn with(name: &str, choose: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Self {
-        Self::launch(ANYWHERE, name, None, Box::new(choose)).await
+        Self::launch(reserve_address(), name, None, Box::new(choose)).await
     }
 
     /// As [`with`](Self::with), at an address of the caller's: for a process that comes back where it was.
@@ -60,7 +61,7 @@ impl Origin {
         config: Arc<ServerConfig>,
         choose: impl Fn(&Request) -> Script + Send + Sync + 'static,
     ) -> Self {
-        Self::launch(ANYWHERE, name, Some(config), Box::new(choose)).await
+        Self::launch(reserve_address(), name, Some(config), Box::new(choose)).await
     }
 
     async fn launch(

@@ -146,13 +146,32 @@ async fn nobody_gets_to_a_server_in_maintenance_but_tunnels_stay() {
     assert_eq!(socket.bytes(4).await.unwrap(), b"ping");
 }
 
+/// What the last check said, a minute ago, is of no interest to who has restarted the server since.
+#[tokio::test]
+async fn the_command_waits_for_a_check_of_its_own() {
+    let check = "healthCheck: {path: /health, interval: 60s, unhealthyInterval: 50ms, timeout: 1s}";
+    let (vigie, mut a, _b) = two_servers(check).await;
+    vigie.until_metric("health_check_total", &[("instance", &a.url())], 1.0).await;
+    let (code, _, error) = commanded(&vigie, &["maintenance", "app", &a.url()]).await;
+    assert_eq!(code, Some(0), "{error}");
+    a.stop().await;
+    let mut waiting = command(&vigie, &["ready", "app", &a.url(), "--wait"]);
+    vigie.until_metric("instance_health", &[("instance", &a.url())], 0.0).await;
+    assert!(waiting.ended(Duration::from_millis(300)).await.is_err(), "{}", waiting.stdout());
+    a.restart().await;
+    let status = waiting.ended(PATIENCE).await.unwrap();
+    assert!(status.success(), "{}{}", waiting.stdout(), waiting.stderr());
+    assert_eq!(new_clients(Protocol::Http1, vigie.web()).await, "ab");
+}
+
 #[tokio::test]
 async fn the_command_waits_for_the_last_request() {
     let (vigie, a, b) = two_servers("").await;
     let gate = Gate::closed();
     a.on("/", Script::echo().gated(&gate));
     let short = a.url().replace("http://", "");
-    assert_eq!(commanded(&vigie, &["maintenance", "app", &b.url()]).await.0, Some(0));
+    let (code, _, complained) = commanded(&vigie, &["maintenance", "app", &b.url()]).await;
+    assert_eq!((code, &*complained), (Some(0), ""));
     for protocol in Protocol::BOTH {
         let web = vigie.web();
         let request = tokio::spawn(async move { protocol.get(web, "/").await });
@@ -161,6 +180,7 @@ async fn the_command_waits_for_the_last_request() {
             commanded(&vigie, &["drain", "app", &short, "--wait", "--timeout", "300ms"]).await;
         assert_eq!(code, Some(2), "{said}{complained}");
         assert!(complained.contains("300ms is over") && complained.contains("1 in flight"), "{complained}");
+        assert!(complained.contains("no other server of app@file is available"), "{complained}");
 
         let mut waiting = command(&vigie, &["drain", "app", &short, "--wait", "--by", "alice"]);
         let told = eventually(PATIENCE, async || waiting.stdout().contains("1 in flight")).await;

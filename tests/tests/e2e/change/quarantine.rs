@@ -119,6 +119,7 @@ async fn a_broken_router_goes_on_as_it_was_and_the_rest_is_new() {
         assert_eq!(origin(&vigie.get("/").await), "one", "the router serves as before");
 
         vigie.until_metric(QUARANTINED, &kind, 1.0).await;
+        vigie.until_said("the router app@file is in quarantine").await;
         let said = vigie.process.stderr();
         let line = said.lines().find(|line| line.contains("the router app@file is in quarantine"));
         let line = line.unwrap_or_else(|| panic!("not said:\n{}", vigie.words()));
@@ -291,10 +292,13 @@ async fn a_broken_certificate_keeps_the_last_good_one() {
                 names[at]
             );
         }
-        let said = vigie.process.stderr();
-        let line = said.lines().rfind(|line| line.contains("in quarantine")).unwrap_or_default();
         let stem = path(file).with_extension("").display().to_string();
-        assert!(line.contains(&stem) && line.contains("/dynamic.yml:2"), "{file}: {line}\n{}", vigie.words());
+        let told = async || {
+            let said = vigie.process.stderr();
+            let line = said.lines().rfind(|line| line.contains("in quarantine")).unwrap_or_default();
+            line.contains(&stem) && line.contains("/dynamic.yml:2")
+        };
+        assert!(eventually(PATIENCE, told).await, "{file}\n{}", vigie.words());
         std::fs::write(path(file), kept).unwrap();
         vigie.write(&good);
         vigie.until_metric(QUARANTINED, &[("kind", "certificate")], 0.0).await;
@@ -347,6 +351,7 @@ async fn a_new_broken_object_is_left_out_and_told() {
     vigie.write(&good.replace("  routers:\n", "  routers:\n    new: {rule: Path(`/new`), service: nope}\n"));
     vigie.until_metric(DISABLED, &kind, 1.0).await;
     let place = "dynamic.yml:3:40: http.routers.new.service: no service is called `nope`";
+    vigie.until_said("the router new@file is disabled, ").await;
     let said = vigie.process.stderr();
     let line = said.lines().find(|line| line.starts_with("the router new@file is disabled, "));
     assert!(line.is_some_and(|line| line.contains(place)), "{said}");
@@ -405,8 +410,9 @@ async fn at_start_what_is_broken_is_left_out_and_the_rest_serves() {
         .map(|object| object["name"].clone())
         .collect();
     assert_eq!(disabled, ["guarded@file", "auth@file", "chain@file"]);
-    let said = vigie.process.stderr();
     for name in ["router guarded@file", "middleware auth@file", "middleware chain@file"] {
+        vigie.until_said(&format!("the {name} is disabled, ")).await;
+        let said = vigie.process.stderr();
         let line = said.lines().find(|line| line.starts_with(&format!("the {name} is disabled, ")));
         assert!(line.is_some_and(|line| line.contains("dynamic.yml:15:")), "{name}: {said}");
     }

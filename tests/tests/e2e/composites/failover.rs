@@ -198,11 +198,14 @@ async fn nothing_is_lost_when_the_first_dies() {
     let mut origins = origins(["a", "b"]).await;
     let composites = "f: {failover: {service: a, fallback: b, errors: {status: ['502-504']}}}";
     let vigie = Vigie::start(&services(&["f"], &origins, CHECK, composites)).await;
-    let running =
-        Load::new(vigie.web(), HOST).target("/f").connections(8).duration(Duration::from_secs(2)).start();
-    assert!(lb_testkit::eventually(lb_testkit::PATIENCE, async || running.done() > 50).await);
+    let running = Load::new(vigie.web(), HOST).target("/f").connections(8).start();
+    let until = async |done| {
+        assert!(lb_testkit::eventually(lb_testkit::PATIENCE, async || running.done() > done).await);
+    };
+    until(50).await;
     origins[0].stop().await;
-    let report = running.finished().await;
+    until(running.done() + 200).await;
+    let report = running.stop().await;
     report.assert_flawless();
-    assert!(report.by_origin["b"] > 0, "{:?}", report.by_origin);
+    assert!(report.by_origin["b"] > 100, "{:?}", report.by_origin);
 }

@@ -97,6 +97,9 @@ async fn cookies_of_every_level() {
         };
         let (pinned, set) = (origin(&first), cookies(&first));
         assert_eq!(set.keys().collect::<Vec<_>>(), ["one", "three", "two"]);
+        let lines = first.fields.all("set-cookie");
+        let names: Vec<_> = lines.iter().filter_map(|line| line.split('=').next()).collect();
+        assert_eq!(names, ["one", "two", "three"], "from the outside in, as by Traefik");
         assert_eq!(set["one"], value("inner@file"), "of the name as written");
         assert_eq!(set["two"], value(&pinned));
         let field = format!("one={}; two={}; three={}", set["one"], set["two"], set["three"]);

@@ -10,7 +10,7 @@ use lb_testkit::{Authority, Client, Load, Origin, PATIENCE, Script, eventually, 
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
-use crate::harness::{HOST, Protocol, Vigie, app, app_with, origin};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app, app_with, origin};
 
 const CHECK: &str = "healthCheck: {path: /health, interval: 100ms, timeout: 2s}";
 
@@ -267,12 +267,14 @@ async fn a_replica_that_dies_under_load_fails_no_get() {
 async fn all_replicas_down_is_503_at_once() {
     let mut origins = [Origin::start("api-1").await, Origin::start("api-2").await];
     let check = "healthCheck: {path: /health, interval: 1200ms, timeout: 1s}";
-    let vigie = Vigie::start(&app(check, &urls(&origins))).await;
+    let told = format!("{STATIC}log: {{level: INFO}}\n");
+    let vigie = Vigie::with(&told, &app(check, &urls(&origins))).await;
     for origin in &mut origins {
         let url = origin.url();
         origin.stop().await;
         vigie.until_metric("instance_health", &[("instance", &url)], 0.0).await;
     }
+    vigie.until_said("No server of the service is left: its requests are answered 503").await;
     for protocol in Protocol::BOTH {
         let began = Instant::now();
         let response = protocol.get(vigie.web(), "/").await;
@@ -285,6 +287,8 @@ async fn all_replicas_down_is_503_at_once() {
     vigie.until("one is back", |response| response.status == 200).await;
     // An interval, and what a busy machine takes.
     assert!(began.elapsed() < Duration::from_millis(1200 + 1500), "{:?}", began.elapsed());
+    vigie.until_said("The service has a server again").await;
+    assert_eq!(vigie.words().matches("No server of the service is left").count(), 1, "{}", vigie.words());
 }
 
 #[tokio::test]

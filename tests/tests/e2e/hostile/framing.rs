@@ -34,6 +34,22 @@ fn post(lines: &str, behind: &str) -> Vec<u8> {
     format!("POST /head HTTP/1.1\r\nHost: a\r\n{lines}\r\n{behind}{SMUGGLED}").into_bytes()
 }
 
+/// Whoever sends rubbish without end does not fill the disk.
+#[tokio::test]
+async fn refusals_are_told_now_and_then() {
+    let origin = Origin::start("origin").await;
+    let vigie = Vigie::with(&format!("{STATIC}log: {{level: INFO}}\n"), &app("", &[origin.url()])).await;
+    for _ in 0..50 {
+        exchange(vigie.web(), "GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        exchange(vigie.web(), "G@T / HTTP/1.1\r\n\r\n").await.unwrap();
+    }
+    for reason in ["missing_host", "method"] {
+        vigie.until_metric("lb_refused_requests_total", &[("reason", reason)], 50.0).await;
+        let lines = vigie.words().lines().filter(|line| line.contains(reason)).count();
+        assert!((1..=4).contains(&lines), "{reason}: {lines} lines\n{}", vigie.words());
+    }
+}
+
 #[tokio::test]
 async fn the_length_of_a_body_is_never_a_guess() {
     let mut cases = vec![
@@ -112,7 +128,7 @@ async fn chunks_are_read_in_one_way_only() {
         "+1\r\nx\r\n",
         "0x1\r\nx\r\n",
         " 1\r\nx\r\n",
-        "1 \r\nx\r\n",
+        "1 1\r\nx\r\n",
         "1\nx\r\n",
         "1\r\nx\n",
         "1\r\nxx\r\n",

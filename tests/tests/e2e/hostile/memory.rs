@@ -55,6 +55,7 @@ async fn new_requests_are_refused_while_memory_is_short() {
     assert!(relieved.await, "{:?}", vigie.metrics().await.value("process_resident_memory_bytes", &[]));
     assert_eq!(vigie.get("/").await.status, 200);
     for said in ["memory is short", "memory suffices"] {
+        vigie.until_said(said).await;
         assert_eq!(vigie.words().matches(said).count(), 1, "{}", vigie.words());
     }
 }

@@ -37,6 +37,7 @@ async fn health_checks_take_servers_out_and_bring_them_back() {
         client.closes_within(PATIENCE).await
     });
     assert!(closed.await);
+    vigie.until_said("No server of the service is left: its connections are closed").await;
 }
 
 #[tokio::test]

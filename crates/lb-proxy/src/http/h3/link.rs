@@ -43,8 +43,11 @@ impl Link {
         if self.failed.replace(true) || self.quic.close_reason().is_some() {
             return;
         }
-        self.worker.metrics.refused(self.connection.entry.label, reason);
-        tracing::info!(client = %self.connection.client, reason, ?code, "HTTP/3 connection ended by an error");
+        self.worker.refused(
+            &self.connection,
+            reason,
+            format_args!("HTTP/3 connection ended by an error: {code:?}"),
+        );
         self.quic.close(code.into(), b"");
     }
 }

@@ -178,8 +178,11 @@ fn id(stream: &SendStream) -> u64 {
 /// The connection has ended by itself.
 fn lost(link: &Link, error: &ConnectionError) {
     if let ConnectionError::TransportError(_) = error {
-        link.worker.metrics.refused(link.connection.entry.label, "quic_protocol");
-        tracing::info!(client = %link.connection.client, %error, "QUIC connection ended by an error");
+        link.worker.refused(
+            &link.connection,
+            "quic_protocol",
+            format_args!("QUIC connection ended by an error: {error}"),
+        );
     }
 }
 
