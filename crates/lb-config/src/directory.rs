@@ -59,7 +59,12 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<PathBuf>, Problems> {
 }
 
 fn refuse<T>(path: &Path, message: String) -> Result<T, Problems> {
-    let hint = "check `providers.file.directory`".to_owned();
+    let hint = if path.is_file() {
+        "name a file by `providers.file.filename`"
+    } else {
+        "check `providers.file.directory`"
+    }
+    .to_owned();
     Err(Problem::whole_file(&path.display().to_string(), message, Some(hint)).into())
 }
 

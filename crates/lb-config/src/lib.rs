@@ -36,7 +36,7 @@ mod testing;
 mod udp;
 
 pub use directory::is_configuration;
-pub use document::{defines_nothing, read_bytes};
+pub use document::{defines_nothing, read_bytes, read_string};
 pub use duration::{duration, show as show_duration};
 pub use dynamic::Config;
 pub use load::{

@@ -29,7 +29,9 @@ pub struct Context {
     pub default_entry_points: BTreeSet<String>,
     /// The middlewares that an entry point puts before its routers, as the static file writes them.
     pub entry_point_middlewares: BTreeMap<String, Vec<(String, Place)>>,
-    /// Where that is written, for problems.
+    /// The TLS options that entry points name for their connections.
+    pub entry_point_tls_options: BTreeMap<String, String>,
+    /// Where the middlewares are written, for problems.
     pub static_file: String,
     /// Those that are switched on: their objects may be named.
     pub providers: BTreeSet<String>,
@@ -50,6 +52,7 @@ impl Default for Context {
             udp_entry_points: None,
             default_entry_points: BTreeSet::new(),
             entry_point_middlewares: BTreeMap::new(),
+            entry_point_tls_options: BTreeMap::new(),
             static_file: String::new(),
             providers: [FILE.to_owned()].into(),
             cert_resolvers: None,
@@ -84,6 +87,9 @@ impl From<&StaticConfig> for Context {
                     let places = e.http.middleware_places.iter().cloned();
                     (e.name.clone(), e.http.middlewares.iter().cloned().zip(places).collect())
                 })
+                .collect(),
+            entry_point_tls_options: entry_points()
+                .filter_map(|e| Some((e.name.clone(), e.http.tls.as_ref()?.options.clone())))
                 .collect(),
             static_file: config.file.clone(),
             providers: config.providers.names().map(str::to_owned).collect(),
@@ -314,7 +320,7 @@ impl LastGood {
             let is_broken = stale_files.contains_key(&escaped(&name));
             broken += usize::from(is_broken);
             let text = if is_broken { self.texts.get(&name).cloned() } else { good.remove(&name) };
-            texts.push((name, text.unwrap_or_default(), format_of(path)?));
+            texts.push((name, text.unwrap_or_default(), Format::of(path).unwrap_or(Format::Yaml)));
         }
         // All of them, or something that is none of them.
         if self.texts.is_empty() || broken == paths.len() || broken != stale_files.len() {
@@ -352,7 +358,9 @@ impl Sources {
     fn read(source: &FileSource) -> Result<Self, Problems> {
         let paths = match source {
             FileSource::File(path) => {
-                format_of(path)?;
+                if !path.is_dir() {
+                    format_of(path)?;
+                }
                 vec![path.clone()]
             }
             FileSource::Directory(path) => directory::list(path)?,

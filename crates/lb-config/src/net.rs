@@ -12,7 +12,12 @@ use crate::problem::quoted;
 pub(crate) fn network(text: &Text<'_>) -> Option<IpNet> {
     let parsed = lb_core::net::network(text.value);
     if parsed.is_none() {
-        let hint = "write an address or a network, `192.0.2.7` or `192.0.2.0/24`".to_owned();
+        let hint = if text.value.contains(',') {
+            "give each network an element of its own"
+        } else {
+            "write an address or a network, `192.0.2.7` or `192.0.2.0/24`"
+        }
+        .to_owned();
         text.error(format!("{} is not a network", quoted(text.value)), Some(hint));
     }
     parsed
@@ -48,7 +53,10 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, Refusal> {
         "http" => 80,
         "https" => 443,
         _ => port.parse::<u16>().ok().filter(|_| port.bytes().all(|b| b.is_ascii_digit())).ok_or_else(
-            || (format!("{} is not a port", quoted(port)), Some("ports go from 0 to 65535".to_owned())),
+            || {
+                let hint = if port.starts_with('$') { "variables are not replaced in static files: use flags, or variables such as `TRAEFIK_ENTRYPOINTS_WEB_ADDRESS`" } else { "ports go from 0 to 65535" };
+                (format!("{} is not a port", quoted(port)), Some(hint.to_owned()))
+            },
         )?,
     };
     let ip = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
@@ -124,6 +132,10 @@ pub(crate) fn server_url(url: &str) -> Result<ServerUrl, Refusal> {
     let (authority, rest) = rest.split_at(end);
     let path_end = rest.find(['?', '#']).unwrap_or(rest.len());
     let path = &rest[..path_end];
+    if authority.contains(',') {
+        let hint = "give each server an element of its own".to_owned();
+        return Err((format!("{} is more than one server", quoted(url)), Some(hint)));
+    }
     if authority.contains('@') {
         // The URL is not repeated: it holds a password.
         return Err(("a user and password in a server's URL are not supported".to_owned(), None));
@@ -269,6 +281,7 @@ mod tests {
             "http://u:p@a",
             "http://a/ b",
             "http:///x",
+            "http://a:1,http://b:2",
             "unix:///var/run/x",
         ] {
             assert!(read(url).is_err(), "{url}");

@@ -40,6 +40,12 @@ fn content(text: &Text<'_>) -> Option<(Pem, String)> {
     }
 }
 
+const SWAPPED: &str = "the files of certificate and key may be swapped";
+
+fn has(pem: &Pem, words: &str) -> bool {
+    pem.0.windows(words.len()).any(|window| window == words.as_bytes())
+}
+
 /// Says which file it is about, unless it is none.
 fn from(origin: &str, message: &str) -> String {
     if origin == INLINE { message.to_owned() } else { format!("{} {message}", quoted(origin)) }
@@ -63,8 +69,12 @@ fn certificates(text: &Text<'_>) -> Option<(Pem, String)> {
         count += 1;
     }
     if count == 0 {
-        let hint = "it should have a part that starts with `-----BEGIN CERTIFICATE-----`".to_owned();
-        text.error(from(&origin, "holds no certificate"), Some(hint));
+        let hint = if has(&pem, "PRIVATE KEY-----") {
+            SWAPPED
+        } else {
+            "it should have a part that starts with `-----BEGIN CERTIFICATE-----`"
+        };
+        text.error(from(&origin, "holds no certificate"), Some(hint.to_owned()));
         return None;
     }
     Some((pem, origin))
@@ -90,8 +100,14 @@ pub(crate) fn pair(block: &Block<'_>, cert: &'static str, key: &'static str) -> 
         match PrivateKeyDer::from_pem_slice(&pem.0) {
             Ok(_) => Some(pem),
             Err(_) => {
-                let hint = "PKCS#8, PKCS#1 and SEC1 keys in PEM are read; encrypted ones are not".to_owned();
-                text.error(from(&origin, "holds no private key"), Some(hint));
+                let (message, hint) = if has(&pem, "ENCRYPTED") {
+                    ("holds an encrypted private key", "decrypt it: `openssl pkey -in KEY -out PLAIN`")
+                } else if has(&pem, "BEGIN CERTIFICATE-----") {
+                    ("holds no private key", SWAPPED)
+                } else {
+                    ("holds no private key", "PKCS#8, PKCS#1 and SEC1 keys in PEM are read")
+                };
+                text.error(from(&origin, message), Some(hint.to_owned()));
                 None
             }
         }

@@ -212,6 +212,13 @@ pub struct Redirection {
     pub priority: i64,
 }
 
+impl Redirection {
+    /// The priority of its router, which has this rule: as for other routers, 0 stands for the length of that.
+    pub fn priority_with(&self, rule: &str) -> i64 {
+        if self.priority == 0 { i64::try_from(rule.len()).unwrap_or(i64::MAX) } else { self.priority }
+    }
+}
+
 /// Which percent-encoded characters a path may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodedCharacters {

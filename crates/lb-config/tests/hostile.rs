@@ -76,6 +76,13 @@ fn a_file_that_cannot_be_read_is_not_called_empty() {
         let refused = load_dynamic(&FileSource::File(path), &Context::default()).unwrap_err();
         assert!(refused.0[0].to_string().contains(expected), "{refused}");
     }
+    for (source, expected) in [
+        (FileSource::File(directory.path().to_owned()), "is a directory, not a file"),
+        (FileSource::Directory(directory.path().join("tabs.yml")), "is not a directory"),
+    ] {
+        let refused = load_dynamic(&source, &Context::default()).unwrap_err();
+        assert!(refused.0[0].to_string().contains(expected), "{refused}");
+    }
 }
 
 /// More problems than are kept must not hide which file is the broken one: it would hold up the others.

@@ -230,6 +230,7 @@ fn lex(rest: &str, at: usize) -> Result<(Token<'_>, usize), SyntaxError> {
                     '&' => error.hint("\"and\" is written `&&`"),
                     '|' => error.hint("\"or\" is written `||`"),
                     '=' => error.hint("equality is written `==`"),
+                    '‘' | '’' | '“' | '”' => error.hint("use back-ticks or straight double quotes"),
                     _ => error,
                 })
             }

@@ -201,7 +201,7 @@ impl AccessLog {
             path: settings.file_path,
             buffers: workers,
             dropped,
-            report: |message| tracing::error!("{message}"),
+            report: crate::diagnostics::trouble,
         })?;
         let shared = Arc::new(Shared {
             format: settings.format,

@@ -7,7 +7,7 @@ use std::fmt::{self, Debug, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
@@ -76,9 +76,22 @@ impl Diagnostics {
 /// # Errors
 /// [`InitError`], when there is one already or no thread to be had.
 pub fn init(settings: Settings) -> Result<Diagnostics, InitError> {
+    let is_a_file = settings.file_path.is_some();
     let (subscriber, diagnostics) = subscriber(settings).map_err(InitError::Thread)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::Installed)?;
+    IS_A_FILE.store(is_a_file, Ordering::Relaxed);
     Ok(diagnostics)
+}
+
+/// Whether the log of the process is a file.
+static IS_A_FILE: AtomicBool = AtomicBool::new(false);
+
+/// Says that another log is in trouble. What keeps it from being written, a full disk, may keep ours as well.
+pub(crate) fn trouble(message: &str) {
+    tracing::error!("{message}");
+    if IS_A_FILE.load(Ordering::Relaxed) {
+        let _ = writeln!(io::stderr(), "{message}");
+    }
 }
 
 fn subscriber(settings: Settings) -> io::Result<(impl Subscriber + Send + Sync, Diagnostics)> {

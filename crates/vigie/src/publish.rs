@@ -52,6 +52,9 @@ pub(crate) fn compile_problems_without_static(dynamic: &Config) -> Vec<Problem> 
     found
 }
 
+const SAME_KEY: &str =
+    "of a pair `openssl x509 -noout -pubkey -in CERT` and `openssl pkey -pubout -in KEY` print the same";
+
 fn problem(failure: &Failure) -> Problem {
     let object = || format!("{} {}", failure.kind.word(), failure.name);
     let (key, message) = match (failure.kind, failure.message.split_once(": ")) {
@@ -59,6 +62,7 @@ fn problem(failure: &Failure) -> Problem {
         (Kind::Certificate | Kind::TlsOptions, Some((key, message))) => (key.to_owned(), message),
         _ => (object(), &*failure.message),
     };
+    let is_mismatch = message.ends_with("the private key does not belong to the certificate");
     Problem {
         severity: Severity::Error,
         scope: Scope::Object { kind: failure.kind, name: failure.name.clone() },
@@ -67,6 +71,6 @@ fn problem(failure: &Failure) -> Problem {
         column: 0,
         key,
         message: message.to_owned(),
-        hint: None,
+        hint: is_mismatch.then(|| SAME_KEY.to_owned()),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use http::Method;
+use lb_config::read_string;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -53,7 +54,7 @@ impl AcmeDns {
     fn account(&self, domain: &str) -> Result<Account, ProviderError> {
         let path = &self.storage;
         let refused = |reason: String| ProviderError::Refused(format!("{path:?}: {reason}"));
-        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        let text = read_string(path).map_err(|error| refused(error.to_string()))?;
         let accounts: Result<BTreeMap<String, Account>, _> = serde_json::from_str(&text);
         // An error of the parser may repeat what it has read.
         let accounts =

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_config::read_string;
+
 use super::lookup::{DnsError, Recursive};
 
 /// For one name server to answer: a client waits. Chosen.
@@ -35,7 +37,7 @@ impl Aliases {
     /// # Errors
     /// The file cannot be read, or no name server answers.
     pub async fn follow(&self, host: &str) -> Result<Option<(String, Duration)>, AliasError> {
-        let text = std::fs::read_to_string(&self.resolv_config);
+        let text = read_string(&self.resolv_config);
         let text = text.map_err(|error| AliasError::File(self.resolv_config.clone(), error))?;
         match self.chain(&Recursive::system(&text, PATIENCE), host).await {
             // Clients say what they like.
@@ -102,9 +104,16 @@ mod tests {
             let expected = expected.map(|name| (name.to_owned(), Duration::from_secs(60)));
             assert_eq!(found, expected, "{host} {depth}");
         }
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("resolv.conf");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let blocking = Aliases::new(pipe, 5).follow("a.test").await.unwrap_err().to_string();
+        assert!(blocking.ends_with("cannot be read: it is not a regular file"), "{blocking}");
         let missing = Aliases::new("/nowhere/resolv.conf".into(), 5).follow("a.test").await;
         assert!(matches!(missing, Err(AliasError::File(..))));
-        let invalid = Aliases::new("/dev/null".into(), 5).follow("a..test").await;
+        let empty = directory.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        let invalid = Aliases::new(empty, 5).follow("a..test").await;
         assert!(matches!(invalid, Ok(None)));
     }
 }

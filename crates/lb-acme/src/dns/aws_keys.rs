@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::Method;
 use lb_config::dynamic::Secret;
+use lb_config::read_string;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
@@ -218,7 +219,7 @@ fn of_file(variables: &Variables<'_>) -> Result<Option<Keys>, ProviderError> {
     let home = || Some(PathBuf::from((variables.0)("HOME")?).join(".aws/credentials"));
     let profile = variables.text(&["AWS_PROFILE"])?;
     let Some(path) = named.clone().or_else(home) else { return Ok(None) };
-    let text = match std::fs::read_to_string(&path) {
+    let text = match read_string(&path) {
         Ok(text) => text,
         Err(_) if named.is_none() && profile.is_none() => return Ok(None),
         Err(error) => return Err(ProviderError::Refused(format!("{path:?}: {error}"))),

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use lb_config::dynamic::Secret;
+use lb_config::read_string;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -156,7 +157,7 @@ fn account(variables: &Variables<'_>) -> Result<Account, ProviderError> {
         None => {
             let missing = || Lacking::Missing("GCE_SERVICE_ACCOUNT or GCE_SERVICE_ACCOUNT_FILE".to_owned());
             let path = variables.text(&["GOOGLE_APPLICATION_CREDENTIALS"])?.ok_or_else(missing)?;
-            let text = std::fs::read_to_string(&path);
+            let text = read_string(path.as_ref());
             Secret::new(&text.map_err(|error| ProviderError::Refused(format!("{path:?}: {error}")))?)
         }
     };

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use lb_config::read_string;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -160,7 +161,7 @@ impl Recursive {
     pub(super) fn new(servers: &[(String, u16)]) -> Self {
         let mut servers = servers.to_vec();
         if servers.is_empty() {
-            let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let text = read_string("/etc/resolv.conf".as_ref()).unwrap_or_default();
             servers = system(&text);
         }
         Self { servers, port: PORT, limit: PATIENCE }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lb_config::dynamic::Secret;
+use lb_config::read_string;
 
 use super::{HTTP_TIMEOUT, INTERVAL, TIMEOUT, TTL_SECONDS, Timing};
 
@@ -16,7 +17,7 @@ pub(super) enum Lacking {
     #[error("the environment lacks {0}")]
     Missing(String),
     #[error("{0} names a file that cannot be read: {1}")]
-    File(String, std::io::ErrorKind),
+    File(String, String),
     #[error("{0} {1}")]
     Bad(String, String),
 }
@@ -82,7 +83,7 @@ impl Variables<'_> {
             let by_file = format!("{name}_FILE");
             if let Some(path) = (self.0)(&by_file).filter(|path| !path.is_empty()) {
                 let text =
-                    std::fs::read_to_string(path).map_err(|error| Lacking::File(by_file, error.kind()))?;
+                    read_string(path.as_ref()).map_err(|error| Lacking::File(by_file, error.to_string()))?;
                 // As lego has it: an editor's last line end is not part of a secret.
                 return Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))));
             }
@@ -131,11 +132,14 @@ mod tests {
         let path = directory.path().join("token");
         std::fs::write(&path, "s3cret\n").unwrap();
         let path = path.display().to_string();
+        let pipe = directory.path().join("pipe").display().to_string();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let of = |name: &str| match name {
             "A" => Some("1".to_owned()),
             "EMPTY" | "EMPTY_FILE" => Some(String::new()),
             "B_FILE" => Some(path.clone()),
             "C_FILE" => Some("/nowhere/x".to_owned()),
+            "PIPE_FILE" => Some(pipe.clone()),
             _ => None,
         };
         let variables = Variables(&of);
@@ -144,6 +148,8 @@ mod tests {
         assert_eq!(variables.require(&["X", "Y"]).unwrap_err().to_string(), "the environment lacks X or Y");
         let unread = variables.find(&["C"]).unwrap_err().to_string();
         assert!(unread.starts_with("C_FILE names a file that cannot be read"), "{unread}");
+        let pipe = variables.find(&["PIPE"]).unwrap_err().to_string();
+        assert_eq!(pipe, "PIPE_FILE names a file that cannot be read: it is not a regular file");
         assert_eq!(variables.seconds(&["A"], Duration::ZERO), Ok(Duration::from_secs(1)));
         assert_eq!(variables.seconds(&["X"], Duration::from_secs(9)), Ok(Duration::from_secs(9)));
         let bad = variables.number(&["B"], 1).unwrap_err().to_string();

@@ -43,7 +43,7 @@ pub(super) fn routers(config: &StaticConfig) -> Vec<InternalRouter> {
                 true => format!("HostRegexp(`^.+$`) && !{challenges}"),
                 false => "HostRegexp(`^.+$`)".to_owned(),
             };
-            add(&name, &entry_point.name, &rule, redirection.priority, "noop@internal");
+            add(&name, &entry_point.name, &rule, redirection.priority_with(&rule), "noop@internal");
         }
     }
     let (passed, first): (Vec<_>, Vec<_>) =

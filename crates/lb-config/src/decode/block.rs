@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use super::elsewhere::{at_the_top, in_a_block};
 use super::path::{Path, Segment};
 use super::{Field, Report};
 use crate::document::{Entry, Node, Position, Value};
@@ -133,7 +134,12 @@ impl<'a> Block<'a> {
                 entry.at,
                 &self.key_path(&entry.key),
                 format!("there is no key {} here", quoted(&entry.key)),
-                Some(suggest::hint(&entry.key, "keys", known.iter().copied())),
+                Some(
+                    in_a_block(&entry.key, &known).map_or_else(
+                        || suggest::hint(&entry.key, "keys", known.iter().copied()),
+                        str::to_owned,
+                    ),
+                ),
                 entry.value.holds_maps(),
             );
         }
@@ -154,7 +160,7 @@ impl<'a> Block<'a> {
                 entry.at,
                 &entry.key,
                 format!("the top-level key {} is ignored", quoted(&entry.key)),
-                elsewhere(&entry.key, &known).map(str::to_owned).or_else(|| {
+                at_the_top(&entry.key, &known).map(str::to_owned).or_else(|| {
                     let near = suggest::nearest(&entry.key, known.iter().copied());
                     near.map(|near| format!("did you mean {}?", quoted(near)))
                 }),
@@ -182,43 +188,6 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Where a key belongs that has no meaning at the top of a file with the keys `known`: in the other kind of file,
-/// deeper, or in one of Traefik v1.
-fn elsewhere(key: &str, known: &[&str]) -> Option<&'static str> {
-    let is_static = known.contains(&"entryPoints");
-    let hint = match (is_static, key.to_ascii_lowercase().as_str()) {
-        (true, "docker" | "file" | "consul" | "etcd" | "redis" | "rest" | "kubernetes") => {
-            "providers stand below `providers`; Traefik v1 had them here"
-        }
-        (true, "defaultentrypoints") => {
-            "a key of Traefik v1; since then `asDefault: true` marks an entry point"
-        }
-        (true, "acme") => "a key of Traefik v1; since then it stands below `certificatesResolvers.<name>`",
-        (true, "loglevel") => "a key of Traefik v1; since then it is `log.level`",
-        (_, "frontends" | "backends") => {
-            "a key of Traefik v1; since then there are `http.routers` and `http.services`, in a dynamic file"
-        }
-        (false, "routers" | "services" | "middlewares" | "serverstransports") => {
-            "indent it below `http`, `tcp` or `udp`"
-        }
-        (
-            false,
-            "accesslog"
-            | "api"
-            | "certificatesresolvers"
-            | "entrypoints"
-            | "global"
-            | "log"
-            | "metrics"
-            | "ping"
-            | "providers"
-            | "tracing",
-        ) => "it belongs in the static configuration, the file that `--configFile` names",
-        _ => return None,
-    };
-    Some(hint)
-}
-
 #[cfg(test)]
 mod tests {
     use crate::{Context, Problem, parse_dynamic, parse_static};
@@ -243,14 +212,60 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_a_block_that_belong_elsewhere_say_where() {
+        let hint = |problem: &Problem| problem.hint.clone().unwrap_or_default();
+        for (text, expected) in [
+            ("entryPoints: {web: {address: ':1', redirections: {}}}", "below `http`"),
+            ("entryPoints: {web: {address: ':1', tls: {options: a}}}", "below `http`"),
+            (
+                "entryPoints: {web: {address: ':1', respondingTimeouts: {readTimeout: 1}}}",
+                "below `transport`",
+            ),
+            ("entryPoints: {web: {address: ':1', enableHTTP3: true}}", "`http3: {}`"),
+            ("entryPoints: {web: {address: ':1', http: {redirect: {}}}}", "`redirections.entryPoint`"),
+            ("certificatesResolvers: {le: {acme: {tlsChallenge: {}}, storage: a}}", "below `acme`"),
+            ("tracing: {otlp: {endpoint: a}}", "below `http` or `grpc`"),
+            ("providers: {docker: {domain: a}}", "`defaultRule`"),
+            ("log: {path: a}", "`filePath`"),
+            ("log: {nope: a}", "known keys: "),
+        ] {
+            let problems = parse_static("traefik.yml", text).unwrap_err().0;
+            assert!(problems.iter().any(|problem| hint(problem).contains(expected)), "{text}: {problems:?}");
+        }
+        for (text, expected) in [
+            ("http: {services: {a: {servers: [{url: 'http://a'}]}}}", "below `loadBalancer`"),
+            ("http: {services: {a: {loadBalancer: {servers: [{address: 'a:1'}]}}}}", "`url: http://"),
+            ("http: {services: {a: {loadBalancer: {url: 'http://a'}}}}", "`servers: [{url:"),
+            ("tcp: {services: {a: {loadBalancer: {servers: [{url: 'tcp://a:1'}]}}}}", "`address: HOST:PORT`"),
+            ("http: {tls: {certificates: []}}", "without indentation"),
+        ] {
+            let problems = match parse_dynamic("d.yml", text, "file", &Context::default()) {
+                Ok(loaded) => loaded.problems,
+                Err(problems) => problems.0,
+            };
+            assert!(problems.iter().any(|problem| hint(problem).contains(expected)), "{text}: {problems:?}");
+        }
+    }
+
+    #[test]
     fn a_key_that_is_indented_too_little_is_told_from_a_name() {
         let hint = |text: &str| {
-            let loaded = parse_dynamic("d.yml", text, "file", &Context::default()).unwrap();
-            loaded.problems.into_iter().find(Problem::is_error).and_then(|problem| problem.hint)
+            let problems = match parse_dynamic("d.yml", text, "file", &Context::default()) {
+                Ok(loaded) => loaded.problems,
+                Err(problems) => problems.0,
+            };
+            problems.into_iter().find(Problem::is_error).and_then(|problem| problem.hint)
         };
         let told = hint("http:\n  routers:\n    api:\n    rule: Path(`/`)\n").unwrap();
         assert!(told.contains("`rule` is read as a name here"), "{told}");
-        let told = hint("http: {services: {a: {loadBalancer: {servers: ['http://a']}}}}").unwrap();
-        assert!(told.contains("`- key: value`"), "{told}");
+        for (text, expected) in [
+            ("http: {services: {a: {loadBalancer: {servers: ['http://a']}}}}", "`- key: value`"),
+            ("http:\n  routers:\n    a:\n      rule:Path(`/`)\n", "write a blank after the colon"),
+            ("http:\n  routers:\n    - a: b\n", "leave out the `- `"),
+            ("http: {middlewares: {a: {headers: x}}}", "indented below"),
+        ] {
+            let told = hint(text).unwrap();
+            assert!(told.contains(expected), "{text}: {told}");
+        }
     }
 }

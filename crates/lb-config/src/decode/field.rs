@@ -71,7 +71,15 @@ impl<'a> Field<'a> {
     }
 
     fn expected(&self, what: &str) {
-        self.shape(format!("expected {what}, found {}", self.node.shape()), None);
+        let hint = match (what, &self.node.value, self.key_at.line) {
+            (_, _, 0) => None,
+            ("a map", Value::List(_), _) => Some(
+                "its keys are no elements of a list: leave out the `- `, in TOML one pair of the brackets",
+            ),
+            ("a map", Value::Scalar(_), _) => Some("its options stand indented below it: `key: value`"),
+            _ => None,
+        };
+        self.shape(format!("expected {what}, found {}", self.node.shape()), hint.map(str::to_owned));
     }
 
     /// A block with at least one key.
@@ -106,7 +114,9 @@ impl<'a> Field<'a> {
     /// What may have been meant by a single value in place of an object, where there are lines.
     fn hint_of_object(&self) -> Option<String> {
         let is_written = self.key_at.line > 0 && matches!(self.node.value, Value::Scalar(_));
+        let is_glued = matches!(&self.node.value, Value::Scalar(scalar) if is_glued(&scalar.text));
         is_written.then(|| match self.segment {
+            _ if is_glued => "write a blank after the colon of a key: `key: value`".to_owned(),
             Segment::Key(key) => {
                 format!(
                     "{} is read as a name here: a key of what stands above is indented further",
@@ -156,6 +166,22 @@ impl<'a> Field<'a> {
     /// Names to values; a null value is as good as absent and gets a warning.
     pub(crate) fn map(&self) -> Vec<(&'a Entry, Field<'a>)> {
         self.entries("write \"\" if it should be empty, or remove it")
+    }
+
+    /// As [`map`](Self::map), for texts whose names may have dots: as in Traefik, those of maps within are joined with
+    /// them, which flags, variables and TOML (`service.version = "1"`) cannot write otherwise.
+    pub(crate) fn dotted(&self) -> Vec<(String, Field<'a>)> {
+        let mut found = Vec::new();
+        for (entry, field) in self.map() {
+            match &field.node.value {
+                Value::Map(entries) if !entries.is_empty() => {
+                    let below = field.dotted().into_iter();
+                    found.extend(below.map(|(name, field)| (format!("{}.{name}", entry.key), field)));
+                }
+                _ => found.push((entry.key.to_string(), field)),
+            }
+        }
+        found
     }
 
     fn entries(&self, hint: &str) -> Vec<(&'a Entry, Field<'a>)> {
@@ -272,4 +298,14 @@ impl<'a> Field<'a> {
             Some("remove the key, or write at least one option".to_owned()),
         );
     }
+}
+
+/// Whether a text is a key and a value without the blank that YAML wants between them.
+fn is_glued(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(key, value)| {
+        key.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && !key.is_empty()
+            && !value.starts_with("//")
+            && !value.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }

@@ -5,6 +5,7 @@
 
 mod asked;
 mod block;
+mod elsewhere;
 mod field;
 mod path;
 mod report;

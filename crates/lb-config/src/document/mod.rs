@@ -16,7 +16,7 @@ use std::rc::Rc;
 pub(crate) use masked::masked;
 pub(crate) use position::{Files, Position};
 pub(crate) use source::{Format, read_text, reason as source_reason};
-pub use source::{defines_nothing, read_bytes};
+pub use source::{defines_nothing, read_bytes, read_string};
 
 use crate::problem::Problem;
 

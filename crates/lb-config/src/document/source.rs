@@ -40,6 +40,14 @@ pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > MAX_BYTES { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
+/// As [`read_bytes`], for what is text.
+///
+/// # Errors
+/// As [`read_bytes`], and `InvalidData` for what is not UTF-8.
+pub fn read_string(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(|_| ErrorKind::InvalidData.into())
+}
+
 /// Never blocks, even where a pipe has come in place of the file that was there.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -51,7 +59,11 @@ fn regular(found: &Metadata) -> io::Result<()> {
     if found.is_file() {
         return Ok(());
     }
-    Err(if found.is_dir() { ErrorKind::IsADirectory } else { ErrorKind::InvalidInput }.into())
+    Err(if found.is_dir() {
+        ErrorKind::IsADirectory.into()
+    } else {
+        io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")
+    })
 }
 
 /// Whether a text defines nothing: white space, comments, keys and sections with nothing in them. It is what is seen of
@@ -100,6 +112,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
         ErrorKind::NotFound => "does not exist".to_owned(),
         ErrorKind::PermissionDenied => "may not be read (permission denied)".to_owned(),
         ErrorKind::IsADirectory => "is a directory, not a file".to_owned(),
+        ErrorKind::NotADirectory => "is not a directory".to_owned(),
         ErrorKind::InvalidInput => "is not a regular file".to_owned(),
         ErrorKind::FileTooLarge => format!("is bigger than {} MiB", MAX_BYTES / 1024 / 1024),
         _ => format!("cannot be read: {error}"),

@@ -42,6 +42,10 @@ pub(super) fn parse(
                         format!("{} refers to an anchor that does not exist", quoted(alias)),
                         Some(format!("write `\"{}\"` if no alias is meant", printable(alias))),
                     ),
+                    None if is_toml(text) => {
+                        let hint = "give it a name that ends in `.toml`".to_owned();
+                        ("not valid YAML: this is TOML".to_owned(), Some(hint))
+                    }
                     None => (format!("not valid YAML: {}", error.info()), way_out(error.info())),
                 };
                 builder.problems.push(files.error(at, message, hint));
@@ -68,6 +72,16 @@ pub(super) fn parse(
     }
     let empty = Node::new(Position { file, line: 1, column: 1 }, Value::Null);
     Some(builder.root.take().unwrap_or(empty))
+}
+
+/// Whether the text begins as TOML does, `[entryPoints.web]`.
+fn is_toml(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let section = lines.next().and_then(|line| line.strip_prefix('[')?.strip_suffix(']'));
+    let name = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    section.is_some_and(|section| section.split('.').all(name))
 }
 
 /// What has most likely been written, in the words that YAML has none for.
@@ -442,6 +456,10 @@ mod tests {
             ("rule: !Host(`x`)\n", "put the value in single quotes"),
             ("a:\n  b: 1\n    c: 2\n   d: 3\n", "look at the indentation"),
             ("a:\n  b: {c: 1}\n   d: {}\n", "look at the indentation"),
+            (
+                "# static\n[entryPoints]\n  [entryPoints.web]\n    address = ':80'\n",
+                "give it a name that ends in `.toml`",
+            ),
         ] {
             let told = show(text);
             assert!(told.contains(&format!("hint: {hint}")), "{text}: {told}");

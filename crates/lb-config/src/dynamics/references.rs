@@ -473,7 +473,7 @@ mod tests {
         let text = "\
 http:
   routers:
-    r: {rule: 'Path(`/`)', service: s@docker, middlewares: [a@docker, b@fil], tls: {options: x@docker}}
+    r: {rule: 'Host(`a`)', service: s@docker, middlewares: [a@docker, b@fil], tls: {options: x@docker}}
     i: {rule: 'Path(`/`)', service: apy@internal, middlewares: dashboard_redirect@internal}
     j: {rule: 'Path(`/`)', service: api@internal, middlewares: c@file}
   services:

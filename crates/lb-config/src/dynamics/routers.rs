@@ -48,6 +48,7 @@ impl<'a> Draft<'a> {
         if let Some((tls, TlsFields { cert_resolver: Some(resolver), .. })) = &tls {
             self.resolver(resolver, tls);
         }
+        let named_options = tls.as_ref().and_then(|(_, fields)| fields.options.clone());
         let tls = tls.map(|(tls, _)| RouterTls {
             options: if tls.options == "default" { tls.options } else { self.qualify(&tls.options) },
             ..tls
@@ -56,6 +57,13 @@ impl<'a> Draft<'a> {
         block.finish();
 
         let (rule_text, rule) = rule?;
+        if let Some((tls, field)) = tls.as_ref().zip(named_options)
+            && rule.hosts().is_empty()
+            && parents.is_empty()
+            && !self.is_of_an_entry_point(&tls.options, &entry_points)
+        {
+            warn_without_host(&field);
+        }
         let priority = match priority {
             None | Some(0) => i64::try_from(rule_text.len()).unwrap_or(MAX_PRIORITY),
             Some(priority) => priority,
@@ -72,6 +80,15 @@ impl<'a> Draft<'a> {
             tls,
             observability: observability.unwrap_or_default(),
         })
+    }
+
+    /// Whether connections at one of these entry points have the TLS options anyway.
+    fn is_of_an_entry_point(&self, options: &str, entry_points: &[String]) -> bool {
+        let known = &self.context.entry_point_tls_options;
+        let default = self.context.default_entry_points.iter().filter(|_| entry_points.is_empty());
+        let bare = options.split_once('@').map_or(options, |(name, _)| name);
+        let mut named = entry_points.iter().chain(default).filter_map(|name| known.get(name));
+        options == "default" || named.any(|named| named == options || named == bare)
     }
 
     /// `ruleSyntax` as written, and what it means.
@@ -161,6 +178,14 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What a connection is to have is decided before there is a request.
+fn warn_without_host(options: &Field<'_>) {
+    let message =
+        "cannot be applied: the rule names no host, by which the TLS options of a connection are chosen";
+    let hint = "name the host in the rule, or write the options at the entry point (`http.tls.options`)";
+    options.warn(message.to_owned(), Some(hint.to_owned()));
+}
+
 fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
     let text = field.text()?;
     match Rule::parse_as(text.value, syntax) {
@@ -172,20 +197,39 @@ fn read_rule(field: &Field<'_>, syntax: Syntax) -> Option<(String, Rule)> {
                 let hint = "write an expression, such as HostRegexp(`^[a-z]+\\.example\\.com$`), or set `ruleSyntax: v2`";
                 field.warn(message, Some(hint.to_owned()));
             }
+            for host in rule.hosts() {
+                if let Some(bare) = bare_host(&host) {
+                    let message = format!(
+                        "no request has the host {}: it has neither scheme, port nor path",
+                        quoted(&host)
+                    );
+                    field.warn(message, Some(format!("write Host({})", quoted(bare))));
+                }
+            }
             Some((text.value.to_owned(), rule))
         }
         Err(error) => {
             let reason = format!("error while parsing rule {}: {error}", text.value);
-            field.report.error_because(
-                text.at(error.at),
-                &field.path(),
-                error.message,
-                error.hint,
-                Some(reason),
-            );
+            let hint = error.hint.or_else(|| is_of_v1(text.value).then(|| OF_V1.to_owned()));
+            field.report.error_because(text.at(error.at), &field.path(), error.message, hint, Some(reason));
             None
         }
     }
+}
+
+const OF_V1: &str =
+    "rules of Traefik v1 are no more: write such as ``Host(`example.com`) && PathPrefix(`/api`)``";
+
+/// `Host:example.com;PathPrefix:/api`
+fn is_of_v1(rule: &str) -> bool {
+    rule.split_once(':').is_some_and(|(matcher, _)| matcher.bytes().all(|byte| byte.is_ascii_alphabetic()))
+}
+
+/// A host without what only its URL has; `None` where it has nothing of that.
+fn bare_host(host: &str) -> Option<&str> {
+    let (_, after) = host.split_once("://").unwrap_or(("", host));
+    let end = after.find(['/', ':']).unwrap_or(after.len());
+    (end < host.len() && host.parse::<std::net::Ipv6Addr>().is_err()).then_some(&after[..end])
 }
 
 /// The name in the first `{name}` or `{name:expression}` that a host or path has.
@@ -317,6 +361,49 @@ mod tests {
     }
 
     #[test]
+    fn hosts_that_are_urls_and_rules_of_v1_are_told() {
+        for (rule, expected) in [
+            ("Host(`https://a.test/x`)", "neither scheme, port nor path (write Host(`a.test`))"),
+            ("Host(`a.test:8080`) || Path(`/`)", "no request has the host `a.test:8080`"),
+            ("Host(`a.test/x`)", "(write Host(`a.test`))"),
+            ("Host:a.test;PathPrefix:/x", "rules of Traefik v1 are no more"),
+            ("PathPrefixStrip(`/x`)", "the middleware `stripPrefix`"),
+            ("Host(‘a.test’)", "use back-ticks"),
+        ] {
+            let problems = load(&format!("{{rule: '{rule}', service: s}}")).problems;
+            assert_eq!(problems.len(), 1, "{rule}: {problems:?}");
+            assert!(problems[0].line().contains(expected), "{rule}: {problems:?}");
+        }
+        for rule in ["Host(`a.test`)", "Host(`*.a.test`)", "Host(`::1`)", "!Host(`a:1`)", "Host(`a_b.test.`)"]
+        {
+            assert!(load(&format!("{{rule: '{rule}', service: s}}")).problems.is_empty(), "{rule}");
+        }
+    }
+
+    #[test]
+    fn tls_options_that_nobody_can_be_given_are_warned_of() {
+        let of_entry_point = Context {
+            default_entry_points: ["web".to_owned()].into(),
+            entry_point_tls_options: [("web".to_owned(), "strict".to_owned())].into(),
+            ..Context::default()
+        };
+        let warning = "http.routers.r.tls.options: cannot be applied: the rule names no host";
+        for (rule, options, context, warned) in [
+            ("Path(`/`)", "strict", &Context::default(), true),
+            ("!Host(`a.test`)", "strict@file", &Context::default(), true),
+            ("HostRegexp(`.`)", "strict", &Context::default(), true),
+            ("Host(`a.test`) || Path(`/`)", "strict", &Context::default(), false),
+            ("Path(`/`)", "default", &Context::default(), false),
+            ("Path(`/`)", "strict", &of_entry_point, false),
+        ] {
+            let router = with(&format!("{{rule: '{rule}', service: s, tls: {{options: {options}}}}}"));
+            let problems = parse_dynamic("a.yml", &router, "file", context).unwrap().problems;
+            let told = problems.iter().any(|problem| !problem.is_error() && problem.line().contains(warning));
+            assert_eq!((told, problems.len()), (warned, usize::from(warned)), "{rule}: {problems:?}");
+        }
+    }
+
+    #[test]
     fn a_router_takes_the_length_of_its_rule_as_priority() {
         for (router, priority) in [
             ("{rule: 'Host(`a.test`)', service: s}", 14),
@@ -383,13 +470,13 @@ mod tests {
             ("false", None),
             ("~", None),
         ] {
-            let loaded = load(&format!("{{rule: 'Path(`/`)', service: s, tls: {tls}}}"));
+            let loaded = load(&format!("{{rule: 'Host(`a`)', service: s, tls: {tls}}}"));
             assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
             let tls_options = loaded.config.routers["r@file"].tls.as_ref().map(|tls| tls.options.as_str());
             assert_eq!(tls_options, options, "{tls}");
         }
         assert_eq!(
-            problems(&with("{rule: 'Path(`/`)', service: s, tls: {options: stricd}}")),
+            problems(&with("{rule: 'Host(`a`)', service: s, tls: {options: stricd}}")),
             ["http.routers.r.tls.options: no TLS options are called `stricd`"]
         );
     }

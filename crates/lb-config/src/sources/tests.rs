@@ -101,6 +101,13 @@ fn flags_say_what_a_file_says() {
             "entryPoints: {web: {address: ':80'}}\n\
              certificatesResolvers: {le: {acme: {email: a@b.test, tlsChallenge: {}, storage: /x.json}}}",
         ),
+        (
+            "--tracing.resourceattributes.service.version=1 --tracing.resourceattributes.A.b.C=2 \
+             --accesslog.fields.headers.names.x.y=keep --ocsp.responderoverrides.http://a.test/=http://127.0.0.1:9",
+            "tracing: {resourceAttributes: {service.version: '1', A.b.C: '2'}}\n\
+             accessLog: {fields: {headers: {names: {x.y: keep}}}}\n\
+             ocsp: {responderOverrides: {'http://a.test/': 'http://127.0.0.1:9'}}",
+        ),
         ("--global.sendanonymoususage --global.checknewversion=false --ping", "ping: {}"),
         (
             "--entrypoints.web.address=:80 --entrypoints.web.transport.lifecycle.gracetimeout 5",
@@ -137,6 +144,10 @@ fn variables_say_what_a_file_says() {
             ],
             "entryPoints: {web: {address: ':80', http: {tls: {domains: [{main: a.test, sans: [b.test, c.test]}, \
              {main: d.test}]}}}}",
+        ),
+        (
+            &[web, ("TRAEFIK_TRACING_RESOURCEATTRIBUTES_SERVICE_VERSION", "1")],
+            "entryPoints: {web: {address: ':80'}}\ntracing: {resourceAttributes: {service.version: '1'}}",
         ),
         (
             &[web, ("TRAEFIK_ENTRYPOINTS_WEB_FORWARDEDHEADERS_TRUSTEDIPS_0", "192.0.2.1")],

@@ -106,7 +106,8 @@ fn containers(block: &Block<'_>, settings: &mut ContainerSettings) {
             }
         }
     }
-    if let Some(text) = block.take_word("defaultRule").and_then(|field| field.text()) {
+    // An empty one gives no rule to anybody.
+    if let Some(text) = block.take("defaultRule").and_then(|field| field.text()) {
         match RuleTemplate::parse(text.value) {
             Ok(template) => settings.default_rule = template,
             Err(flaws) => flaws.into_iter().for_each(|(at, message, hint)| text.error_at(at, message, hint)),

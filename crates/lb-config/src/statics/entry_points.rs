@@ -224,8 +224,13 @@ fn read_transport(block: &Block<'_>, entry_point: &mut EntryPoint) {
     if let Some(time) = block.take("keepAliveMaxTime").and_then(|field| field.timeout()) {
         entry_point.keep_alive_max_time = time;
     }
-    if let Some(requests) = block.take("keepAliveMaxRequests").and_then(|field| field.u64(0)) {
-        entry_point.keep_alive_max_requests = Some(requests).filter(|requests| *requests > 0);
+    if let Some(field) = block.take("keepAliveMaxRequests")
+        && let Some(requests) = field.integer(i64::MIN..=i64::MAX)
+    {
+        if requests < 0 {
+            field.warn("a negative number means no limit".to_owned(), Some("write 0".to_owned()));
+        }
+        entry_point.keep_alive_max_requests = u64::try_from(requests).ok().filter(|requests| *requests > 0);
     }
 }
 
@@ -302,7 +307,7 @@ fn proxy_protocol(field: &Field<'_>, entry_point: &EntryPoint) -> TrustedPeers {
         }
     };
     if !peers.insecure {
-        // As with Traefik: such headers are read from nobody.
+        // Traefik does not start. Here such headers are read from nobody.
         let hint = "list who sends them under `trustedIPs`, or remove it".to_owned();
         field.warn_at_key("has no effect: nobody is trusted to send a PROXY header".to_owned(), Some(hint));
     }
@@ -325,7 +330,7 @@ fn http3(field: &Field<'_>) -> Option<Http3> {
 }
 
 fn max_streams(field: &Field<'_>) -> u32 {
-    match field.u32(0) {
+    match field.integer(0..=i64::from(i32::MAX)).and_then(|streams| u32::try_from(streams).ok()) {
         Some(0) => {
             field.warn(format!("0 means {MAX_CONCURRENT_STREAMS}"), Some("remove it".to_owned()));
             MAX_CONCURRENT_STREAMS
@@ -397,8 +402,7 @@ fn redirection<'a>(field: &Field<'a>, redirections: &mut Vec<Field<'a>>) -> Opti
         to,
         scheme: scheme.unwrap_or_else(|| "https".to_owned()),
         permanent: permanent.unwrap_or(true),
-        // As for routers, 0 is as good as absent.
-        priority: priority.filter(|priority| *priority != 0).unwrap_or(REDIRECTION_PRIORITY),
+        priority: priority.unwrap_or(REDIRECTION_PRIORITY),
     })
 }
 

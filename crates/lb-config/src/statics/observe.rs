@@ -126,9 +126,9 @@ fn read_fields(block: &Block<'_>, fields: &mut AccessLogFields) {
         block.take_word("defaultMode").and_then(|field| field.choice(words))
     };
     let names = |block: &Block<'_>, words: &[(&str, FieldMode)]| {
-        let named = block.take("names").map(|field| field.map()).unwrap_or_default();
-        let read = |(entry, field): (&crate::document::Entry, Field<'_>)| {
-            field.choice(words).map(|mode| (entry.key.to_ascii_lowercase(), mode))
+        let named = block.take("names").map(|field| field.dotted()).unwrap_or_default();
+        let read = |(name, field): (String, Field<'_>)| {
+            field.choice(words).map(|mode| (name.to_ascii_lowercase(), mode))
         };
         named.into_iter().filter_map(read).collect()
     };
@@ -197,8 +197,8 @@ fn header_labels(field: &Field<'_>) -> Vec<(String, String)> {
     /// Those that the metrics have already.
     const TAKEN: [&str; 6] = ["code", "method", "protocol", "entrypoint", "router", "service"];
     let mut labels = Vec::new();
-    for (entry, field) in field.map() {
-        let (label, header) = (entry.key.to_string(), field.string());
+    for (label, field) in field.dotted() {
+        let header = field.string();
         let is_name = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !is_name || label.starts_with("__") || TAKEN.contains(&label.as_str()) {

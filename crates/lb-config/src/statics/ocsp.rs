@@ -11,10 +11,10 @@ pub(super) fn read(field: &Field<'_>) -> Option<Ocsp> {
         Enabled::Plain => return Some(ocsp),
         Enabled::With(block) => block,
     };
-    for (entry, field) in block.take("responderOverrides").map(|field| field.map()).unwrap_or_default() {
+    for (name, field) in block.take("responderOverrides").map(|field| field.dotted()).unwrap_or_default() {
         let Some(text) = field.text() else { continue };
         if text.value.starts_with("http://") {
-            ocsp.responder_overrides.insert(entry.key.to_string(), text.value.to_owned());
+            ocsp.responder_overrides.insert(name, text.value.to_owned());
         } else {
             let message = match text.value {
                 "" => "names no responder".to_owned(),

@@ -59,8 +59,10 @@ pub(super) fn read<'a>(field: Option<&Field<'a>>) -> (Providers, Option<Field<'a
     if let Some(throttle) = block.take("providersThrottleDuration").and_then(|field| field.duration()) {
         providers.throttle = throttle;
     }
-    if let Some(field) = block.take("precedence") {
-        providers.precedence = precedence(&field);
+    if let Some(names) =
+        block.take("precedence").map(|field| precedence(&field)).filter(|names| !names.is_empty())
+    {
+        providers.precedence = names;
     }
     providers.file = block.take("file").and_then(|field| file(&field));
     providers.docker =

@@ -113,14 +113,14 @@ fn resolver(block: Block<'_>, entry_points: &[&str]) -> Option<Resolver> {
 fn challenge(block: &Block<'_>, entry_points: &[&str]) -> Option<Challenge> {
     let dns = block.take("dnsChallenge");
     let (http, tls) = (block.take("httpChallenge"), block.take("tlsChallenge"));
-    if let Some(dns) = dns.and_then(|field| field.block()) {
+    if let Some(dns) = dns.as_ref().and_then(|field| field.block()) {
         for other in http.iter().chain(&tls) {
             let message = "is not used: there is a `dnsChallenge`".to_owned();
             other.warn_at_key(message, Some("keep one".to_owned()));
         }
         return dns_challenge::read(dns).map(Challenge::Dns);
     }
-    if let Some(http) = http.and_then(|field| field.block()) {
+    if let Some(http) = http.as_ref().and_then(|field| field.block()) {
         if let Some(tls) = tls {
             tls.warn_at_key(
                 "is not used: there is an `httpChallenge`".to_owned(),
@@ -142,6 +142,8 @@ fn challenge(block: &Block<'_>, entry_points: &[&str]) -> Option<Challenge> {
             tls.finish();
             Some(Challenge::Tls { delay })
         }
+        // What is wrong with that is told.
+        None if dns.is_some() || http.is_some() => None,
         Some(Enabled::Off) | None => {
             block.error(
                 "there is no challenge".to_owned(),

@@ -9,6 +9,7 @@ use super::transport;
 use crate::decode::{Block, Enabled, Field};
 use crate::document::read_bytes;
 use crate::dynamic::Scheme;
+use crate::middlewares::header_names;
 use crate::net::{is_token, server_url};
 use crate::problem::quoted;
 use crate::telemetry::{
@@ -61,7 +62,8 @@ pub(super) fn tracing(field: &Field<'_>) -> Option<Tracing> {
         ("capturedRequestHeaders", &mut tracing.captured_request_headers),
         ("capturedResponseHeaders", &mut tracing.captured_response_headers),
     ] {
-        *place = block.take(key).map(|field| header_names(&field)).unwrap_or_default();
+        let names = block.take(key).map(|field| header_names(&field)).unwrap_or_default();
+        *place = names.iter().map(|name| name.to_ascii_lowercase()).collect();
     }
     if let Some(field) = block.take("safeQueryParams") {
         tracing.safe_query_params = field.texts().iter().map(|text| text.value.to_owned()).collect();
@@ -92,21 +94,7 @@ pub(super) fn resource(block: &Block<'_>) -> (String, BTreeMap<String, String>) 
 
 /// A map of texts, whose keys may have dots.
 fn texts(field: &Field<'_>) -> BTreeMap<String, String> {
-    let read =
-        |(entry, field): (&crate::document::Entry, Field<'_>)| Some((entry.key.to_string(), field.string()?));
-    field.map().into_iter().filter_map(read).collect()
-}
-
-fn header_names(field: &Field<'_>) -> Vec<String> {
-    let mut names = Vec::new();
-    for text in field.texts() {
-        if is_token(text.value) {
-            names.push(text.value.to_ascii_lowercase());
-        } else {
-            text.error(format!("{} is not the name of a header", quoted(text.value)), None);
-        }
-    }
-    names
+    field.dotted().into_iter().filter_map(|(name, field)| Some((name, field.string()?))).collect()
 }
 
 /// `otlp` of a log, which Traefik has behind `experimental.otlpLogs`.
@@ -360,15 +348,15 @@ fn host_and_port(field: &Field<'_>, example: &str) -> Option<(String, u16)> {
 
 fn headers(field: &Field<'_>) -> Vec<(String, String)> {
     let mut headers = Vec::new();
-    for (entry, field) in field.map() {
+    for (name, field) in field.dotted() {
         let Some(value) = field.string() else { continue };
-        if !is_token(&entry.key) {
-            field.error_at_key(format!("{} is not the name of a header", quoted(&entry.key)), None);
+        if !is_token(&name) {
+            field.error_at_key(format!("{} is not the name of a header", quoted(&name)), None);
         } else if value.chars().any(|c| c.is_control()) {
             // The value is not repeated: it may be a password.
             field.error("has a character that no header may have".to_owned(), None);
         } else {
-            headers.push((entry.key.to_string(), value));
+            headers.push((name, value));
         }
     }
     headers
@@ -429,6 +417,29 @@ mod tests {
         let tls =
             read("{otlp: {grpc: {endpoint: 'c:7', tls: {insecureSkipVerify: true}}}}").unwrap().otlp.tls;
         assert!(tls.unwrap().insecure_skip_verify);
+    }
+
+    #[test]
+    fn names_of_attributes_may_be_nested() {
+        let yaml = "tracing: {resourceAttributes: {deployment: {environment: {name: prod}}, team: blue}}";
+        let toml = "[tracing.resourceAttributes]\ndeployment.environment.name = 'prod'\nteam = 'blue'";
+        for (name, text) in [("vigie.yml", yaml), ("vigie.toml", toml)] {
+            let attributes = parse_static(name, text).unwrap().0.tracing.unwrap().resource_attributes;
+            let attributes: Vec<_> = attributes.iter().map(|(name, value)| (&**name, &**value)).collect();
+            assert_eq!(attributes, [("deployment.environment.name", "prod"), ("team", "blue")], "{name}");
+        }
+    }
+
+    #[test]
+    fn an_empty_name_of_a_header_is_left_out() {
+        let text = "tracing: {capturedRequestHeaders: 'X-A,', capturedResponseHeaders: [X-B, '']}";
+        let (config, warnings) = parse_static("vigie.yml", text).unwrap();
+        let tracing = config.tracing.unwrap();
+        assert_eq!(
+            (tracing.captured_request_headers, tracing.captured_response_headers),
+            (vec!["x-a".to_owned()], vec!["x-b".to_owned()])
+        );
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
     }
 
     #[test]
@@ -543,7 +554,7 @@ mod tests {
             ("{sampleRate: much}", "tracing.sampleRate: expected a number, found `much`"),
             (
                 "{capturedRequestHeaders: ['a b']}",
-                "tracing.capturedRequestHeaders[0]: `a b` is not the name of a header",
+                "tracing.capturedRequestHeaders[0]: `a b` is not a header name",
             ),
             ("{zipkin: {}}", "tracing.zipkin: Traefik v3 has no `tracing.zipkin` any more"),
         ] {

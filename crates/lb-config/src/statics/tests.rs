@@ -102,6 +102,37 @@ fn every_option_of_an_entry_point_is_read() {
 }
 
 #[test]
+fn what_is_empty_or_zero_means_what_it_means_to_traefik() {
+    let redirection = |priority: &str| {
+        let to = format!("redirections: {{entryPoint: {{to: ':443'{priority}}}}}");
+        let config = read(&format!("entryPoints: {{web: {{address: ':80', http: {{{to}}}}}}}"));
+        config.entry_points[0].http.redirection.as_ref().unwrap().priority_with("HostRegexp(`^.+$`)")
+    };
+    assert_eq!(["", ", priority: 0", ", priority: -1"].map(redirection), [i64::MAX - 1, 18, -1]);
+    let requests = |number: &str| {
+        let text = format!(
+            "entryPoints: {{web: {{address: ':80', transport: {{keepAliveMaxRequests: {number}}}}}}}"
+        );
+        crate::parse_static("vigie.yml", &text).unwrap().0.entry_points[0].keep_alive_max_requests
+    };
+    assert_eq!(["0", "-1", "7"].map(requests), [None, None, Some(7)]);
+    let precedence = |text: &str| read(&format!("providers: {text}")).providers.precedence.len();
+    assert_eq!(
+        ["{}", "{precedence: []}", "{precedence: ''}", "{precedence: file}"]
+            .map(|text| { precedence(&text.replace("{}", "{providersThrottleDuration: 1s}")) }),
+        [17, 17, 17, 1]
+    );
+    let docker = |text: &str| {
+        format!(
+            "{:?}",
+            read(&format!("providers: {{docker: {text}}}")).providers.docker.unwrap().containers.default_rule
+        )
+    };
+    assert_eq!(docker("{defaultRule: ''}"), "RuleTemplate(\"\")");
+    assert!(docker("{}").contains("normalize"));
+}
+
+#[test]
 fn the_older_strategy_is_for_underscores() {
     let http = |http: &str| format!("entryPoints: {{web: {{address: ':1', http: {{{http}}}}}}}");
     let strategy = |text: &str| {

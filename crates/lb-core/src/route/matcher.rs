@@ -216,6 +216,10 @@ fn is_spelling(name: &str, canonical: &str) -> bool {
 
 fn unknown(name: &str, at: usize) -> RuleError {
     let error = RuleError::new(at, format!("unknown matcher `{name}`"));
+    if ["PathStrip", "PathPrefixStrip"].iter().any(|old| old.eq_ignore_ascii_case(name)) {
+        return error
+            .hint("a matcher of Traefik v1: since then `PathPrefix`, and the middleware `stripPrefix`");
+    }
     let names = || MATCHERS.iter().map(|(canonical, ..)| *canonical);
     let meant = match name.to_ascii_lowercase().as_str() {
         "hostheader" => Some("Host"), // of the v2 syntax

@@ -141,7 +141,8 @@ fn redirection(
         port: Some(port),
         permanent: redirection.permanent,
     };
-    let router = router(&name, &entry.name, &everything, redirection.priority, Internal::Noop)?;
+    let priority = redirection.priority_with(&everything);
+    let router = router(&name, &entry.name, &everything, priority, Internal::Noop)?;
     Some(InternalRouter { redirect: Some(redirect), ..router })
 }
 
