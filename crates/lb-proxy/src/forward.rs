@@ -148,15 +148,18 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
         }
         p.x.tries += 1;
         traced::ask(worker, p.x, endpoint, Some(&service.name));
-        let tried = attempt(p, endpoint, Some(picked), upgrade.is_some()).await;
-        traced::answered(worker, p.x, &tried);
-        let Failed { mut failure, repeatable } = match tried {
-            Ok(answer) => {
-                observe(worker, service, index, &answer.picked, p.x);
-                stick(p.x, service, endpoint, answer.picked.by_cookie());
-                return Called::Answer(answer);
+        // In a block: nothing of it is held while the next try waits.
+        let Failed { mut failure, repeatable } = {
+            let tried = attempt(p, endpoint, Some(picked), upgrade.is_some()).await;
+            traced::answered(worker, p.x, &tried);
+            match tried {
+                Ok(answer) => {
+                    observe(worker, service, index, &answer.picked, p.x);
+                    stick(p.x, service, endpoint, answer.picked.by_cookie());
+                    return Called::Answer(answer);
+                }
+                Err(failed) => failed,
             }
-            Err(failed) => failed,
         };
         // Also where it was an earlier try that took it.
         failure.body_begun |= !p.x.kept.is_empty();
@@ -177,16 +180,14 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
         }
         let more = p.x.tried.len() < service.endpoints.len();
         if !more || endpoint.is_retired() {
-            match with_others(p, service) {
-                Some(newer) => {
-                    service = newer;
-                    target = target_to_prefix(service, &p.x.head);
+            if let Some(newer) = with_others(p, service) {
+                service = newer;
+                target = target_to_prefix(service, &p.x.head);
+            } else if !more {
+                if failure.cause != Cause::Refused || !refused::pause(worker, &mut refusals).await {
+                    return Called::Failed(failure, Some(endpoint));
                 }
-                None if more => {}
-                None if failure.cause == Cause::Refused && refused::pause(worker, &mut refusals).await => {
-                    p.x.tried.retain(|tried| *tried != index);
-                }
-                None => return Called::Failed(failure, Some(endpoint)),
+                p.x.tried.retain(|tried| *tried != index);
             }
         }
         last = Some((failure, endpoint));

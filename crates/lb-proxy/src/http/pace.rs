@@ -36,7 +36,6 @@ pub(crate) struct Pace {
     bytes: u64,
     /// From the first wait on; most exchanges have none.
     waits: Option<Box<Waits>>,
-    over: bool,
 }
 
 #[derive(Default)]
@@ -46,6 +45,7 @@ struct Waits {
     /// Since when the client is waited for.
     since: Option<Instant>,
     timer: Deadline,
+    over: bool,
 }
 
 impl Pace {
@@ -60,7 +60,7 @@ impl Pace {
 
     /// Whether the client was too slow.
     pub(crate) fn is_over(&self) -> bool {
-        self.over
+        self.waits.as_ref().is_some_and(|waits| waits.over)
     }
 
     /// Looks at what the client's side of a connection says: pending is waiting, and [`io::ErrorKind::TimedOut`] once
@@ -82,7 +82,6 @@ impl Pace {
             return polled;
         }
         ready!(self.poll_wait(cx));
-        self.over = true;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -97,6 +96,7 @@ impl Pace {
         loop {
             ready!(waits.timer.poll(cx));
             if self.bytes < self.least.bytes {
+                waits.over = true;
                 return Poll::Ready(());
             }
             let now = Instant::now();
