@@ -183,7 +183,7 @@ async fn a_bad_version_is_rolled_back_and_no_request_fails() {
         &[
             &format!("http://{first}: runs bad"),
             &format!(
-                "http://{second} is not healthy within 4s: answered 503 Service Unavailable: rolling back"
+                "http://{second} is not healthy within 4s: answered 503 Service Unavailable: database: "
             ),
             &format!("http://{second}: runs v1, in service"),
             &format!("http://{first}: runs v1, in service"),
