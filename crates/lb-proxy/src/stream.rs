@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -64,6 +65,12 @@ impl Stream {
         let within = if matches!(self, Self::Plain(_)) { 0 } else { HELD_BY_TLS };
         let unread = rustix::io::ioctl_fionread(tcp).unwrap_or_default();
         unread.saturating_add(within) < bytes || !matches!(tcp.take_error(), Ok(None))
+    }
+
+    /// Whether there is something to read now, or nothing any more: events tell that later.
+    pub(crate) fn has_more(&self) -> bool {
+        let peeked = rustix::net::recv(self.tcp(), &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(peeked, Err(Errno::AGAIN))
     }
 
     /// All that there will be to read, once the peer has ended its direction. Not of TLS, and not where that is too much.

@@ -42,6 +42,8 @@ pub(crate) struct H1 {
     output: Vec<u8>,
     written: usize,
     writing: Writing,
+    /// The last answer ended with its head, whatever that says of a body.
+    ended_with_head: bool,
     /// Counts a connection to a server as open.
     pub(crate) counted: Option<OpenConnection>,
 }
@@ -87,6 +89,7 @@ impl H1 {
             output: Vec::new(),
             written: 0,
             writing: Writing::None,
+            ended_with_head: false,
             counted: None,
         }
     }
@@ -176,6 +179,22 @@ impl H1 {
             Reading::None | Reading::Ended(_) | Reading::UntilClose => u64::MAX,
         };
         self.stream.ends_before(missing)
+    }
+
+    /// To be told of each answer of a server.
+    pub(crate) fn ends_with_head(&mut self, ended: bool) {
+        self.ended_with_head = ended;
+    }
+
+    /// Whether the body of the last answer may still come, though it has none: some programs answer HEAD as they answer
+    /// GET, against RFC 9110 section 9.3.2.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.ended_with_head
+    }
+
+    /// Whether the server has said something more on an idle connection, or has ended it, as the system knows it now.
+    pub(crate) fn has_more(&self) -> bool {
+        self.stream.has_more()
     }
 
     /// Whether an idle connection is still usable, as far as the last events tell. No system call.

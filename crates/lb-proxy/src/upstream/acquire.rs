@@ -20,20 +20,22 @@ use crate::worker::Worker;
 const SHORTAGE_WAITS: u32 = 40;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
-/// One that is there already: the client's own before any that is free for all.
+/// One that is there already: the client's own before any that is free for all. For a request that can be sent only
+/// `once`, what waits unread on it is asked of the system.
 pub(crate) async fn reuse(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint>,
     outages: u32,
     upgrade: bool,
     private: Option<&Private>,
+    once: bool,
 ) -> Option<Up> {
     if !upgrade && let Some(up) = share(worker, endpoint, outages).await {
         return Some(up);
     }
     let now = Instant::from_std(worker.recently());
-    let own = private.and_then(|private| private.take(endpoint, outages, now));
-    own.or_else(|| worker.pools.take(endpoint, outages, now)).map(Up::H1)
+    let own = private.and_then(|private| private.take(endpoint, outages, now, once));
+    own.or_else(|| worker.pools.take(endpoint, outages, now, once)).map(Up::H1)
 }
 
 /// A new one; given up once its server has been taken out.

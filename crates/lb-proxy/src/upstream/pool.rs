@@ -78,13 +78,25 @@ pub(super) fn is_usable(connection: &H1, until: Option<Instant>, now: Instant) -
     until.is_none_or(|until| now < until) && connection.is_quiet()
 }
 
+/// The same right before a request is sent on it, perhaps one that can be sent only `once`: as of now, where that matters
+/// more than the system call.
+pub(super) fn takes_request(connection: &H1, until: Option<Instant>, now: Instant, once: bool) -> bool {
+    is_usable(connection, until, now) && !((once || connection.may_go_on()) && connection.has_more())
+}
+
 impl Pools {
     /// An idle HTTP/1.1 connection that looks alive, from after so many outages of the server.
-    pub(crate) fn take(&self, endpoint: &Endpoint, outages: u32, now: Instant) -> Option<Box<H1>> {
+    pub(crate) fn take(
+        &self,
+        endpoint: &Endpoint,
+        outages: u32,
+        now: Instant,
+        once: bool,
+    ) -> Option<Box<H1>> {
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.get_mut(&endpoint.id)?.since(outages);
         while let Some((connection, until)) = pool.idle.pop() {
-            if is_usable(&connection, until, now) {
+            if takes_request(&connection, until, now, once) {
                 return Some(connection);
             }
         }
@@ -176,6 +188,7 @@ impl Pools {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Stream;
 
     #[test]
     fn what_may_idle_for_a_short_time_is_looked_at_often() {
@@ -189,6 +202,24 @@ mod tests {
         }
         pools.sweep(Instant::now(), |_| true);
         assert_eq!(pools.pause(), LONGEST_PAUSE, "nothing idles");
+    }
+
+    /// What has come to the system but not to its events.
+    #[tokio::test]
+    async fn a_request_that_can_be_sent_only_once_goes_where_nothing_waits_unread() {
+        use std::io::Write as _;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut connection = H1::new(Stream::Plain(stream), std::rc::Rc::default());
+        let takes = |connection: &H1, once| takes_request(connection, None, Instant::now(), once);
+        assert!(takes(&connection, true));
+        server.write_all(b"x").unwrap();
+        assert!(takes(&connection, false), "nobody has told of it");
+        assert!(!takes(&connection, true));
+        // Behind an answer to HEAD it may be the body.
+        connection.ends_with_head(true);
+        assert!(!takes(&connection, false));
     }
 
     #[test]
