@@ -326,7 +326,8 @@ pub(crate) fn attempt<'a, D: Downstream>(
             let reused = if fresh {
                 None
             } else {
-                acquire::reuse(p.worker, endpoint, outages, upgrade, private).await
+                let once = !is_idempotent(p.x.head.method());
+                acquire::reuse(p.worker, endpoint, outages, upgrade, private, once).await
             };
             let was_reused = reused.is_some();
             let up = match reused {
