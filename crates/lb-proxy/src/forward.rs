@@ -42,6 +42,8 @@ const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a request looks for another connection to the same server because the last one was ending: many may have to
 /// share the next one, which may end before it has come to all of them. As Go's client has it.
 const WENT_AWAY: u8 = 6;
+/// How often on one that others use as well: then the request gets one of its own. Chosen.
+const WENT_AWAY_TOGETHER: u8 = 3;
 
 /// So much of an answer's body is read only to keep its connection; chosen, beyond it a new one costs less.
 const MOST_DISCARDED: usize = 64 * 1024;
@@ -323,7 +325,8 @@ pub(crate) fn attempt<'a, D: Downstream>(
         loop {
             let outages = picked.as_ref().map_or(0, |picked| picked.server().outages());
             let private = Private::of(p.connection, &p.x.head);
-            let reused = if fresh {
+            let alone = went_away >= WENT_AWAY_TOGETHER;
+            let reused = if fresh || alone {
                 None
             } else {
                 let once = !is_idempotent(p.x.head.method());
@@ -333,14 +336,16 @@ pub(crate) fn attempt<'a, D: Downstream>(
             let up = match reused {
                 Some(up) => up,
                 // Boxed: rare, and large beside everything else that a request keeps while it waits.
-                None => match Box::pin(acquire::open(p.worker, endpoint, picked.as_ref(), upgrade)).await {
-                    Ok(up) => up,
-                    Err(failure) if failure.cause == Cause::WentAway && went_away < WENT_AWAY => {
-                        went_away += 1;
-                        continue;
+                None => {
+                    match Box::pin(acquire::open(p.worker, endpoint, picked.as_ref(), upgrade, alone)).await {
+                        Ok(up) => up,
+                        Err(failure) if failure.cause == Cause::WentAway && went_away < WENT_AWAY => {
+                            went_away += 1;
+                            continue;
+                        }
+                        Err(failure) => return Err(Failed { failure, repeatable: true }),
                     }
-                    Err(failure) => return Err(Failed { failure, repeatable: true }),
-                },
+                }
             };
             match converse(p, endpoint, up).await {
                 Ok(Conversed { up, framing, request, request_dead, lasts, lease }) => {

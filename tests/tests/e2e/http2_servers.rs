@@ -219,6 +219,23 @@ async fn a_request_that_connections_leave_out_again_and_again_finds_one_that_tak
     server.abort();
 }
 
+/// However many of them come together to one that takes few on a connection, but says that it takes many.
+#[tokio::test]
+async fn requests_that_are_left_out_together_all_find_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    let vigie = Vigie::with(&STATIC.replace("workers: 2", "workers: 1"), &app("", &[url])).await;
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(take_one(stream, true));
+        }
+    });
+    for request in ask_together(&vigie, 20).await {
+        assert_eq!(timeout(PROMPTLY, request).await.unwrap().unwrap(), 200);
+    }
+    server.abort();
+}
+
 /// A retry middleware that has not kept the body does not go on with what is left of it, whoever failed last.
 #[tokio::test]
 async fn no_server_gets_a_body_without_its_beginning() {

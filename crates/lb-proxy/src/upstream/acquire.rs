@@ -43,14 +43,16 @@ pub(crate) async fn reuse(
     own.or_else(|| worker.pools.take(endpoint, outages, now, once)).map(Up::H1)
 }
 
-/// A new one, or a place on one that others are opening; given up once its server has been taken out.
+/// A new one, or a place on one that others are opening unless it is to be had `alone`; given up once its server has been
+/// taken out.
 pub(crate) async fn open(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint>,
     picked: Option<&Picked>,
     upgrade: bool,
+    alone: bool,
 ) -> Result<Up, Failure> {
-    if upgrade {
+    if upgrade || alone {
         return open_one(worker, endpoint, picked, upgrade).await;
     }
     let outages = picked.map_or(0, |picked| picked.server().outages());
@@ -114,8 +116,11 @@ async fn open_one(
         Spoken::Http2 => {
             let counted = worker.shard.connection(endpoint.service_label);
             let shared = Shared::handshake(stream, &endpoint.transport.settings, counted).await?;
+            // The first of its requests, whatever comes of the others.
+            let place = shared.place();
             worker.pools.share(endpoint, before, shared);
-            share(worker, endpoint, before).await.ok_or(Failure::unsent(Cause::WentAway))
+            let stream = place.ok_or(Failure::unsent(Cause::WentAway))?.ready().await;
+            stream.map(|stream| Up::H2(Box::new(stream))).ok_or(Failure::unsent(Cause::WentAway))
         }
     }
 }
