@@ -201,22 +201,31 @@ impl Follower {
     }
 
     /// As [`read_first`](Self::read_first), once the files have been left alone for [`REST`]. Those that never are get
-    /// [`LONGEST_DOUBT`]; one of them that is empty then was not meant so.
+    /// [`LONGEST_DOUBT`], and are believed then if none of them is empty, nor changed while it was read.
     fn read_at_rest(&mut self) -> Reading {
         let began = Instant::now();
-        let mut contents = self.survey();
-        while self.layout.changed_within(REST).next().is_some() {
-            if began.elapsed() > LONGEST_DOUBT {
-                let mut changing = self.layout.changed_within(REST);
-                if let Some(file) = changing.find(|file| contents.get(file) == Content::Blank) {
-                    return Err(about(file, "the file keeps changing, and is empty now", None).into());
+        loop {
+            self.arrange();
+            let rests = self.layout.changed_within(REST).next().is_none();
+            let waited = began.elapsed();
+            if rests || waited > LONGEST_DOUBT {
+                let reading = self.read_first();
+                let contents = self.survey();
+                let mut changing = self.layout.changed_within(REST).peekable();
+                if changing.peek().is_none() {
+                    return reading;
                 }
-                break;
+                let emptied = changing.find(|file| contents.get(file) == Content::Blank);
+                match emptied {
+                    None if self.settled.as_ref() == Some(&contents) => return reading,
+                    Some(file) if waited > 2 * LONGEST_DOUBT => {
+                        return Err(about(file, "the file keeps changing, and is empty now", None).into());
+                    }
+                    _ => {}
+                }
             }
             thread::sleep(LOOK_AGAIN);
-            contents = self.survey();
         }
-        self.read_first()
     }
 
     fn run(mut self, events: &Receiver<Wake>) {

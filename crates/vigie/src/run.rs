@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::admin::{AdminService, Answers};
 use crate::options::Options;
-use crate::print::complain;
+use crate::print::{Complaints, complain};
 use crate::providers::{Providers, restored};
 use crate::publish::publish;
 use crate::report::report;
@@ -81,7 +81,9 @@ pub(crate) fn serve(config: StaticConfig, life: Life, started: impl FnOnce(&Prox
         datagrams: predecessor.as_mut().map(Predecessor::datagrams).unwrap_or_default(),
     };
     let mut proxy = Proxy::bind(settings, inherited)?;
-    let mut control = control(&config, &metrics, client(descriptors), proxy.publisher(), &acme);
+    let complaints = Complaints::through(complain)?;
+    let mut control = control(&config, &metrics, client(descriptors), proxy.publisher(), &acme)
+        .complaining(move |text| complaints.add(text));
     let (state, operators) = (control.state(), control.operators());
     admin.follow(state.clone(), operators.clone());
     // First, so that routers find their certificates.
@@ -163,7 +165,6 @@ fn control(
         acme.follow(&candidate.config);
         Ok(())
     })
-    .complaining(complain)
 }
 
 /// Probes reach servers as requests do, with a quarter of the descriptors: chosen, so that ten thousand silent servers

@@ -49,8 +49,18 @@ struct State {
     /// Pipes to processes that are to follow.
     heirs: UnboundedReceiver<OwnedFd>,
     heir: Option<UnixStream>,
+    /// The heir has begun to read.
+    heir_reads: bool,
     /// The heir reads the port.
     left: bool,
+    /// This process is to end.
+    ending: bool,
+}
+
+impl State {
+    fn new(heirs: UnboundedReceiver<OwnedFd>) -> Self {
+        Self { heirs, heir: None, heir_reads: false, left: false, ending: false }
+    }
 }
 
 impl Socket {
@@ -63,7 +73,7 @@ impl Socket {
             // A word that is no packet: from here on this process reads.
             let _ = rustix::net::send(&elder.pipe, b"!", SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         }
-        Self { port, elder, state: Mutex::new(State { heirs, heir: None, left: false }) }
+        Self { port, elder, state: Mutex::new(State::new(heirs)) }
     }
 }
 
@@ -76,6 +86,7 @@ impl Socket {
             state.follow(pipe);
         }
         state.left |= state.heir.is_some();
+        state.ending = true;
     }
 
     /// Whether another process reads the port.
@@ -146,7 +157,7 @@ impl State {
     fn follow(&mut self, pipe: OwnedFd) {
         // Readiness is all that is asked of tokio: its type for streams has that for any socket of Unix.
         self.heir = UnixStream::from_std(pipe.into()).ok();
-        self.left = false;
+        (self.left, self.heir_reads) = (false, false);
     }
 
     /// Takes what the heir passes on; returns how many packets that are.
@@ -165,15 +176,16 @@ impl State {
             let read = ready.and_then(|()| heir.try_io(Interest::READABLE, || receive(heir, &mut envelope)));
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(1) => self.left = true,
+                Ok(1) => (self.left, self.heir_reads) = (true, true),
                 Ok(length @ 1..) => {
                     if let Some(told) = open(&envelope[..length], &mut bufs[received]) {
                         meta[received] = told;
                         received += 1;
                     }
                 }
-                // It is gone: if it read, this process does so again.
-                Ok(0) | Err(_) => (self.heir, self.left) = (None, false),
+                // It is gone: if it read, this process does so again. Not at its own end: that one has been followed in
+                // turn, and what comes is for the process that reads by now.
+                Ok(0) | Err(_) => (self.heir, self.left) = (None, self.ending && self.heir_reads),
             }
         }
         received
@@ -327,6 +339,37 @@ mod tests {
             assert_eq!((opened.addr, opened.dst_ip, opened.ecn), (meta.addr, meta.dst_ip, meta.ecn));
             assert_eq!(&buffer[..opened.len], b"packet");
             assert!(open(&sealed[..length], &mut [0; 5]).is_none());
+        }
+    }
+
+    /// Two upgrades, of which the second process ends before the first.
+    #[tokio::test]
+    async fn the_port_is_read_again_only_by_who_goes_on() {
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        for (begins, ends, left) in
+            [(true, true, true), (true, false, false), (false, true, false), (false, false, false)]
+        {
+            let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let port = quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, port).unwrap();
+            let (heirs, inbox) = tokio::sync::mpsc::unbounded_channel();
+            let socket = Socket::new(port, None, inbox);
+            let (ours, theirs) = pipe().unwrap();
+            heirs.send(ours).unwrap();
+            if begins {
+                rustix::net::send(&theirs, b"!", SendFlags::empty()).unwrap();
+            }
+            if ends {
+                socket.leave();
+            }
+            drop(theirs);
+            let mut gone = async || {
+                let _ =
+                    socket.poll_recv(cx, &mut [IoSliceMut::new(&mut [0; 1500])], &mut [RecvMeta::default()]);
+                tokio::task::yield_now().await;
+                socket.state.lock().heir.is_none()
+            };
+            while !gone().await {}
+            assert_eq!(socket.is_followed(), left, "{begins} {ends}");
         }
     }
 
