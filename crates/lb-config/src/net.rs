@@ -54,7 +54,12 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, Refusal> {
         "https" => 443,
         _ => port.parse::<u16>().ok().filter(|_| port.bytes().all(|b| b.is_ascii_digit())).ok_or_else(
             || {
-                let hint = if port.starts_with('$') { "variables are not replaced in static files: use flags, or variables such as `TRAEFIK_ENTRYPOINTS_WEB_ADDRESS`" } else { "ports go from 0 to 65535" };
+                let hint = if port.starts_with('$') {
+                    "variables are not replaced in static files: use flags, or variables such as \
+                     `TRAEFIK_ENTRYPOINTS_WEB_ADDRESS`"
+                } else {
+                    "ports go from 0 to 65535"
+                };
                 (format!("{} is not a port", quoted(port)), Some(hint.to_owned()))
             },
         )?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::dynamic::ServersTransport;
@@ -35,10 +36,27 @@ pub struct MetricExports {
 /// `metrics.statsD` and `metrics.datadog`.
 #[derive(Clone, Debug)]
 pub struct Datagrams {
-    pub host: String,
-    pub port: u16,
+    pub to: DatagramAddress,
     pub prefix: String,
     pub push: Push,
+}
+
+/// Who takes the lines of StatsD and Datadog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatagramAddress {
+    Udp {
+        /// Without brackets.
+        host: String,
+        port: u16,
+    },
+    /// A socket in the file system, of which `None` may be either kind.
+    Unix { path: PathBuf, kind: Option<UnixKind> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnixKind {
+    Datagram,
+    Stream,
 }
 
 /// `metrics.influxDB2`.

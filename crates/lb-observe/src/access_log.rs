@@ -191,17 +191,23 @@ pub struct Shard {
 }
 
 impl AccessLog {
-    /// Starts the writer; `dropped` counts lost lines ([`crate::metrics::Metrics::access_log_dropped`]). A file that cannot be opened is no error: it is retried, and said in the log.
+    /// Starts the writer; `dropped` counts lost lines ([`crate::metrics::Metrics::access_log_dropped`]). A file that
+    /// cannot be opened is no error: it is retried, and `report` is told.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn open(settings: Settings, workers: usize, dropped: Arc<AtomicU64>) -> io::Result<Self> {
+    pub fn open(
+        settings: Settings,
+        workers: usize,
+        dropped: Arc<AtomicU64>,
+        report: fn(&str),
+    ) -> io::Result<Self> {
         let sink = Sink::start(SinkSettings {
             name: "access log",
             path: settings.file_path,
             buffers: workers,
             dropped,
-            report: crate::diagnostics::trouble,
+            report,
         })?;
         let shared = Arc::new(Shared {
             format: settings.format,

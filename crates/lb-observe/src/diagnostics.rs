@@ -7,7 +7,7 @@ use std::fmt::{self, Debug, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
@@ -51,23 +51,39 @@ pub enum InitError {
 
 /// Keeps the log alive; dropping it writes out what is left, so it belongs in `main`.
 #[derive(Debug)]
-pub struct Diagnostics(Sink);
+pub struct Diagnostics {
+    sink: Sink,
+    is_a_file: bool,
+}
 
 impl Diagnostics {
     /// Opens the file anew, as after its rotation.
     pub fn reopen(&self) {
-        self.0.reopen();
+        self.sink.reopen();
     }
 
     /// Lines lost because the file could not be written, for
     /// [`Metrics::follow_log`](crate::metrics::Metrics::follow_log).
     pub fn dropped(&self) -> Arc<AtomicU64> {
-        self.0.dropped()
+        self.sink.dropped()
     }
 
     /// Waits until everything said before is written; false when that took longer than `patience`.
     pub fn flush(&self, patience: Duration) -> bool {
-        self.0.flush(patience)
+        self.sink.flush(patience)
+    }
+
+    /// What says that another log is in trouble. What keeps that one from being written, a full disk, may keep ours
+    /// as well, if it is a file.
+    pub fn report(&self) -> fn(&str) {
+        if self.is_a_file {
+            |message| {
+                tracing::error!("{message}");
+                let _ = writeln!(io::stderr(), "{message}");
+            }
+        } else {
+            |message| tracing::error!("{message}")
+        }
     }
 }
 
@@ -76,26 +92,14 @@ impl Diagnostics {
 /// # Errors
 /// [`InitError`], when there is one already or no thread to be had.
 pub fn init(settings: Settings) -> Result<Diagnostics, InitError> {
-    let is_a_file = settings.file_path.is_some();
     let (subscriber, diagnostics) = subscriber(settings).map_err(InitError::Thread)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::Installed)?;
-    IS_A_FILE.store(is_a_file, Ordering::Relaxed);
     Ok(diagnostics)
 }
 
-/// Whether the log of the process is a file.
-static IS_A_FILE: AtomicBool = AtomicBool::new(false);
-
-/// Says that another log is in trouble. What keeps it from being written, a full disk, may keep ours as well.
-pub(crate) fn trouble(message: &str) {
-    tracing::error!("{message}");
-    if IS_A_FILE.load(Ordering::Relaxed) {
-        let _ = writeln!(io::stderr(), "{message}");
-    }
-}
-
 fn subscriber(settings: Settings) -> io::Result<(impl Subscriber + Send + Sync, Diagnostics)> {
-    let color = !settings.no_color && settings.file_path.is_none() && io::stdout().is_terminal();
+    let is_a_file = settings.file_path.is_some();
+    let color = !settings.no_color && !is_a_file && io::stdout().is_terminal();
     let sink = Sink::start(SinkSettings {
         name: "log",
         path: settings.file_path,
@@ -113,7 +117,10 @@ fn subscriber(settings: Settings) -> io::Result<(impl Subscriber + Send + Sync, 
         caller: settings.level >= Level::DEBUG,
         otlp: settings.otlp,
     };
-    Ok((Registry::default().with(lines.with_filter(targets(settings.level))), Diagnostics(sink)))
+    Ok((
+        Registry::default().with(lines.with_filter(targets(settings.level))),
+        Diagnostics { sink, is_a_file },
+    ))
 }
 
 /// Our own crates at `level`; libraries only from `WARN` on, because their details drown ours, and h2 only from

@@ -55,9 +55,11 @@ impl Telemetry {
         metrics.follow_log(log.diagnostics.dropped());
         let requests = config.access_log.as_ref().and_then(|log| log.otlp.as_ref());
         let requests = requests.map(|otlp| export::Log::new(otlp, workers));
+        let report = log.diagnostics.report();
         let queue = requests.as_ref().map(|requests| Arc::clone(&requests.queue));
-        let access_log = config.access_log.as_ref().map(|log| {
-            AccessLog::open(observe::access_log(log, queue), workers, metrics.access_log_dropped())
+        let access_log = config.access_log.as_ref().map(|log_of_requests| {
+            let dropped = metrics.access_log_dropped();
+            AccessLog::open(observe::access_log(log_of_requests, queue), workers, dropped, report)
                 .map(Arc::new)
                 .context("the access log's writer cannot be started")
         });

@@ -297,19 +297,18 @@ fn proxy_protocol(field: &Field<'_>, entry_point: &EntryPoint) -> TrustedPeers {
         Enabled::Off => return TrustedPeers::default(),
         Enabled::Plain => TrustedPeers::default(),
         Enabled::With(block) => {
-            let trusts = block.take("trustedIPs").is_some();
+            let names_some = block.take("trustedIPs").is_some_and(|field| !field.texts().is_empty());
             let peers = trusted_peers(&block, entry_point);
             block.finish();
-            if trusts {
+            if names_some {
                 return peers;
             }
             peers
         }
     };
     if !peers.insecure {
-        // Traefik does not start. Here such headers are read from nobody.
         let hint = "list who sends them under `trustedIPs`, or remove it".to_owned();
-        field.warn_at_key("has no effect: nobody is trusted to send a PROXY header".to_owned(), Some(hint));
+        field.error_at_key("nobody is trusted to send a PROXY header".to_owned(), Some(hint));
     }
     peers
 }

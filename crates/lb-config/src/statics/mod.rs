@@ -279,7 +279,6 @@ fn core(field: Option<&Field<'_>>) -> Core {
     let Some(block) = field.and_then(|field| field.block()) else { return core };
     if let Some(syntax) = block.take("defaultRuleSyntax").and_then(|field| field.text()) {
         match syntax.value {
-            "" => {}
             "v2" => core.default_rule_syntax = Some(Syntax::V2),
             "v3" => core.default_rule_syntax = Some(Syntax::V3),
             _ => syntax.unknown_word(["v3", "v2"]),

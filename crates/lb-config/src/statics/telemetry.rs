@@ -13,7 +13,8 @@ use crate::middlewares::header_names;
 use crate::net::{is_token, server_url};
 use crate::problem::quoted;
 use crate::telemetry::{
-    Datagrams, Influx, MetricExports, Otlp, OtlpLogs, OtlpMetrics, OtlpProtocol, Push, Tracing,
+    DatagramAddress, Datagrams, Influx, MetricExports, Otlp, OtlpLogs, OtlpMetrics, OtlpProtocol, Push,
+    Tracing, UnixKind,
 };
 
 /// Defaults of reference 1.9.
@@ -122,8 +123,8 @@ pub(super) fn logs(field: Option<Field<'_>>, is_unlocked: bool) -> Option<OtlpLo
 /// `metrics`, but for Prometheus.
 pub(super) fn exports(block: &Block<'_>, add_internals: bool) -> MetricExports {
     let otlp = block.take("otlp").and_then(|field| otlp_metrics(&field));
-    let statsd = block.take("statsD").and_then(|field| datagrams(&field));
-    let datadog = block.take("datadog").and_then(|field| datagrams(&field));
+    let statsd = block.take("statsD").and_then(|field| datagrams(&field, false));
+    let datadog = block.take("datadog").and_then(|field| datagrams(&field, true));
     let influxdb = block.take("influxDB2").and_then(|field| influx(&field));
     let any = otlp.is_some() || statsd.is_some() || datadog.is_some() || influxdb.is_some();
     MetricExports { add_internals: add_internals && any, otlp, statsd, datadog, influxdb }
@@ -133,10 +134,9 @@ fn default_push() -> Push {
     Push { interval: PUSH_INTERVAL, entry_points: true, routers: false, services: true }
 }
 
-fn datagrams(field: &Field<'_>) -> Option<Datagrams> {
+fn datagrams(field: &Field<'_>, may_be_unix: bool) -> Option<Datagrams> {
     let mut datagrams = Datagrams {
-        host: "localhost".to_owned(),
-        port: 8125,
+        to: DatagramAddress::Udp { host: "localhost".to_owned(), port: 8125 },
         prefix: SERVICE_NAME.to_owned(),
         push: default_push(),
     };
@@ -148,10 +148,28 @@ fn datagrams(field: &Field<'_>) -> Option<Datagrams> {
     push(&block, &mut datagrams.push);
     datagrams.prefix = super::text(&block, "prefix").unwrap_or(datagrams.prefix);
     if let Some(address) = block.take_word("address") {
-        (datagrams.host, datagrams.port) = host_and_port(&address, "statsd:8125")?;
+        datagrams.to = match unix_socket(&address).filter(|_| may_be_unix) {
+            Some(socket) => socket,
+            None => {
+                let (host, port) = host_and_port(&address, "statsd:8125")?;
+                DatagramAddress::Udp { host, port }
+            }
+        };
     }
     block.finish();
     Some(datagrams)
+}
+
+fn unix_socket(address: &Field<'_>) -> Option<DatagramAddress> {
+    let text = address.text()?.value;
+    let (scheme, path) = text.split_once("://").filter(|(_, path)| !path.is_empty())?;
+    let kind = match scheme {
+        "unix" => None,
+        "unixgram" => Some(UnixKind::Datagram),
+        "unixstream" => Some(UnixKind::Stream),
+        _ => return None,
+    };
+    Some(DatagramAddress::Unix { path: path.into(), kind })
 }
 
 fn influx(field: &Field<'_>) -> Option<Influx> {
@@ -334,7 +352,9 @@ fn grpc_endpoint(field: &Field<'_>, otlp: &mut Otlp) -> Option<()> {
 /// As Traefik writes it.
 fn host_and_port(field: &Field<'_>, example: &str) -> Option<(String, u16)> {
     let text = field.text()?;
-    let parts = server_url(&format!("http://{}", text.value)).ok();
+    // As to Go, which dials this machine.
+    let host = if text.value.starts_with(':') { "localhost" } else { "" };
+    let parts = server_url(&format!("http://{host}{}", text.value)).ok();
     let parts = parts.filter(|parts| parts.path.is_empty() && !parts.ignored);
     match parts.filter(|parts| text.value.ends_with(&format!(":{}", parts.port))) {
         Some(parts) => Some((parts.host, parts.port)),
@@ -481,11 +501,7 @@ mod tests {
         let exports =
             read("{statsD: {}, datadog: {address: 'dd:1', prefix: p, addRoutersLabels: true}}").unwrap();
         let (statsd, datadog) = (exports.statsd.unwrap(), exports.datadog.unwrap());
-        assert_eq!(
-            (statsd.host.as_str(), statsd.port, statsd.prefix.as_str()),
-            ("localhost", 8125, "traefik")
-        );
-        assert_eq!((datadog.host.as_str(), datadog.port, datadog.prefix.as_str()), ("dd", 1, "p"));
+        assert_eq!((statsd.prefix.as_str(), datadog.prefix.as_str()), ("traefik", "p"));
         assert!(datadog.push.routers && !statsd.push.routers);
         let influx = read("{influxDB2: {token: t, org: my org, bucket: b, additionalLabels: {a: b}}}")
             .unwrap()
@@ -559,6 +575,32 @@ mod tests {
             ("{zipkin: {}}", "tracing.zipkin: Traefik v3 has no `tracing.zipkin` any more"),
         ] {
             assert_eq!(read(text).unwrap_err(), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn datagrams_go_to_ports_and_sockets() {
+        let to = |text: &str| {
+            let text = format!("metrics: {{{text}}}");
+            let exports = parse_static("vigie.yml", &text).ok()?.0.metric_exports;
+            Some(exports.datadog.or(exports.statsd).unwrap().to)
+        };
+        let udp = |host: &str, port| Some(DatagramAddress::Udp { host: host.to_owned(), port });
+        let unix = |kind| Some(DatagramAddress::Unix { path: "/run/dd.sock".into(), kind });
+        for (text, expected) in [
+            ("datadog: {}", udp("localhost", 8125)),
+            ("datadog: {address: ':1'}", udp("localhost", 1)),
+            ("statsD: {address: ':1'}", udp("localhost", 1)),
+            ("datadog: {address: 'dd:2'}", udp("dd", 2)),
+            ("datadog: {address: 'unix:///run/dd.sock'}", unix(None)),
+            ("datadog: {address: 'unixgram:///run/dd.sock'}", unix(Some(UnixKind::Datagram))),
+            ("datadog: {address: 'unixstream:///run/dd.sock'}", unix(Some(UnixKind::Stream))),
+            ("datadog: {address: 'unix://'}", None),
+            ("datadog: {address: 'udp://dd:2'}", None),
+            ("datadog: {address: ':'}", None),
+            ("statsD: {address: 'unix:///run/dd.sock'}", None),
+        ] {
+            assert_eq!(to(text), expected, "{text}");
         }
     }
 }

@@ -362,8 +362,13 @@ fn what_cannot_work_is_told() {
         ("providers: {precedence: [nginx]}", "providers.precedence[0]: no provider is called `nginx`"),
         (
             "entryPoints: {web: {address: ':80', proxyProtocol: {}}}",
-            "~entryPoints.web.proxyProtocol: has no effect: nobody is trusted to send a PROXY header",
+            "entryPoints.web.proxyProtocol: nobody is trusted to send a PROXY header",
         ),
+        (
+            "entryPoints: {web: {address: ':80', proxyProtocol: {trustedIPs: []}}}",
+            "entryPoints.web.proxyProtocol: nobody is trusted to send a PROXY header",
+        ),
+        ("core: {defaultRuleSyntax: ''}", "core.defaultRuleSyntax: `` is not a known value"),
         (
             "entryPoints: {web: {address: ':80', forwardedHeaders: {trustedIPs: [x]}}}",
             "entryPoints.web.forwardedHeaders.trustedIPs[0]: `x` is not a network",

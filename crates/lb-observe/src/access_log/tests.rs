@@ -50,7 +50,8 @@ fn unrouted<'a>() -> Entry<'a> {
 
 fn logged_at(path: &Path, settings: Settings, entries: &[Entry<'_>]) -> String {
     let log =
-        AccessLog::open(Settings { file_path: Some(path.into()), ..settings }, 1, Arc::default()).unwrap();
+        AccessLog::open(Settings { file_path: Some(path.into()), ..settings }, 1, Arc::default(), |_| {})
+            .unwrap();
     for entry in entries {
         log.shard(0).write(entry);
     }
@@ -224,7 +225,7 @@ fn a_rotated_file_is_made_anew_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let [path, old] = ["access.log", "access.log.1"].map(|name| directory.path().join(name));
     let settings = Settings { file_path: Some(path.clone()), ..settings(Format::Json) };
-    let log = AccessLog::open(settings, 2, Arc::default()).unwrap();
+    let log = AccessLog::open(settings, 2, Arc::default(), |_| {}).unwrap();
     assert!(log.flush(Duration::from_secs(5)));
     assert!(path.exists(), "before its first line");
     log.shard(0).write(&entry());
@@ -247,7 +248,7 @@ fn an_unwritable_file_costs_lines_and_not_the_process() {
     std::fs::create_dir(&path).unwrap();
     let dropped = Arc::new(AtomicU64::new(0));
     let settings = Settings { file_path: Some(path.clone()), ..settings(Format::Common) };
-    let log = AccessLog::open(settings, 1, Arc::clone(&dropped)).unwrap();
+    let log = AccessLog::open(settings, 1, Arc::clone(&dropped), |_| {}).unwrap();
     let long = "/".repeat(1 << 20);
     for _ in 0..30 {
         log.shard(0).write(&Entry { path: &long, ..entry() });
@@ -267,7 +268,7 @@ fn lines_that_never_could_be_written_are_counted_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let dropped = Arc::new(AtomicU64::new(0));
     let settings = Settings { file_path: Some(directory.path().into()), ..settings(Format::Common) };
-    let log = AccessLog::open(settings, 1, Arc::clone(&dropped)).unwrap();
+    let log = AccessLog::open(settings, 1, Arc::clone(&dropped), |_| {}).unwrap();
     for _ in 0..3 {
         log.shard(0).write(&entry());
     }

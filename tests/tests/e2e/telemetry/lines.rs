@@ -1,10 +1,12 @@
 //! Metrics for StatsD, Datadog and InfluxDB. Names and tags are those of Traefik 3.7.15 after the same requests.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::UdpSocket;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
-use lb_testkit::{Origin, PATIENCE, Script, eventually};
+use lb_testkit::{Files, Origin, PATIENCE, Script, eventually};
 use rustix::process::Signal;
 
 use crate::harness::{Protocol, STATIC, Vigie, app};
@@ -81,6 +83,37 @@ async fn datagrams_say_what_has_happened() {
         format!("lb.service.request.duration|h#service:app@file,{tags}"),
     ] {
         assert_eq!(tagged.get(&name), Some(&5.0), "{name} in {tagged:#?}");
+    }
+}
+
+/// An agent's socket may be of either kind, and `unix` does not say which.
+#[tokio::test]
+async fn datadog_is_reached_by_sockets_of_the_file_system() {
+    let server = Origin::with("api", |_| Script::text("hello")).await;
+    let files = Files::new();
+    let at = |name: &str| files.path().join(name);
+    let datagrams = UnixDatagram::bind(at("datagrams")).unwrap();
+    datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
+    let streams = UnixListener::bind(at("streams")).unwrap();
+    let started = async |scheme: &str, socket: &str| {
+        let datadog =
+            format!("datadog: {{address: '{scheme}://{}', pushInterval: 50ms}}", at(socket).display());
+        let text = STATIC.replace("prometheus: {addRoutersLabels: true}", &datadog);
+        Vigie::with(&text, &app("", &[server.url()])).await
+    };
+    let fits = |text: &[u8]| std::str::from_utf8(text).unwrap().contains("traefik.config.reload.total:1");
+    let mut buffer = [0; 2048];
+    for scheme in ["unix", "unixgram"] {
+        let _vigie = started(scheme, "datagrams").await;
+        while !fits(&buffer[..datagrams.recv(&mut buffer).unwrap()]) {}
+    }
+    for scheme in ["unix", "unixstream"] {
+        let _vigie = started(scheme, "streams").await;
+        let (mut stream, _) = streams.accept().unwrap();
+        let mut text = Vec::new();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_to_end(&mut text).unwrap();
+        assert!(fits(&text), "{}", String::from_utf8_lossy(&text));
     }
 }
 
