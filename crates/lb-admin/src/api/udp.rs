@@ -19,6 +19,8 @@ pub(super) struct Shown<'m> {
     service: &'m str,
     /// `loadbalancer` or `weighted`; empty for routers.
     kind: &'static str,
+    /// Of a service; none for routers.
+    servers: Option<usize>,
     entry_points: &'m [String],
     body: Object,
 }
@@ -39,7 +41,7 @@ pub(super) fn routers<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
             .flag("stale", model.is_stale(Kind::UdpRouter, name))
             .list("using", if named.is_empty() { &all } else { &named });
         let service = &router.service;
-        Shown { name, status, service, kind: "", entry_points: &router.entry_points, body }
+        Shown { name, status, service, kind: "", servers: None, entry_points: &router.entry_points, body }
     });
     let is_shown = |name: &str| config.contains_key(name) || unfit.contains_key(name);
     let left_out = model.left_out(Kind::UdpRouter, is_shown);
@@ -64,19 +66,23 @@ pub(super) fn services<'m>(model: &'m Model<'_>) -> Vec<Shown<'m>> {
             .set("status", status)
             .flag("stale", model.is_stale(Kind::UdpService, name))
             .list("usedBy", &users_of(name));
-        Shown { name, status, service: "", kind, entry_points: &[], body }
+        let servers = match service {
+            UdpService::LoadBalancer { servers } => servers.len(),
+            UdpService::Weighted { .. } => 0,
+        };
+        Shown { name, status, service: "", kind, servers: Some(servers), entry_points: &[], body }
     });
     let left_out = model.left_out(Kind::UdpService, |name| config.services.contains_key(name));
     let left_out = left_out.map(|name| {
         let shown = broken(model, Kind::UdpService, name);
-        Shown { body: shown.body.list("usedBy", &users_of(name)), ..shown }
+        Shown { servers: Some(0), body: shown.body.list("usedBy", &users_of(name)), ..shown }
     });
     sorted(written.chain(left_out))
 }
 
 fn broken<'m>(model: &'m Model<'_>, kind: Kind, name: &'m str) -> Shown<'m> {
     let body = Object::new().list("error", model.errors(kind, name)).set("status", "disabled");
-    Shown { name, status: "disabled", service: "", kind: "", entry_points: &[], body }
+    Shown { name, status: "disabled", service: "", kind: "", servers: None, entry_points: &[], body }
 }
 
 fn sorted<'m>(shown: impl Iterator<Item = Shown<'m>>) -> Vec<Shown<'m>> {
@@ -117,7 +123,7 @@ fn full(shown: &Shown<'_>) -> Value {
 
 pub(super) fn list(all: &[Shown<'_>], query: &Query) -> Response {
     let wanted = all.iter().filter(|one| {
-        list::is_of_service(query, one.name, one.service)
+        (one.servers.is_some() || list::is_of_service(query, one.name, one.service))
             && list::has_status(query, one.status)
             && list::is_sought(query, &[one.name])
     });
@@ -132,6 +138,7 @@ pub(super) fn list(all: &[Shown<'_>], query: &Query) -> Response {
             "status" => a.status.cmp(b.status),
             "service" => a.service.cmp(b.service),
             "type" => a.kind.cmp(b.kind),
+            "servers" => a.servers.cmp(&b.servers),
             "entryPoints" => a.entry_points.len().cmp(&b.entry_points.len()),
             _ => Ordering::Equal,
         },

@@ -26,6 +26,12 @@ fn udp_is_shown_as_by_traefik() {
         json!([{"loadBalancer": {"servers": [{"address": "10.0.0.1:53"}]}, "status": "enabled", "usedBy": ["a@file"],
                 "name": "s@file", "provider": "file", "type": "loadbalancer"}])
     );
+    let names = |query: &str| {
+        let shown = api(&format!("/api/udp/services?{query}"), &view);
+        shown.as_array().unwrap().iter().map(|one| one["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("sortBy=servers"), ["none@file", "w@file", "s@file"]);
+    assert_eq!(names("serviceName=other"), ["none@file", "s@file", "w@file"]); // a question about routers
     assert_eq!(
         api("/api/udp/services/w@file", &view),
         json!({"weighted": {"services": [{"name": "s", "weight": 3}]}, "status": "enabled", "usedBy": ["b@file"],

@@ -174,6 +174,7 @@ fn report_dangling(draft: &Draft<'_>) {
                 format!("servers transport not found {name}")
             }
             Kind::TlsOptions => format!("building router handler: unknown TLS options: {name}"),
+            Kind::TcpService => format!("the service {name:?} does not exist"),
             _ => format!("the {kind} {name:?} does not exist"),
         };
         draft.report.error_on(from.0, &from.1, *at, &field.path(), message, hint, Some(reason));
@@ -572,7 +573,9 @@ a.yml:9:31: http.middlewares.c.chain.middlewares[0]: no middleware is called `u@
              c: {rule: 'Path(`/`)', service: s, tls: {options: nope}}, d: {rule: 'Path(`/`)', service: t}, \
              e: {rule: 'Path(`/`)', service: s, middlewares: c1}, h: {rule: 'Path(`/`)', service: s, entryPoints: nope}}, \
              services: {s: {loadBalancer: {servers: []}}, t: {loadBalancer: {servers: [], serversTransport: nope}}}, \
-             middlewares: {c1: {chain: {middlewares: c2}}, c2: {chain: {middlewares: c1}}}}";
+             middlewares: {c1: {chain: {middlewares: c2}}, c2: {chain: {middlewares: c1}}}}
+tcp: {routers: {t: {rule: 'HostSNI(`*`)', service: nope}}}
+udp: {routers: {u: {service: nope}}}";
         let context = Context { entry_points: Some(["web".to_owned()].into()), ..Context::default() };
         let loaded = parse_dynamic("a.yml", text, "file", &context).unwrap();
         let reasons = |name: &str| loaded.disabled[&(Kind::Router, name.to_owned())].join("; ");
@@ -585,6 +588,9 @@ a.yml:9:31: http.middlewares.c.chain.middlewares[0]: no middleware is called `u@
         ] {
             assert_eq!(reasons(router), reason);
         }
+        let disabled = |kind, name: &str| loaded.disabled[&(kind, name.to_owned())].join("; ");
+        assert_eq!(disabled(Kind::TcpRouter, "t@file"), "the service \"nope@file\" does not exist");
+        assert_eq!(disabled(Kind::UdpRouter, "u@file"), "the UDP service \"nope@file\" does not exist");
         let circle = "could not instantiate middleware c1@file: recursion detected in \
                       middleware:c1@file->middleware:c2@file->middleware:c1@file";
         assert_eq!(reasons("e@file"), circle);
