@@ -10,12 +10,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use lb_config::acme::Resolver;
+use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::trust::Verifier;
 
 /// The longest answer: chains of certificates have some 10 KiB. Chosen.
 const LONGEST: usize = 1 << 20;
@@ -72,20 +75,22 @@ impl Http {
     pub(crate) fn new(resolver: &Resolver) -> Result<Self, HttpError> {
         let is_system = resolver.ca_certificates.is_empty() || resolver.ca_system_cert_pool;
         let mut roots = if is_system { system() } else { RootCertStore::empty() };
+        let mut listed = Vec::new();
         for pem in &resolver.ca_certificates {
             for certificate in CertificateDer::pem_slice_iter(&pem.0) {
                 let certificate = certificate.map_err(|error| HttpError::Authorities(error.to_string()))?;
+                listed.push(certificate.clone());
                 roots.add(certificate).map_err(|error| HttpError::Authorities(error.to_string()))?;
             }
         }
         let (timeout, head_timeout) = (resolver.client_timeout, resolver.client_response_header_timeout);
         let server_name = resolver.ca_server_name.clone();
-        Ok(Self { tls: tls(roots)?, server_name, timeout, head_timeout })
+        Ok(Self { tls: tls(roots, listed)?, server_name, timeout, head_timeout })
     }
 
     /// For the API of a DNS provider.
     pub(crate) fn of_provider(timeout: Duration) -> Result<Self, HttpError> {
-        Ok(Self { tls: tls(system())?, server_name: None, timeout, head_timeout: timeout })
+        Ok(Self { tls: tls(system(), Vec::new())?, server_name: None, timeout, head_timeout: timeout })
     }
 
     /// To the authority.
@@ -187,13 +192,19 @@ fn system() -> RootCertStore {
     roots
 }
 
-fn tls(roots: RootCertStore) -> Result<TlsConnector, HttpError> {
+fn tls(roots: RootCertStore, listed: Vec<CertificateDer<'static>>) -> Result<TlsConnector, HttpError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| HttpError::Authorities(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| HttpError::Authorities(error.to_string()))?;
+    let builder = if listed.is_empty() {
+        builder.with_root_certificates(roots)
+    } else {
+        let web = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let web = web.map_err(|error| HttpError::Authorities(error.to_string()))?;
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { web, listed }))
+    };
+    let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }

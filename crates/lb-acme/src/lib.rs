@@ -14,6 +14,7 @@ mod order;
 mod plan;
 mod resolver;
 mod store;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

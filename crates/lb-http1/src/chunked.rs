@@ -110,6 +110,22 @@ impl ChunkedDecoder {
         }
     }
 
+    /// Whether the body ends within these pieces, which come next.
+    pub fn ends_within<'a>(&self, pieces: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let mut ahead = self.clone();
+        for mut piece in pieces {
+            loop {
+                match ahead.next(piece) {
+                    Ok(Chunk::Data { consumed, .. }) => piece = &piece[consumed..],
+                    Ok(Chunk::Partial { .. }) => break,
+                    Ok(Chunk::End { .. }) => return true,
+                    Err(_) => return false,
+                }
+            }
+        }
+        false
+    }
+
     /// Reads on from the start of `input`, which begins where the previous call stopped consuming.
     ///
     /// # Errors
@@ -333,6 +349,8 @@ mod tests {
         ] {
             for piece in 1..=bytes.len() {
                 assert_eq!(decode(bytes.as_bytes(), piece), expected, "{bytes:?} by {piece}");
+                let ends = ChunkedDecoder::new(60).ends_within(bytes.as_bytes().chunks(piece));
+                assert_eq!(ends, !expected.ends_with("..."), "{bytes:?} by {piece}");
             }
         }
     }

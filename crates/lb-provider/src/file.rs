@@ -49,6 +49,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const REMOVAL_PATIENCE: Duration = Duration::from_millis(120);
 /// A file that keeps changing and stays broken is reported after this long.
 const LONGEST_DOUBT: Duration = Duration::from_secs(2);
+/// What changed within this time may not be finished, for a process that follows one which would not believe it yet. Chosen:
+/// twice [`PATIENCE`] and more, so that the other has told by then what it does not believe.
+const REST: Duration = Duration::from_millis(500);
 /// Time between two looks at a source in doubt.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// Time between two looks that no event asked for.
@@ -89,13 +92,23 @@ impl FileProvider {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(source: FileSource, watch: bool, context: Context) -> std::io::Result<Started> {
-        Self::launch(source, |wake| watch.then(|| Watch::new(wake)), context)
+        Self::launch(source, |wake| watch.then(|| Watch::new(wake)), context, Follower::read_first)
+    }
+
+    /// The same for a process that follows one which serves on otherwise: what has just changed may not be finished, and
+    /// is given time first.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn take_over(source: FileSource, watch: bool, context: Context) -> std::io::Result<Started> {
+        Self::launch(source, |wake| watch.then(|| Watch::new(wake)), context, Follower::read_at_rest)
     }
 
     fn launch(
         source: FileSource,
         watch: impl FnOnce(SyncSender<Wake>) -> Option<Watch>,
         context: Context,
+        read: fn(&mut Follower) -> Reading,
     ) -> std::io::Result<Started> {
         let (wake, events) = sync_channel(256);
         let (deliver, readings) = mpsc::channel(READINGS);
@@ -116,7 +129,7 @@ impl FileProvider {
             refused: None,
             doubt: None,
         };
-        let first = follower.read_first();
+        let first = read(&mut follower);
         thread::Builder::new().name("vigie-file".to_owned()).spawn(move || follower.run(&events))?;
         Ok(Started { provider, first, readings })
     }
@@ -185,6 +198,25 @@ impl Follower {
         };
         self.conclude(contents, &reading);
         reading
+    }
+
+    /// As [`read_first`](Self::read_first), once the files have been left alone for [`REST`]. Those that never are get
+    /// [`LONGEST_DOUBT`]; one of them that is empty then was not meant so.
+    fn read_at_rest(&mut self) -> Reading {
+        let began = Instant::now();
+        let mut contents = self.survey();
+        while self.layout.changed_within(REST).next().is_some() {
+            if began.elapsed() > LONGEST_DOUBT {
+                let mut changing = self.layout.changed_within(REST);
+                if let Some(file) = changing.find(|file| contents.get(file) == Content::Blank) {
+                    return Err(about(file, "the file keeps changing, and is empty now", None).into());
+                }
+                break;
+            }
+            thread::sleep(LOOK_AGAIN);
+            contents = self.survey();
+        }
+        self.read_first()
     }
 
     fn run(mut self, events: &Receiver<Wake>) {

@@ -110,7 +110,7 @@ pub(crate) async fn call<'a, D: Downstream>(p: &mut Passage<'_, 'a, D>, service:
                         Ok((picked, None)) => picked,
                         Ok((picked, Some(newer))) => {
                             if let Some(renewed) = p.renewed {
-                                service = renewed.put(newer);
+                                service = renewed.put(service, newer);
                                 target = target_to_prefix(service, &p.x.head);
                             }
                             picked
@@ -200,17 +200,20 @@ pub(crate) fn has_another<D>(p: &mut Passage<'_, '_, D>, service: &Service) -> b
     p.x.tried.len() < service.endpoints.len() || with_others(p, service).is_some()
 }
 
-/// The service as it is now, if a reload has given it servers that were not tried: one that has been replaced is no
-/// reason to fail.
+/// Who can be asked instead, if a reload has brought servers that were not tried: the service as it is now, or the one that
+/// the router leads to now. What has been replaced or renamed is no reason to fail.
 fn with_others<'a, D>(p: &mut Passage<'_, 'a, D>, service: &Service) -> Option<&'a Service> {
-    let newer = p.worker.with_snapshot(|snapshot| snapshot.service(&service.name).map(Arc::clone))?;
-    let is_tried = |url: &str| p.x.tried.iter().any(|&index| *service.endpoints[index].url == *url);
+    let is_tried = |endpoint: &Arc<Endpoint>| {
+        p.x.tried.iter().any(|&index| service.endpoints[index].url == endpoint.url)
+    };
+    let newer = p.worker.with_snapshot(|snapshot| {
+        let led_to = p.outcome.route.and_then(|route| snapshot.led_to(&route.name));
+        let mut known = snapshot.service(&service.name).into_iter().chain(led_to);
+        known.find(|newer| !newer.endpoints.iter().all(is_tried)).map(Arc::clone)
+    })?;
     let tried: SmallVec<[usize; 4]> =
-        (0..newer.endpoints.len()).filter(|&index| is_tried(&newer.endpoints[index].url)).collect();
-    if tried.len() == newer.endpoints.len() {
-        return None;
-    }
-    let newer = p.renewed?.put(newer);
+        (0..newer.endpoints.len()).filter(|&index| is_tried(&newer.endpoints[index])).collect();
+    let newer = p.renewed?.put(service, newer);
     p.x.tried = tried;
     Some(newer)
 }
@@ -323,7 +326,8 @@ pub(crate) fn attempt<'a, D: Downstream>(
             let reused = if fresh {
                 None
             } else {
-                acquire::reuse(p.worker, endpoint, outages, upgrade, private).await
+                let once = !is_idempotent(p.x.head.method());
+                acquire::reuse(p.worker, endpoint, outages, upgrade, private, once).await
             };
             let was_reused = reused.is_some();
             let up = match reused {

@@ -31,19 +31,33 @@ pub(crate) struct Passage<'a, 'r, D> {
 /// Services as reloads have them that came while the request waited for their room, or was on servers that failed: one, or
 /// more where a retry led to another one, or there were several reloads.
 #[derive(Default)]
-pub(crate) struct Renewed(OnceCell<Box<(Arc<Service>, Renewed)>>);
+pub(crate) struct Renewed(OnceCell<Box<Renewal>>);
+
+struct Renewal {
+    /// Name of the service that had been asked.
+    instead_of: Arc<str>,
+    service: Arc<Service>,
+    more: Renewed,
+}
 
 impl Renewed {
-    /// The last version of this service.
+    /// The last version of this service, or of the one that has its place.
     pub(crate) fn get(&self, name: &str) -> Option<&Service> {
-        let (service, more) = &**self.0.get()?;
-        more.get(name).or_else(|| (*service.name == *name).then_some(&**service))
+        let Renewal { instead_of, service, more } = &**self.0.get()?;
+        match **instead_of == *name {
+            true => more.get(&service.name).or(Some(service)),
+            false => more.get(name),
+        }
     }
 
-    pub(crate) fn put(&self, newer: Arc<Service>) -> &Service {
+    pub(crate) fn put(&self, before: &Service, newer: Arc<Service>) -> &Service {
         match self.0.get() {
-            Some(known) => known.1.put(newer),
-            None => &self.0.get_or_init(|| Box::new((newer, Self::default()))).0,
+            Some(known) => known.more.put(before, newer),
+            None => {
+                let instead_of = Arc::clone(&before.name);
+                let renewal = || Box::new(Renewal { instead_of, service: newer, more: Self::default() });
+                &self.0.get_or_init(renewal).service
+            }
         }
     }
 }

@@ -178,6 +178,14 @@ impl Snapshot {
         self.services.get(name)
     }
 
+    /// The service that the router of this name leads to, if it is one of servers.
+    pub(crate) fn led_to(&self, router: &str) -> Option<&Arc<Service>> {
+        match &self.routes.get(router)?.target {
+            Target::Service(service) => Some(service),
+            _ => None,
+        }
+    }
+
     /// Whether others have taken the place of the endpoint's server in its service. It does not matter how the server is
     /// reached; and where the service is gone or empty, who has begun to ask has nobody else.
     pub(crate) fn replaces(&self, endpoint: &Endpoint) -> bool {

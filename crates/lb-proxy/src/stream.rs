@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -12,6 +14,9 @@ use crate::tcp;
 
 /// No more than this has rustls read of a connection and not yet handed out: four records. Chosen.
 const HELD_BY_TLS: u64 = 64 * 1024;
+
+/// So much is looked at to find the end of a body. Chosen: more than systems keep of a connection by default.
+const MOST_REST: usize = 8 << 20;
 
 /// A connected socket. An enum rather than a type parameter: the forwarding code exists once.
 pub(crate) enum Stream {
@@ -60,6 +65,29 @@ impl Stream {
         let within = if matches!(self, Self::Plain(_)) { 0 } else { HELD_BY_TLS };
         let unread = rustix::io::ioctl_fionread(tcp).unwrap_or_default();
         unread.saturating_add(within) < bytes || !matches!(tcp.take_error(), Ok(None))
+    }
+
+    /// Whether there is something to read now, or nothing any more: events tell that later.
+    pub(crate) fn has_more(&self) -> bool {
+        let peeked = rustix::net::recv(self.tcp(), &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(peeked, Err(Errno::AGAIN))
+    }
+
+    /// All that there will be to read, once the peer has ended its direction. Not of TLS, and not where that is too much.
+    pub(crate) fn rest(&self) -> Option<Vec<u8>> {
+        let Self::Plain(tcp) = self else { return None };
+        if !tcp::has_ended(tcp) {
+            return None;
+        }
+        let unread = usize::try_from(rustix::io::ioctl_fionread(tcp).ok()?).ok()?;
+        if unread > MOST_REST {
+            return None;
+        }
+        let mut rest = vec![0; unread];
+        // Nothing is left of what was reset.
+        let peeked = rustix::net::recv(tcp, &mut *rest, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        rest.truncate(peeked.map_or(0, |(count, _)| count));
+        Some(rest)
     }
 
     pub(crate) fn poll_write_vectored(

@@ -296,6 +296,11 @@ impl Worker {
         if let Some(trip) = service.live.observe_response(index, outcome.is_failure(), now) {
             tracing::warn!(serviceName = %service.name, url = %service.endpoints[index].url,
                 "passive health check takes a server out");
+            // As after a failed probe: everybody who needs the service notices, so the default level shows it.
+            if !service.live.is_available() {
+                tracing::error!(serviceName = %service.name, servers = service.endpoints.len(),
+                    "No server of the service is left: its requests are answered 503.");
+            }
             self.recover_later(&service.live, index, trip);
         }
         match service.live.observe_outcome(index, outcome, now) {
@@ -315,7 +320,15 @@ impl Worker {
         let service = Arc::clone(service);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(after).await;
-            service.passive_recover(index, tokio::time::Instant::now().into_std());
+            let was_available = service.is_available();
+            if service.passive_recover(index, tokio::time::Instant::now().into_std()).is_none() {
+                return;
+            }
+            let url = service.servers().nth(index).map_or("", |(server, _)| server.url());
+            tracing::info!(serviceName = service.name(), url, "passive health check lets a server back in");
+            if !was_available && service.is_available() {
+                tracing::info!(serviceName = service.name(), "The service has a server again.");
+            }
         });
     }
 

@@ -87,6 +87,14 @@ impl AdminService {
         names.find(|name| state.stale().any(|(stale, _)| stale == *name))
     }
 
+    /// A file of a directory that was emptied or broken, and whose last good content only this process knows.
+    pub(crate) fn remembered_file(&self) -> Option<String> {
+        let (state, _) = self.state.get()?;
+        let state = state.load();
+        let mut objects = state.quarantined.keys();
+        objects.find(|(kind, _)| *kind == lb_config::Kind::File).map(|(_, name)| name.clone())
+    }
+
     /// `/ping` and `/ready` say from now on that this instance is going away.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use lb_config::{Settings, explain_options};
 
 use crate::options::{self, Options};
-use crate::rollout::Rollout;
+use crate::rollout::{self, Rollout};
 use crate::server::ServerCommand;
 use crate::verify::Verify;
 
@@ -49,9 +49,9 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 8000)]
         port: u16,
     },
-    /// Ask the running instance's /ping; exit code 0 when it answers.
+    /// Ask the running instance's /ping; exit code 0 when it answers 200, else 1.
     Healthcheck,
-    /// Replace the running process by a new one that takes over its sockets; exit code 0 when that serves.
+    /// Replace the running process by a new one that takes over its sockets; exit code 0 when that serves, else 1.
     ///
     /// The program is the file that is now where the running one was started from.
     #[command(arg = no_configuration())]
@@ -66,6 +66,7 @@ pub(crate) enum Command {
         command: ServerCommand,
     },
     /// Give the servers of a service another version, one at a time, and back again when one does not get well.
+    #[command(after_help = rollout::EXIT_CODES)]
     Rollout(Rollout),
     /// Ask the running instance and its servers whether all is as the configuration says; exit code 1 where it is not.
     Verify(Verify),

@@ -67,7 +67,8 @@ fn file(
     has_predecessor: bool,
 ) -> anyhow::Result<Option<FileProvider>> {
     let Some(file) = &config.providers.file else { return Ok(None) };
-    let started = FileProvider::start(file.source.clone(), file.watch, Context::from(config))
+    let start = if has_predecessor { FileProvider::take_over } else { FileProvider::start };
+    let started = start(file.source.clone(), file.watch, Context::from(config))
         .context("the file provider cannot be started")?;
     if let Err(problems) = &started.first {
         if has_predecessor {

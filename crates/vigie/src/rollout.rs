@@ -29,6 +29,14 @@ use steps::{End, Steps};
 /// How often it is looked whether something has come true.
 const POLL: Duration = Duration::from_millis(200);
 
+/// Of `vigie rollout --help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  all servers run the version
+  1  refused, nothing has been changed
+  2  rolled back: all servers run what they ran before
+  3  stopped midway; the same command goes on from there, --rollback leads back";
+
 #[derive(Debug, Args)]
 pub(crate) struct Rollout {
     /// `name@provider`, or the name alone where that is clear.
@@ -258,7 +266,9 @@ async fn begin(
                 () = next() => Ok(End::Stopped("killed".to_owned())),
             }
         }
-    }?;
+    };
+    // What cannot be recorded ends it as well, but not as if nothing had been changed.
+    let ended = ended.unwrap_or_else(|error| End::Stopped(format!("{error:#}")));
     let code = match &ended {
         End::Done => ExitCode::SUCCESS,
         End::RolledBack(_) => ExitCode::from(ROLLED_BACK),

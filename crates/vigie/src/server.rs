@@ -19,9 +19,16 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The state is set, but `--timeout` was over first.
 const TIMED_OUT: u8 = 2;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  the state is set, and with --wait the wait was rewarded
+  1  nothing is set, or the wait broke off: another state was set, or the instance no longer answers
+  2  the state is set, but --timeout was over first";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
     /// No new clients. Those with a sticky cookie may finish there until the deadline; requests in flight always do.
+    #[command(after_help = EXIT_CODES)]
     Drain {
         /// When clients with a sticky cookie have to move on as well: `10m`, `90s`, `0s`, or `none`.
         #[arg(long, value_name = "TIME", default_value = "10m")]
@@ -30,11 +37,13 @@ pub(crate) enum ServerCommand {
         change: Change,
     },
     /// Nobody, sticky cookie or not. Requests in flight finish.
+    #[command(after_help = EXIT_CODES)]
     Maintenance {
         #[command(flatten)]
         change: Change,
     },
     /// In service again.
+    #[command(after_help = EXIT_CODES)]
     Ready {
         #[command(flatten)]
         change: Change,

@@ -224,6 +224,28 @@ async fn passive_checks_take_out_whoever_fails_real_requests() {
     }
 }
 
+/// Who has only this check must hear as well that nobody is left: by a line that the default level shows.
+#[tokio::test]
+async fn the_log_says_that_a_passive_check_has_left_nobody() {
+    let servers = [Origin::start("a").await, Origin::start("b").await];
+    for server in &servers {
+        server.on("/", Script::status(500));
+    }
+    let passive = "passiveHealthCheck: {failureWindow: 500ms}";
+    let text = format!("{STATIC}log: {{level: INFO}}\n");
+    let vigie = Vigie::with(&text, &app(passive, &urls(&servers))).await;
+    vigie.until("both are out", |response| response.status == 503).await;
+    let left =
+        "ERR No server of the service is left: its requests are answered 503. serviceName=app@file servers=2";
+    vigie.until_said(left).await;
+    for server in &servers {
+        server.on("/", Script::echo());
+    }
+    vigie.until_said("The service has a server again. serviceName=app@file").await;
+    vigie.until_said("passive health check lets a server back in").await;
+    assert_eq!(vigie.words().matches(left).count(), 1, "{}", vigie.words());
+}
+
 /// What was learnt about servers outlives a reload that keeps them.
 #[tokio::test]
 async fn a_reload_forgets_no_health() {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lb_testkit::{Answer, Client, H2Client, H2Origin, Origin, eventually, reserve_address};
+use lb_testkit::{
+    Answer, Authority, Client, H2Client, H2Origin, Origin, Script, eventually, reserve_address,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -39,6 +41,47 @@ async fn a_server_that_takes_few_streams_gets_more_connections() {
     let seen = eventually(PROMPTLY, async || server.requests() == 8 + 12).await;
     assert!(seen, "{} of 12 requests have reached the server", server.requests() - 8);
     asking.iter().for_each(|request| request.abort());
+}
+
+/// As many requests at once, all on one connection of a client.
+async fn ask_together(vigie: &Vigie, requests: usize) -> Vec<tokio::task::JoinHandle<u16>> {
+    let client = Arc::new(H2Client::connect(vigie.web()).await.unwrap());
+    let asking = (0..requests).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get(HOST, "/").await.unwrap().status })
+    });
+    asking.collect()
+}
+
+/// Nothing is connected yet, and still they do not open a connection each.
+#[tokio::test]
+async fn requests_that_come_together_share_new_connections() {
+    const TOGETHER: usize = 120;
+    let one_worker = STATIC.replace("workers: 2", "workers: 1");
+    let forever = Duration::from_secs(600);
+    let full = H2Origin::with_streams("full", 20, move |_| Answer { delay: forever, ..Answer::text("") });
+    let authority = Authority::new("test authority");
+    let config = authority.issue(&["localhost"]).server_config(&["h2"]);
+    let secure = H2Origin::tls("secure", config, |_| Answer::text(""));
+    let config = authority.issue(&["localhost"]).server_config(&["http/1.1"]);
+    let (full, secure, one_by_one) =
+        tokio::join!(full, secure, Origin::tls("h1", config, |_| Script::text("")));
+    // The first connection says how many requests have room.
+    let vigie = Vigie::with(&one_worker, &app("", &[full.url()])).await;
+    let asking = ask_together(&vigie, TOGETHER).await;
+    let seen = eventually(PROMPTLY, async || full.requests() == TOGETHER).await;
+    assert!(seen, "{} requests have reached the server", full.requests());
+    assert_eq!(full.connections(), TOGETHER / 20);
+    asking.iter().for_each(|request| request.abort());
+    let transport = "  serversTransports: {any: {insecureSkipVerify: true}}\n";
+    for url in [secure.url(), one_by_one.url()] {
+        let app = app("serversTransport: any", &[url]);
+        let vigie = Vigie::with(&one_worker, &format!("{app}{transport}")).await;
+        for request in ask_together(&vigie, TOGETHER).await {
+            assert_eq!(timeout(PROMPTLY, request).await.unwrap().unwrap(), 200);
+        }
+    }
+    assert_eq!(secure.connections(), 1);
 }
 
 /// RFC 9113 section 5.2.2: what one client does not take must not use up the window of all.

@@ -203,21 +203,25 @@ async fn a_server_that_is_back_is_not_passed_over_for_ever() {
     assert!(eventually(PATIENCE, async || greeted(db).await.1 == "hello a\n").await);
 }
 
-/// TCP would go on asking for the 30 s of `dialTimeout`.
+/// TCP would go on asking for the 30 s of `dialTimeout`, TLS wait for 10 s.
 #[tokio::test]
 async fn nobody_waits_for_a_server_that_a_reload_has_removed() {
     let b = Talker::start("b").await;
     let (silent, _listener, _fill) = full_backlog().await;
+    // Its system takes connections, and nobody says anything on them.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mute = everybody("", &[mute.local_addr().unwrap()]).replace("'}", "', tls: true}");
+    let silent = everybody("", &[silent]);
     let removed = |text: String| text;
     let renamed = |text: String| {
         text.replace("service: all", "service: other").replace("    all: {load", "    other: {load")
     };
-    for reload in [removed, renamed] {
-        let vigie = Vigie::with(STATIC, &everybody("", &[silent])).await;
+    for (bad, reload) in [(&silent, removed as fn(_) -> _), (&silent, renamed), (&mute, removed)] {
+        let vigie = Vigie::with(STATIC, bad).await;
         let mut client = Client::connect(vigie.address("db")).await.unwrap();
         vigie.until_metric("traefik_open_connections", &[("entrypoint", "db")], 1.0).await;
         vigie.write(&reload(everybody("", &[b.address])));
-        let greeting = tokio::time::timeout(Duration::from_secs(15), client.bytes(8)).await;
+        let greeting = tokio::time::timeout(Duration::from_secs(9), client.bytes(8)).await;
         assert_eq!(greeting.expect("it waits for the dial").unwrap(), b"hello b\n");
     }
 }

@@ -12,6 +12,7 @@ use std::hash::Hasher;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use lb_config::static_config::FileSource;
 
@@ -94,6 +95,21 @@ impl Layout {
     pub(super) fn read(&self) -> Contents {
         let read = |(path, file): (&PathBuf, &File)| (path.clone(), (file.role, read(path)));
         Contents(self.files.iter().map(read).collect())
+    }
+
+    /// The files that have changed in this time. A clock that was set back says so of none.
+    pub(super) fn changed_within(&self, span: Duration) -> impl Iterator<Item = &PathBuf> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = move |identity: &Identity| {
+            let (seconds, nanos) = identity.changed;
+            let at = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
+            now.checked_sub(at)
+        };
+        let files = self
+            .files
+            .iter()
+            .filter(move |(_, file)| file.identity.as_ref().and_then(changed).is_some_and(|age| age < span));
+        files.map(|(path, _)| path)
     }
 
     /// Can a change at `path` change the configuration?

@@ -467,7 +467,7 @@ fn without_notifications_a_change_is_found_by_polling() {
     let source = FileSource::File(file.clone());
     let blind = |_| Some(Watch::without_notifications());
     let Started { provider, first, readings } =
-        FileProvider::launch(source, blind, Context::default()).unwrap();
+        FileProvider::launch(source, blind, Context::default(), Follower::read_first).unwrap();
     let mut followed = Followed { provider, first, readings };
     fs::write(&file, says("b")).unwrap();
     followed.becomes(&["b"], POLL + LIVE_WITHIN);

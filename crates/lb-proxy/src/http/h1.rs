@@ -42,6 +42,8 @@ pub(crate) struct H1 {
     output: Vec<u8>,
     written: usize,
     writing: Writing,
+    /// The last answer ended with its head, whatever that says of a body.
+    ended_with_head: bool,
     /// Counts a connection to a server as open.
     pub(crate) counted: Option<OpenConnection>,
 }
@@ -54,6 +56,8 @@ enum Reading {
     Chunked {
         decoder: Box<ChunkedDecoder>,
         decoded: usize,
+        /// Its end is known to be there.
+        is_whole: bool,
     },
     Ended(Box<ChunkedDecoder>),
     UntilClose,
@@ -85,6 +89,7 @@ impl H1 {
             output: Vec::new(),
             written: 0,
             writing: Writing::None,
+            ended_with_head: false,
             counted: None,
         }
     }
@@ -159,13 +164,37 @@ impl H1 {
     /// Whether the peer has gone before the end of the body that is being read; between bodies, whether it has gone.
     /// Only a reset says that nobody is left where the body may be there as a whole behind what is read, or the peer is
     /// `answered`, and so need not send the rest.
-    pub(crate) fn is_broken_off(&self, answered: bool) -> bool {
-        let missing = match &self.reading {
+    pub(crate) fn is_broken_off(&mut self, answered: bool) -> bool {
+        let missing = match &mut self.reading {
             Reading::Length(left) if !answered => left.saturating_sub((self.end - self.start) as u64),
+            Reading::Chunked { decoder, decoded, is_whole } if !answered && !*is_whole => {
+                if let Some(rest) = self.stream.rest() {
+                    let read = &self.input[self.start + *decoded..self.end];
+                    *is_whole = decoder.ends_within([read, &*rest]);
+                    return !*is_whole;
+                }
+                0
+            }
             Reading::Length(_) | Reading::Chunked { .. } => 0,
             Reading::None | Reading::Ended(_) | Reading::UntilClose => u64::MAX,
         };
         self.stream.ends_before(missing)
+    }
+
+    /// To be told of each answer of a server.
+    pub(crate) fn ends_with_head(&mut self, ended: bool) {
+        self.ended_with_head = ended;
+    }
+
+    /// Whether the body of the last answer may still come, though it has none: some programs answer HEAD as they answer
+    /// GET, against RFC 9110 section 9.3.2.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.ended_with_head
+    }
+
+    /// Whether the server has said something more on an idle connection, or has ended it, as the system knows it now.
+    pub(crate) fn has_more(&self) -> bool {
+        self.stream.has_more()
     }
 
     /// Whether an idle connection is still usable, as far as the last events tell. No system call.
@@ -207,7 +236,8 @@ impl H1 {
             Framing::Empty | Framing::Length(0) => Reading::None,
             Framing::Length(length) => Reading::Length(length),
             Framing::Chunked => {
-                Reading::Chunked { decoder: Box::new(ChunkedDecoder::new(MAX_TRAILER_BYTES)), decoded: 0 }
+                let decoder = Box::new(ChunkedDecoder::new(MAX_TRAILER_BYTES));
+                Reading::Chunked { decoder, decoded: 0, is_whole: false }
             }
             Framing::UntilClose => Reading::UntilClose,
         };
@@ -349,7 +379,7 @@ impl Source for H1 {
                     return Poll::Ready(Ok(Fill::Data));
                 }
                 Reading::Length(_) | Reading::UntilClose => {}
-                Reading::Chunked { decoder, decoded } => {
+                Reading::Chunked { decoder, decoded, .. } => {
                     if *decoded > 0 {
                         return Poll::Ready(Ok(Fill::Data));
                     }
@@ -498,5 +528,67 @@ impl Drop for H1 {
             self.buffers.give_input(std::mem::take(&mut self.input));
         }
         self.buffers.give_output(std::mem::take(&mut self.output));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// What a client sends of a body, read in the middle of it and not read on, and the client, which has ended its
+    /// direction.
+    async fn ended(framing: Framing, read: &str, unread: &str) -> (H1, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = Stream::Plain(listener.accept().await.unwrap().0);
+        let mut h1 = H1::new(stream, Rc::new(Buffers::default()));
+        h1.expect_body(framing);
+        client.write_all(read.as_bytes()).await.unwrap();
+        poll_fn(|cx| match h1.poll_closed(cx) {
+            Poll::Pending if h1.is_full() => Poll::Ready(()),
+            other => other,
+        })
+        .await;
+        client.write_all(unread.as_bytes()).await.unwrap();
+        assert!(!h1.is_broken_off(false), "it may send more");
+        client.shutdown().await.unwrap();
+        while !h1.stream.ends_before(u64::MAX) {
+            yield_now().await;
+        }
+        (h1, client)
+    }
+
+    #[tokio::test]
+    async fn who_has_ended_before_the_body_did_is_gone() {
+        for (framing, read, unread, missing) in [
+            (Framing::Length(10), "hello", "worl", true),
+            (Framing::Length(10), "hello", "world", false),
+            (Framing::Chunked, "5\r\nhello\r\n", "5\r\nworl", true),
+            (Framing::Chunked, "5\r\nhel", "lo\r\n0\r\n", true),
+            (Framing::Chunked, "5\r\nhel", "lo\r\n0\r\n\r\n", false),
+            (Framing::Chunked, "5\r\nhello\r\n0\r\na: b\r\n\r\n", "", false),
+        ] {
+            let (mut h1, _client) = ended(framing, read, unread).await;
+            for _ in 0..2 {
+                assert_eq!(h1.is_broken_off(false), missing, "{framing:?} {read:?} {unread:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_answered_is_gone_only_with_a_reset() {
+        for (framing, read) in [(Framing::Length(10), "hello"), (Framing::Chunked, "5\r\nhello\r\n")] {
+            let (mut h1, client) = ended(framing, read, "").await;
+            assert!(!h1.is_broken_off(true), "{framing:?}");
+            socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            drop(client);
+            assert!(h1.is_broken_off(true), "{framing:?}");
+        }
     }
 }

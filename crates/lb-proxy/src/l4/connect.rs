@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::greet::{POSTGRES_SSL, POSTGRES_YES};
 use super::{Server, Service};
@@ -44,7 +44,7 @@ pub(super) async fn connect(
     let settings = &service.transport.settings;
     let by = settings.dial_timeout.map(|limit| Instant::now() + limit);
     let reach = reach(service, server, introduction, by);
-    let tcp = while_wanted(reach, by, is_wanted).await.map_err(|error| ("connect", error))?;
+    let tcp = while_wanted(reach, by, &is_wanted).await.map_err(|error| ("connect", error))?;
     if !server.tls {
         return Ok(Stream::Plain(tcp));
     }
@@ -53,8 +53,8 @@ pub(super) async fn connect(
     let name = settings.tls.server_name.as_ref().unwrap_or(&server.host);
     let name = ServerName::try_from(name.clone()).map_err(|error| broken(io::Error::other(error)))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-    let shaken = timeout(TLS_HANDSHAKE_TIMEOUT, connector.connect(name, tcp)).await;
-    let stream = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(broken)?;
+    let by = Instant::now() + TLS_HANDSHAKE_TIMEOUT;
+    let stream = while_wanted(connector.connect(name, tcp), Some(by), is_wanted).await.map_err(broken)?;
     Ok(Stream::Server(Box::new(stream)))
 }
 

@@ -11,6 +11,7 @@ use super::Endpoint;
 use super::connect::{self, Spoken};
 use super::failure::{Cause, Failure};
 use super::h2::Shared;
+use super::opening::Turn;
 use super::private::Private;
 use super::up::Up;
 use crate::http::h1::H1;
@@ -20,24 +21,70 @@ use crate::worker::Worker;
 const SHORTAGE_WAITS: u32 = 40;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
-/// One that is there already: the client's own before any that is free for all.
+/// So often a request waits for a connection that others open, and has then found it full: the first one says how many
+/// requests there is room for, and servers may change that. Chosen.
+const MOST_WAITS: u32 = 4;
+
+/// One that is there already: the client's own before any that is free for all. For a request that can be sent only
+/// `once`, what waits unread on it is asked of the system.
 pub(crate) async fn reuse(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint>,
     outages: u32,
     upgrade: bool,
     private: Option<&Private>,
+    once: bool,
 ) -> Option<Up> {
     if !upgrade && let Some(up) = share(worker, endpoint, outages).await {
         return Some(up);
     }
     let now = Instant::from_std(worker.recently());
-    let own = private.and_then(|private| private.take(endpoint, outages, now));
-    own.or_else(|| worker.pools.take(endpoint, outages, now)).map(Up::H1)
+    let own = private.and_then(|private| private.take(endpoint, outages, now, once));
+    own.or_else(|| worker.pools.take(endpoint, outages, now, once)).map(Up::H1)
 }
 
-/// A new one; given up once its server has been taken out.
+/// A new one, or a place on one that others are opening; given up once its server has been taken out.
 pub(crate) async fn open(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    picked: Option<&Picked>,
+    upgrade: bool,
+) -> Result<Up, Failure> {
+    if upgrade {
+        return open_one(worker, endpoint, picked, upgrade).await;
+    }
+    let outages = picked.map_or(0, |picked| picked.server().outages());
+    let mut waits = 0;
+    let mut opener = None;
+    while waits < MOST_WAITS {
+        match worker.pools.turn(endpoint, outages) {
+            Some(Turn::Wait(opening)) => match opening.over().await {
+                Some(Ok(())) => waits += 1,
+                Some(Err(failure)) => return Err(failure),
+                None => {}
+            },
+            Some(Turn::Open(own)) => {
+                opener = Some(own);
+                break;
+            }
+            None => break,
+        }
+        if let Some(up) = share(worker, endpoint, outages).await {
+            return Ok(up);
+        }
+    }
+    let opened = open_one(worker, endpoint, picked, upgrade).await;
+    worker.pools.opened(endpoint, &opened);
+    if let Some(opener) = opener {
+        opener.done(opened.as_ref().map(drop).map_err(|failure| *failure).or_else(|failure| {
+            // That was about this request's place.
+            if failure.cause == Cause::WentAway { Ok(()) } else { Err(failure) }
+        }));
+    }
+    opened
+}
+
+async fn open_one(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint>,
     picked: Option<&Picked>,
@@ -65,16 +112,8 @@ pub(crate) async fn open(
             Ok(Up::H1(Box::new(connection)))
         }
         Spoken::Http2 => {
-            // Requests that come together find none and open one each: those that are there first are enough for all,
-            // as far as they have room.
-            if let Some(up) = share(worker, endpoint, before).await {
-                return Ok(up);
-            }
             let counted = worker.shard.connection(endpoint.service_label);
             let shared = Shared::handshake(stream, &endpoint.transport.settings, counted).await?;
-            if let Some(up) = share(worker, endpoint, before).await {
-                return Ok(up);
-            }
             worker.pools.share(endpoint, before, shared);
             share(worker, endpoint, before).await.ok_or(Failure::unsent(Cause::WentAway))
         }

@@ -38,7 +38,7 @@ pub(crate) async fn connect(
     is_wanted: impl Fn() -> bool,
 ) -> Result<(Stream, Spoken), Failure> {
     let by = endpoint.transport.settings.dial_timeout.map(|timeout| Instant::now() + timeout);
-    let tcp = dial::while_wanted(reach(endpoint, by), by, is_wanted).await.map_err(|error| {
+    let tcp = dial::while_wanted(reach(endpoint, by), by, &is_wanted).await.map_err(|error| {
         let cause = match error.kind() {
             io::ErrorKind::TimedOut => Cause::ConnectTimeout,
             _ if is_shortage(&error) => {
@@ -53,7 +53,7 @@ pub(crate) async fn connect(
     match endpoint.scheme {
         Scheme::Http => Ok((Stream::Plain(tcp), Spoken::Http1)),
         Scheme::H2c => Ok((Stream::Plain(tcp), if http1_only { Spoken::Http1 } else { Spoken::Http2 })),
-        Scheme::Https => secure(endpoint, tcp, http1_only).await,
+        Scheme::Https => secure(endpoint, tcp, http1_only, is_wanted).await,
     }
 }
 
@@ -74,7 +74,12 @@ async fn reach(endpoint: &Endpoint, by: Option<Instant>) -> io::Result<TcpStream
     Ok(stream)
 }
 
-async fn secure(endpoint: &Endpoint, tcp: TcpStream, http1_only: bool) -> Result<(Stream, Spoken), Failure> {
+async fn secure(
+    endpoint: &Endpoint,
+    tcp: TcpStream,
+    http1_only: bool,
+    is_wanted: impl Fn() -> bool,
+) -> Result<(Stream, Spoken), Failure> {
     let transport = &endpoint.transport;
     let http1_only = http1_only || transport.settings.disable_http2;
     let config = if http1_only { &transport.tls_http1 } else { &transport.tls_any };
@@ -82,20 +87,19 @@ async fn secure(endpoint: &Endpoint, tcp: TcpStream, http1_only: bool) -> Result
     let (Ok(config), Ok(name)) = (config, ServerName::try_from(name.to_owned())) else {
         return Err(Failure::unsent(Cause::Tls));
     };
-    let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-    match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, connector.connect(name, tcp)).await {
-        Ok(Ok(stream)) => {
-            let spoken = match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Spoken::Http2,
-                _ => Spoken::Http1,
-            };
-            Ok((Stream::Server(Box::new(stream)), spoken))
-        }
-        Ok(Err(error)) => {
-            tell(endpoint, "TLS handshake with the server failed", &error);
-            let cause = if error.kind() == io::ErrorKind::InvalidData { Cause::Tls } else { Cause::Connect };
-            Err(Failure::unsent(cause))
-        }
-        Err(_) => Err(Failure::unsent(Cause::ConnectTimeout)),
-    }
+    let handshake = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp);
+    let by = Instant::now() + TLS_HANDSHAKE_TIMEOUT;
+    let stream = dial::while_wanted(handshake, Some(by), is_wanted).await.map_err(|error| {
+        tell(endpoint, "TLS handshake with the server failed", &error);
+        Failure::unsent(match error.kind() {
+            io::ErrorKind::InvalidData => Cause::Tls,
+            io::ErrorKind::TimedOut => Cause::ConnectTimeout,
+            _ => Cause::Connect,
+        })
+    })?;
+    let spoken = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Spoken::Http2,
+        _ => Spoken::Http1,
+    };
+    Ok((Stream::Server(Box::new(stream)), spoken))
 }

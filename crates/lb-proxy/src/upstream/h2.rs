@@ -169,6 +169,11 @@ impl Shared {
         self.state.streams.get() == 0
     }
 
+    /// How many streams the server takes on it at a time.
+    pub(crate) fn most_streams(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
     /// Whether it has had no stream for so long, as far as this was asked.
     pub(crate) fn has_idled(&self, now: Instant, timeout: Option<Duration>) -> bool {
         let since = &self.state.idle_since;
@@ -180,7 +185,7 @@ impl Shared {
     /// whatever is under way, for as long as that takes.
     pub(crate) fn place(&self) -> Option<Place> {
         let streams = &self.state.streams;
-        if self.is_closed() || streams.get() >= self.sender.current_max_send_streams() {
+        if self.is_closed() || streams.get() >= self.most_streams() {
             return None;
         }
         streams.set(streams.get() + 1);

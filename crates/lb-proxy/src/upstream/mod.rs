@@ -5,6 +5,7 @@ mod connect;
 mod dial;
 pub(crate) mod failure;
 pub(crate) mod h2;
+mod opening;
 pub(crate) mod pool;
 pub(crate) mod private;
 pub(crate) mod refused;

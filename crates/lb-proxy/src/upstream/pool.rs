@@ -1,14 +1,19 @@
 //! The connections one worker keeps open to servers between requests.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
+use lb_config::dynamic::Scheme;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Endpoint;
+use super::failure::Failure;
 use super::h2::{Place, Shared};
+use super::opening::{Openings, Turn};
+use super::up::Up;
 use crate::http::h1::H1;
 
 /// So long before the server closes an idle connection no request is sent on it any more: one that may not be repeated
@@ -48,6 +53,9 @@ struct Pool {
     idle_timeout: Option<Duration>,
     /// HTTP/2 connections; later ones are there because the earlier ones were full.
     shared: Vec<Shared>,
+    openings: Rc<Openings>,
+    /// It has chosen HTTP/1.1 on the last new connection.
+    is_http1: bool,
 }
 
 impl Pool {
@@ -78,13 +86,25 @@ pub(super) fn is_usable(connection: &H1, until: Option<Instant>, now: Instant) -
     until.is_none_or(|until| now < until) && connection.is_quiet()
 }
 
+/// The same right before a request is sent on it, perhaps one that can be sent only `once`: as of now, where that matters
+/// more than the system call.
+pub(super) fn takes_request(connection: &H1, until: Option<Instant>, now: Instant, once: bool) -> bool {
+    is_usable(connection, until, now) && !((once || connection.may_go_on()) && connection.has_more())
+}
+
 impl Pools {
     /// An idle HTTP/1.1 connection that looks alive, from after so many outages of the server.
-    pub(crate) fn take(&self, endpoint: &Endpoint, outages: u32, now: Instant) -> Option<Box<H1>> {
+    pub(crate) fn take(
+        &self,
+        endpoint: &Endpoint,
+        outages: u32,
+        now: Instant,
+        once: bool,
+    ) -> Option<Box<H1>> {
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.get_mut(&endpoint.id)?.since(outages);
         while let Some((connection, until)) = pool.idle.pop() {
-            if is_usable(&connection, until, now) {
+            if takes_request(&connection, until, now, once) {
                 return Some(connection);
             }
         }
@@ -138,6 +158,32 @@ impl Pools {
         shared.iter().find_map(Shared::place)
     }
 
+    /// Whether a request opens a connection that others wait for, or waits for one; `None` where each needs its own.
+    pub(crate) fn turn(&self, endpoint: &Endpoint, outages: u32) -> Option<Turn> {
+        let never_shared = match endpoint.scheme {
+            Scheme::Http => true,
+            Scheme::H2c => false,
+            Scheme::Https => endpoint.transport.settings.disable_http2,
+        };
+        if never_shared {
+            return None;
+        }
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.entry(endpoint.id).or_default().since(outages);
+        // The first connection of all says how many requests one has room for.
+        let room = pool.shared.iter().map(Shared::most_streams).max().filter(|most| *most > 0);
+        (!pool.is_http1).then(|| pool.openings.turn(outages, room.unwrap_or(usize::MAX)))
+    }
+
+    /// What has come of opening a connection, for those that come next.
+    pub(crate) fn opened(&self, endpoint: &Endpoint, opened: &Result<Up, Failure>) {
+        if let Some(pool) = self.by_endpoint.borrow_mut().get_mut(&endpoint.id)
+            && let Ok(up) = opened
+        {
+            pool.is_http1 = matches!(up, Up::H1(_));
+        }
+    }
+
     pub(crate) fn share(&self, endpoint: &Endpoint, outages: u32, shared: Shared) {
         let mut pools = self.by_endpoint.borrow_mut();
         let pool = pools.entry(endpoint.id).or_default().since(outages);
@@ -176,6 +222,7 @@ impl Pools {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Stream;
 
     #[test]
     fn what_may_idle_for_a_short_time_is_looked_at_often() {
@@ -189,6 +236,24 @@ mod tests {
         }
         pools.sweep(Instant::now(), |_| true);
         assert_eq!(pools.pause(), LONGEST_PAUSE, "nothing idles");
+    }
+
+    /// What has come to the system but not to its events.
+    #[tokio::test]
+    async fn a_request_that_can_be_sent_only_once_goes_where_nothing_waits_unread() {
+        use std::io::Write as _;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut connection = H1::new(Stream::Plain(stream), Rc::default());
+        let takes = |connection: &H1, once| takes_request(connection, None, Instant::now(), once);
+        assert!(takes(&connection, true));
+        server.write_all(b"x").unwrap();
+        assert!(takes(&connection, false), "nobody has told of it");
+        assert!(!takes(&connection, true));
+        // Behind an answer to HEAD it may be the body.
+        connection.ends_with_head(true);
+        assert!(!takes(&connection, false));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use lb_http1::Head;
 use tokio::time::Instant;
 
 use super::Endpoint;
-use super::pool::{is_usable, usable_until};
+use super::pool::{is_usable, takes_request, usable_until};
 use crate::entrypoint::Connection;
 use crate::http::h1::H1;
 
@@ -36,14 +36,25 @@ impl Private {
         connection.private.get().map(|private| &**private)
     }
 
-    pub(crate) fn take(&self, endpoint: &Endpoint, outages: u32, now: Instant) -> Option<Box<H1>> {
+    pub(crate) fn take(
+        &self,
+        endpoint: &Endpoint,
+        outages: u32,
+        now: Instant,
+        once: bool,
+    ) -> Option<Box<H1>> {
         let mut kept = self.0.borrow_mut();
         kept.retain(|kept| {
             let is_of_then = kept.endpoint == endpoint.id && kept.outages != outages;
             !is_of_then && is_usable(&kept.connection, kept.until, now)
         });
-        let at = kept.iter().rposition(|kept| kept.endpoint == endpoint.id)?;
-        Some(kept.remove(at).connection)
+        while let Some(at) = kept.iter().rposition(|kept| kept.endpoint == endpoint.id) {
+            let Kept { connection, until, .. } = kept.remove(at);
+            if takes_request(&connection, until, now, once) {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Keeps a clean connection for as long as it `lasts` at most. Beyond `maxIdleConnsPerHost` the oldest goes.

@@ -51,8 +51,11 @@ impl Up {
                 Poll::Ready(match read {
                     Ok(true) => match lb_http1::response_framing(head, request.method()) {
                         Ok(framing) => {
-                            let reusable = lb_http1::keep_alive(head) && framing != Framing::UntilClose;
+                            let reusable = lb_http1::keep_alive(head)
+                                && framing != Framing::UntilClose
+                                && !announces_in_vain(head);
                             up.expect_body(framing);
+                            up.ends_with_head(head.status() >= 200 && framing == Framing::Empty);
                             Ok((
                                 framing,
                                 reusable.then(|| lb_http1::keep_alive_timeout(head).unwrap_or(Duration::MAX)),
@@ -66,7 +69,9 @@ impl Up {
                     Ok(false) => Err(Failure::sent(Cause::Closed)),
                     Err(ReadHead::Malformed(error)) => {
                         tracing::debug!(%error, "a server's answer is malformed");
-                        Err(Failure::sent(Cause::Malformed))
+                        // What comes may be a body that is none: this request has no answer then.
+                        let cause = if up.may_go_on() { Cause::Closed } else { Cause::Malformed };
+                        Err(Failure::sent(cause))
                     }
                     // Nothing of half a head was passed on: it says no more than none.
                     Err(ReadHead::Truncated | ReadHead::Io) => Err(Failure::sent(Cause::Closed)),
@@ -133,6 +138,13 @@ impl Sink for Up {
             Self::H2(up) => up.poll_flush(cx),
         }
     }
+}
+
+/// RFC 9110 sections 6.4.1 and 8.6, RFC 9112 section 6.1: a 204 has no body, and so neither length nor coding of one. A
+/// server that says so may send it.
+fn announces_in_vain(head: &Head) -> bool {
+    head.status() == 204
+        && (head.contains("transfer-encoding") || head.get("content-length").is_some_and(|it| it != b"0"))
 }
 
 /// RFC 9110 section 7.8: a server may switch only to a protocol that the client has named.

@@ -70,8 +70,8 @@ impl<'a> Steps<'a> {
         for at in todo {
             match self.replace(*at, &version).await {
                 Ok(()) => {}
-                Err(Halt::Asked) => return self.stopped("stopped as asked".to_owned()),
-                Err(Halt::Stuck(reason)) => return self.stopped(reason),
+                Err(Halt::Asked) => return Ok(self.stopped("stopped as asked".to_owned())),
+                Err(Halt::Stuck(reason)) => return Ok(self.stopped(reason)),
                 Err(Halt::Failed(reason)) => return self.back(*at, reason).await,
             }
         }
@@ -80,9 +80,10 @@ impl<'a> Steps<'a> {
         Ok(End::Done)
     }
 
-    fn stopped(&mut self, reason: String) -> anyhow::Result<End> {
-        self.enter(Phase::Stopped)?;
-        Ok(End::Stopped(reason))
+    fn stopped(&mut self, reason: String) -> End {
+        // Where it cannot be recorded the record says the same of it in other words, and the reason matters more.
+        let _ = self.enter(Phase::Stopped);
+        End::Stopped(reason)
     }
 
     /// Everything that does not run what it ran before: the one that failed first, which is out of service, then the
@@ -102,7 +103,7 @@ impl<'a> Steps<'a> {
                     Halt::Asked => "stopped as asked".to_owned(),
                     Halt::Failed(reason) | Halt::Stuck(reason) => reason,
                 };
-                return self.stopped(format!("{reason}; the way back has failed as well: {further}"));
+                return Ok(self.stopped(format!("{reason}; the way back has failed as well: {further}")));
             }
         }
         // Nothing to go back to: what was tried is no good.
@@ -124,7 +125,11 @@ impl<'a> Steps<'a> {
         self.drain(&url, &places, &by).await?;
 
         self.record.servers[at].version = None;
-        self.save()?;
+        if let Err(error) = self.save() {
+            // Nothing has happened to it yet.
+            self.fleet.order(&places, "ready", &by).await?;
+            return Err(error.into());
+        }
         let known = self.fleet.look().await?.urls();
         let words = Words { service: &self.record.service, url: &url, version };
         let (replace, check) = (&self.record.replace, &self.record.check);

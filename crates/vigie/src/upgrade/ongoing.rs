@@ -63,7 +63,7 @@ impl Upgrades<'_> {
         }
         let (upgrades, upgrade_failures) = self.metrics.upgrades();
         let (state, operators) = (self.state.clone(), self.operators.clone());
-        let (acme, rest) = (Arc::clone(&self.acme), self.admin.rest());
+        let (acme, rest, admin) = (Arc::clone(&self.acme), self.admin.rest(), Arc::clone(&self.admin));
         let estate = Estate {
             sockets: self.proxy.sockets().map_err(|error| error.to_string())?,
             datagrams: self.proxy.datagrams().map_err(|error| error.to_string())?,
@@ -72,6 +72,10 @@ impl Upgrades<'_> {
             upgrade_failures,
             rest: rest.as_ref().and_then(|rest| rest.last()),
             live: Box::new(move || {
+                // An empty file is nothing wrong to a process that does not know what it said before.
+                if let Some(file) = admin.remembered_file() {
+                    return Err(format!("the file {file} no longer says what is in force here"));
+                }
                 // The new process owns the files of certificates as soon as it serves.
                 acme.stop();
                 let orders = operators.all().into_iter().map(|(told, _)| told);
@@ -79,7 +83,7 @@ impl Upgrades<'_> {
                 let state = state.load();
                 let services = [&*state.services, &*state.tcp];
                 let live = LiveState::record(services, orders, lb_proxy::ticket_keys(), now);
-                live.with_rest(rest.and_then(|rest| rest.last()))
+                Ok(live.with_rest(rest.and_then(|rest| rest.last())))
             }),
         };
         let pair = || {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use lb_observe::metrics::Metrics;
 use lb_proxy::{Datagrams, Inherited};
+use rustix::process::{Pid, getppid};
 
 use super::live::LiveState;
 use super::wire::{self, Offer, Offered, OfferedDatagrams, Ready, Serving};
@@ -19,9 +20,13 @@ use super::wire::{self, Offer, Offered, OfferedDatagrams, Ready, Serving};
 pub(super) const FOLLOWS: &str = "VIGIE_FOLLOWS";
 /// How long the other may take for its last words to the service manager. Chosen.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How often, and after which pause, it is looked whether the other has died. Chosen.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The running process that is to be followed.
 pub(crate) struct Predecessor {
+    parent: Option<Pid>,
     line: UnixStream,
     /// Where standard error goes; until this process serves the other one reads it.
     stderr: OwnedFd,
@@ -33,9 +38,10 @@ pub(crate) struct Predecessor {
 impl Predecessor {
     /// `None` when this process was started to serve from scratch.
     pub(crate) fn meet() -> anyhow::Result<Option<Self>> {
-        let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+        let parent = getppid();
+        let named = parent.map(|pid| pid.as_raw_nonzero().to_string());
         // Some descendant may have been given the variable on the way.
-        if parent.is_none() || std::env::var(FOLLOWS).ok() != parent {
+        if named.is_none() || std::env::var(FOLLOWS).ok() != named {
             return Ok(None);
         }
         let line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -63,7 +69,7 @@ impl Predecessor {
             let socket = UdpSocket::from(socket);
             datagrams.push(Datagrams { entry_point, configured: *configured, tags, socket, pipe });
         }
-        Ok(Some(Self { line, stderr, offer, sockets, datagrams }))
+        Ok(Some(Self { parent, line, stderr, offer, sockets, datagrams }))
     }
 
     /// Its listening sockets, to be taken once.
@@ -94,23 +100,42 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Says that everything is prepared; returns when it is time to serve, with what is known of the servers.
+    /// Says that everything is prepared; returns when it is time to serve, with what is known of the servers: nothing if the
+    /// other has died meanwhile. Nobody else has the sockets then.
     pub(crate) fn ready(&self) -> anyhow::Result<LiveState> {
         let ready = Ready { version: crate::VERSION.to_owned() };
-        wire::send(&self.line, &ready)
-            .and_then(|()| wire::receive(&self.line))
-            .context("the running process did not hand over")
+        let told = wire::send(&self.line, &ready).and_then(|()| wire::receive(&self.line));
+        if told.is_err() && has_died(self.parent) {
+            tracing::warn!("the process before this one has died: nothing is known of the servers yet");
+            return Ok(LiveState::default());
+        }
+        told.context("the running process did not hand over")
     }
 
     /// Says that this process accepts connections: the other one stops. Returns when that has told the service
     /// manager, which believes this process from then on.
     pub(crate) fn serving(self) -> anyhow::Result<()> {
-        let Self { mut line, stderr, .. } = self;
-        wire::send(&line, &Serving {}).context("the running process is gone")?;
+        let Self { parent, mut line, stderr, .. } = self;
+        let told = wire::send(&line, &Serving {});
+        if told.is_err() && !has_died(parent) {
+            return told.context("the running process has given this one up");
+        }
         rustix::stdio::dup2_stderr(stderr)?;
         line.set_read_timeout(Some(FAREWELL))?;
         // It says no more: the end, or that it takes its time.
         let _ = line.read(&mut [0]);
         Ok(())
     }
+}
+
+/// Whether the other, which says nothing more, has died. If not, it has given this process up, and ends it.
+fn has_died(parent: Option<Pid>) -> bool {
+    // Its sockets are closed a moment before it is nobody's parent.
+    (0..LOOKS).any(|_| {
+        let died = getppid() != parent;
+        if !died {
+            std::thread::sleep(PAUSE);
+        }
+        died
+    })
 }

@@ -51,8 +51,8 @@ pub(super) struct Estate {
     pub(super) upgrades: u64,
     pub(super) upgrade_failures: u64,
     pub(super) rest: Option<String>,
-    /// Asked for at the last moment.
-    pub(super) live: Box<dyn FnOnce() -> LiveState + Send>,
+    /// Asked for at the last moment; or why nothing is handed over.
+    pub(super) live: Box<dyn FnOnce() -> Result<LiveState, String> + Send>,
 }
 
 /// A new process that serves.
@@ -82,6 +82,11 @@ pub(super) fn raise(
     match hand_over(&ours, estate, began + timeout) {
         Ok(Ready { version }) => {
             Ok(Successor { pid: child.id(), version, took: began.elapsed(), _line: ours })
+        }
+        Err(error) if error.kind() == io::ErrorKind::Other => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error.to_string())
         }
         Err(error) => {
             let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
@@ -167,7 +172,7 @@ fn hand_over(line: &UnixStream, estate: Estate, deadline: Instant) -> io::Result
     wire::send_descriptors(line, &descriptors)?;
     let ready: Ready = wire::receive(line)?;
     patience()?;
-    wire::send(line, &live())?;
+    wire::send(line, &live().map_err(io::Error::other)?)?;
     let Serving {} = wire::receive(line)?;
     Ok(ready)
 }

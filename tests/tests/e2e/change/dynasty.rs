@@ -112,10 +112,30 @@ impl Dynasty {
         let old = self.pid();
         kill_process(process(old), Signal::USR2).expect("it runs");
         assert!(eventually(PATIENCE, async || !alive(old)).await, "{}", self.words());
+        self.pids.push(self.listening().expect("one serves"));
+    }
+
+    /// The same, but the process that serves dies once `midway`.
+    pub(crate) async fn die_upgrading(&mut self, midway: impl Fn() -> bool) {
+        let old = process(self.pid());
+        kill_process(old, Signal::USR2).expect("it runs");
+        assert!(eventually(PATIENCE, async || midway()).await, "{}", self.words());
+        kill_process(old, Signal::KILL).expect("it runs");
+    }
+
+    /// Waits until a process serves that nobody has named.
+    pub(crate) async fn until_succeeded(&mut self) {
+        let new = async || self.listening().is_some_and(|pid| !self.pids.contains(&pid));
+        assert!(eventually(PATIENCE, new).await, "{}", self.words());
+        self.pids.extend(self.listening());
+    }
+
+    /// The newest process that can be told to upgrade.
+    fn listening(&self) -> Option<u32> {
         // Every Vigie listens under its number.
         let sockets = std::fs::read_to_string("/proc/net/unix").expect("readable");
         let pids = sockets.lines().filter_map(|line| line.rsplit("@vigie-").next()?.parse().ok());
-        self.pids.push(pids.filter(|pid| self.is_ours(*pid)).max().expect("one serves"));
+        pids.filter(|pid| self.is_ours(*pid)).max()
     }
 
     /// Whether its command line names our files.

@@ -41,6 +41,13 @@ fn other_service(urls: &[String]) -> String {
     app("", urls).replace(" app:", " other:").replace("service: app", "service: other")
 }
 
+/// The router of `app` leads to another service.
+fn other_target(urls: &[String]) -> String {
+    app("", urls)
+        .replace("services:\n    app:", "services:\n    other:")
+        .replace("service: app", "service: other")
+}
+
 #[tokio::test]
 async fn requests_under_way_on_a_removed_server_are_finished() {
     for remove in [|urls: &[String]| app("", urls), other_service] {
@@ -62,10 +69,21 @@ async fn requests_under_way_on_a_removed_server_are_finished() {
     }
 }
 
-/// What may be repeated is not lost with the last server that its request knew.
+/// What may be repeated is not lost with the last server that its request knew, whatever its service is called now, or
+/// whether the router has left that for another one.
 #[tokio::test]
 async fn a_request_whose_removed_server_dies_goes_to_its_successor() {
-    for protocol in Protocol::BOTH {
+    let moved = |a: &str, b: &str| {
+        let old = format!("    app:\n      loadBalancer:\n        servers: [{{url: '{a}'}}]\n");
+        other_target(&[b.to_owned()]) + &old
+    };
+    let next = [
+        |_: &str, b: &str| app("", &[b.to_owned()]),
+        |_: &str, b: &str| other_target(&[b.to_owned()]),
+        moved,
+    ];
+    for (successor, protocol) in next.iter().flat_map(|next| Protocol::BOTH.map(|protocol| (next, protocol)))
+    {
         for (method, status) in [("GET", 200), ("POST", 502)] {
             let (a, b) = origins(["a", "b"]).await;
             let gate = Gate::closed();
@@ -77,10 +95,11 @@ async fn a_request_whose_removed_server_dies_goes_to_its_successor() {
                     async move { protocol.connect(web).await.request(method, "/slow", &[], None).await },
                 );
             assert!(eventually(PATIENCE, async || a.requests() == 1).await);
-            moves_to(&vigie, &app("", &[b.url()]), &b).await;
+            let successor = successor(&a.url(), &b.url());
+            moves_to(&vigie, &successor, &b).await;
             gate.let_one_pass();
             let answer = slow.await.unwrap();
-            assert_eq!(answer.status, status, "{protocol:?} {method}");
+            assert_eq!(answer.status, status, "{protocol:?} {method}\n{successor}");
             assert!(status != 200 || origin(&answer) == "b", "{protocol:?}");
             assert_eq!(a.seen().iter().filter(|seen| seen.path() == "/slow").count(), 1, "asked once");
         }
@@ -98,10 +117,12 @@ async fn a_request_outlives_its_servers_one_after_the_other() {
     let vigie = Vigie::start(&app("", &[a.url()])).await;
     let web = vigie.web();
     let slow = tokio::spawn(Protocol::Http1.get(web, "/slow"));
-    for (from, to) in [(&a, &b), (&b, &c)] {
+    for (from, to, next) in
+        [(&a, &b, other_target as fn(&[String]) -> String), (&b, &c, |urls| app("", urls))]
+    {
         let came = async || from.seen().iter().any(|seen| seen.path() == "/slow");
         assert!(eventually(PATIENCE, came).await);
-        moves_to(&vigie, &app("", &[to.url()]), to).await;
+        moves_to(&vigie, &next(&[to.url()]), to).await;
         // On a connection that was kept it is asked once more.
         from.on("/slow", Script::no_answer());
         gate.let_one_pass();

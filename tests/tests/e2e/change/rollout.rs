@@ -362,6 +362,22 @@ async fn what_cannot_go_well_is_refused_before_anything_is_changed() {
     assert!(!state.exists() && lines.lines().is_empty());
 }
 
+/// A full disk, say: what was done is not said to be nothing, and nobody is left out of service for it.
+#[tokio::test]
+async fn a_rollout_that_cannot_be_recorded_stops_midway() {
+    for at in [0, 1] {
+        let lines = Lines::start(EACH).await;
+        let state = format!("{}/state", lines.vigie.files.path().display());
+        let spoil =
+            format!("test {{server}} != {} || (rm -r {state}; touch {state});", lines.origins[at].address());
+        let replace = lines.replace(&spoil);
+        let (code, told) = rolled(&lines.vigie, &["app", "v2", &replace, "--from=v1", "--pause=100ms"]).await;
+        assert_eq!(code, Some(3), "{told}");
+        in_order(&told, &["app@file.json cannot be written", "goes on from here"]);
+        assert_eq!((lines.lines().len(), lines.ready().await), (at + 1, 3), "{told}");
+    }
+}
+
 /// As a container that is found by its labels: the new one has another address.
 #[tokio::test]
 async fn a_server_may_come_back_under_another_address() {

@@ -96,6 +96,57 @@ async fn flags_and_variables_go_along() {
     }
 }
 
+/// The new process cannot know what a file said before it was emptied.
+#[tokio::test]
+async fn an_emptied_file_takes_nothing_away_by_an_upgrade() {
+    let server = Origin::start("api").await;
+    let text = STATIC.replace("filename: '{dir}/dynamic.yml'", "directory: '{dir}/conf'");
+    let files = Files::new();
+    let [main, other] = ["conf/app.yml", "conf/other.yml"];
+    let config = files.write("vigie.yml", &text.replace("{dir}", &files.path().to_string_lossy()));
+    files.write(main, &app("", &[server.url()]));
+    files.write(other, "http: {routers: {other: {rule: 'Path(`/other`)', service: noop@internal}}}");
+    let mut vigie = Dynasty::found_over(files, "", |program, _| {
+        let mut command = Command::new(program);
+        command.arg(format!("--configFile={}", config.display()));
+        command
+    })
+    .await;
+    // Somebody writes it, and is not done.
+    vigie.write(main, "");
+    let told = vigie.try_upgrade().await.unwrap_err();
+    assert!(told.contains("app.yml no longer says what is in force here"), "{told}");
+    assert_eq!(vigie.status().await, 200);
+    vigie.write(main, &app("", &[server.url()]));
+    vigie.upgrade().await;
+    assert_eq!(vigie.status().await, 200);
+    vigie.stop().await;
+}
+
+/// The new one has been given the sockets by then, and nobody else has them.
+#[tokio::test]
+async fn a_new_process_serves_when_the_old_one_has_died() {
+    let server = Origin::start("api").await;
+    let gate = Gate::closed();
+    let endpoint = Origin::with("endpoint", |_| Script::status(404)).await;
+    let conf = "http: {routers: {more: {rule: 'Path(`/more`)', service: noop@internal}}}";
+    endpoint.on("/conf", Script::text(conf));
+    let polls = format!("providers: {{http: {{endpoint: '{}/conf', pollInterval: 1h}}, ", endpoint.url());
+    let text = STATIC.replace("providers: {", &polls);
+    let mut vigie = Dynasty::found(&text, &app("", &[server.url()])).await;
+    // What the new one waits for before it is ready.
+    endpoint.on("/conf", Script::text(conf).gated(&gate));
+    let asked = endpoint.requests();
+    vigie.die_upgrading(|| endpoint.requests() > asked).await;
+    let web = vigie.web();
+    let waits = tokio::spawn(get(web, HOST, "/"));
+    gate.let_one_pass();
+    vigie.until_succeeded().await;
+    assert_eq!(waits.await.unwrap().unwrap().status, 200);
+    assert_eq!(vigie.status().await, 200);
+    vigie.stop().await;
+}
+
 /// Whatever is wrong with the new process, the old one serves on and says what.
 #[tokio::test]
 async fn a_new_process_that_fails_leaves_the_old_one_serving() {

@@ -3,7 +3,7 @@
 
 use lb_testkit::{Client, Origin, PATIENCE, Script, eventually};
 
-use crate::harness::{HOST, Protocol, Vigie, app};
+use crate::harness::{HOST, Protocol, STATIC, Vigie, app};
 
 #[tokio::test]
 async fn a_bad_answer_is_502_and_its_connection_is_dropped() {
@@ -123,6 +123,27 @@ async fn a_second_answer_reaches_nobody() {
             assert_eq!(next.json()["target"], "/next", "{case}");
         }
     }
+}
+
+/// RFC 9110 section 9.3.2: an answer to HEAD has no body. Where a server sends one late, it is no answer to the next request.
+#[tokio::test]
+async fn a_late_body_behind_a_head_costs_nobody_an_answer() {
+    let origin = Origin::with("origin", |request| match (request.method.as_str(), request.connection) {
+        ("HEAD", _) => Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("DELETE", _) => Script::raw("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"),
+        (_, 1) => Script::raw("helloHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        _ => Script::echo(),
+    })
+    .await;
+    let vigie = Vigie::with(&STATIC.replace("workers: 2", "workers: 1"), &app("", &[origin.url()])).await;
+    let mut client = Client::connect(vigie.web()).await.unwrap();
+    assert_eq!(client.request("HEAD", HOST, "/", &[], None).await.unwrap().status, 200);
+    assert_eq!(client.get(HOST, "/next").await.unwrap().json()["target"], "/next");
+    assert_eq!(origin.connections(), 2, "the first one was used for both");
+    // RFC 9110 section 8.6: a 204 never names a length, and what names one may send it.
+    assert_eq!(client.request("DELETE", HOST, "/", &[], None).await.unwrap().status, 204);
+    assert_eq!(client.get(HOST, "/next").await.unwrap().status, 200);
+    assert_eq!(origin.connections(), 3);
 }
 
 /// RFC 9110 sections 15.5.9 and 15.5.20 are about the connection to the server.
