@@ -185,8 +185,8 @@ fn without_lines(
 /// # Errors
 /// Every problem of the file, when one of them is an error.
 pub fn load_static(path: &Path) -> Result<(StaticConfig, Vec<Problem>), Problems> {
-    let format = format_of(path)?;
-    let text = read_text(path)?;
+    let (format, text) = (format_of(path)?, read_text(path)?);
+    document::refuse_nothing(path, &text, format)?;
     read_static(&path.display().to_string(), &text, format)
 }
 

@@ -296,6 +296,26 @@ fn a_file_of_exactly_the_limit_is_read() {
 
 /// As the server sees it: nobody defines nothing by accident.
 #[test]
+fn a_static_file_without_a_word_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text, refused) in [
+        ("a.yml", "", true),
+        ("a.yml", "\u{feff}# later\n---\n", true),
+        ("a.yml", "{}", true),
+        ("a.yml", "~", true),
+        ("a.yml", "entryPoints:\nproviders:\n", true),
+        ("a.toml", "# later\n", true),
+        ("a.yml", "ping: {}", false),
+        ("a.toml", "[ping]", false),
+    ] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let told = load_static(&path).err().map(|problems| problems.0[0].message.clone());
+        assert_eq!(told.as_deref(), refused.then_some("the file has no configuration"), "{text:?}");
+    }
+}
+
+#[test]
 fn a_file_that_defines_nothing_is_refused_where_it_is_all_there_is() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("blank.yml");

@@ -25,7 +25,8 @@ pub(crate) struct Cli {
     /// Static configuration file; `$NAME` in it is the variable of that name. Without it Traefik's places are
     /// searched, and the same for Vigie: /etc/traefik/traefik, /etc/vigie/vigie, then `traefik` and `vigie` in
     /// $XDG_CONFIG_HOME, $HOME/.config and here (.toml, .yaml, .yml).
-    #[arg(long = "configfile", value_name = "FILE", global = true, value_parser = path())]
+    // Of several the last counts, as of Go's flags.
+    #[arg(long = "configfile", value_name = "FILE", global = true, overrides_with = "config_file", value_parser = path())]
     config_file: Option<PathBuf>,
     #[arg(skip)]
     flags: Settings,
@@ -187,6 +188,11 @@ mod tests {
             assert_eq!(cli.config_file, Some("a.yml".into()), "{spelling}");
         }
         let cli = parse(["check".into(), "--configFile".into(), "b.yml".into()].into_iter());
+        assert_eq!(cli.unwrap().config_file, Some("b.yml".into()));
+        let cli =
+            parse(["--configFile=a.yml", "check", "--configfile=b.yml"].map(OsString::from).into_iter());
+        assert_eq!(cli.unwrap().config_file, Some("b.yml".into()));
+        let cli = parse(["--configFile=a.yml", "--configFile=b.yml"].map(OsString::from).into_iter());
         assert_eq!(cli.unwrap().config_file, Some("b.yml".into()));
         assert!(parse(["-V".into()].into_iter()).unwrap().version);
     }

@@ -11,6 +11,7 @@ pub(crate) mod template;
 mod toml;
 mod yaml;
 
+use std::path::Path;
 use std::rc::Rc;
 
 pub(crate) use masked::masked;
@@ -107,6 +108,23 @@ pub(crate) fn parse(
         Format::Yaml => yaml::parse(text, &template::Origin::untouched(), file, files, problems),
         Format::Toml => toml::parse(text, &template::Origin::untouched(), file, files, problems),
     }
+}
+
+/// Refuses a static file without values, with which Traefik does not start: it was truncated, or waits to be filled.
+pub(crate) fn refuse_nothing(path: &Path, text: &str, format: Format) -> Result<(), Box<Problem>> {
+    let name = path.display().to_string();
+    let mut files = Files::default();
+    let file = files.add(&name);
+    match parse(text, format, file, &files, &mut Vec::new()).map(|root| root.value) {
+        Some(Value::Null) => {}
+        Some(Value::Map(entries)) if entries.iter().all(|entry| entry.value.is_null()) => {}
+        // What has faults has its own problems.
+        _ => return Ok(()),
+    }
+    let hint =
+        "write the entry points and providers into it, or remove it to configure by flags or variables";
+    let message = "the file has no configuration".to_owned();
+    Err(Box::new(Problem::whole_file(&name, message, Some(hint.to_owned()))))
 }
 
 /// Like [`parse`], after the template was run.

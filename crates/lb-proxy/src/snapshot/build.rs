@@ -385,13 +385,15 @@ impl<'a> Builder<'a> {
         }
         let auth = self.config.tls.options.get(own).and_then(|options| options.client_auth.as_ref());
         if !auth.is_some_and(|auth| auth.kind.requires_certificate()) {
-            tracing::warn!(
-                routerName = router,
-                tlsOptions = own,
-                applied = fallback,
-                "the TLS options of this router do not apply: its rule names no host, or another router of that host \
-                 wants other TLS options"
-            );
+            // A rule that names no host has a problem of its own, with its place.
+            if !hosts.is_empty() {
+                tracing::warn!(
+                    routerName = router,
+                    tlsOptions = own,
+                    applied = fallback,
+                    "the TLS options of this router do not apply: another router of its host wants other TLS options"
+                );
+            }
             return fallback;
         }
         tracing::warn!(
