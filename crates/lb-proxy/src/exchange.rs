@@ -15,6 +15,9 @@ use crate::http::forwarded::Peer;
 use crate::http::traced::Traced;
 use crate::middleware::{AuthCookie, NamedBreaker};
 
+/// Heads larger than this give their memory back. Chosen.
+const KEEP_HEAD_BYTES: usize = 16 * 1024;
+
 /// Pooled by the worker: its heads keep their buffers from one request to the next.
 pub(crate) struct Exchange {
     /// The request: as received, then as the middlewares leave it.
@@ -130,6 +133,15 @@ impl Exchange {
         self.trace = None;
     }
 
+    /// Gives back what the next request is not to find large, nor to be counted for.
+    pub(crate) fn put_away(&mut self) {
+        for head in [&mut self.head, &mut self.response] {
+            head.clear();
+            head.shrink_to(KEEP_HEAD_BYTES);
+        }
+        self.kept = Vec::new();
+    }
+
     /// Drops the answer, for another one to take its place.
     pub(crate) fn drop_answer(&mut self) {
         self.response.clear();
@@ -156,5 +168,21 @@ impl Exchange {
             breaker.record(status, now.saturating_duration_since(self.started), now);
         }
         self.permits.truncate(permits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_head_is_not_kept_for_the_next_request() {
+        let peer = Rc::new(Peer::new([192, 0, 2, 1].into(), false));
+        let mut x = Exchange::new(peer, tokio::time::Instant::now().into_std());
+        for head in [&mut x.head, &mut x.response] {
+            (0..200).for_each(|_| head.append("x", &[b'a'; 4000]));
+        }
+        x.put_away();
+        assert!(x.head.memory_bytes() <= KEEP_HEAD_BYTES && x.response.memory_bytes() <= KEEP_HEAD_BYTES);
     }
 }

@@ -40,8 +40,6 @@ const KEEP_EXCHANGES: usize = 256;
 const SHED: usize = 32;
 /// For how long after that was asked: woken connections close at once, and later ones are not to. Chosen.
 const SHED_WITHIN: Duration = Duration::from_millis(100);
-/// Heads larger than this give their memory back.
-const KEEP_HEAD_BYTES: usize = 16 * 1024;
 
 /// A request for one of Vigie's own services.
 #[derive(Clone, Debug)]
@@ -199,9 +197,7 @@ impl Worker {
     }
 
     pub(crate) fn give_exchange(&self, mut exchange: Box<Exchange>) {
-        exchange.head.shrink_to(KEEP_HEAD_BYTES);
-        exchange.response.shrink_to(KEEP_HEAD_BYTES);
-        exchange.kept = Vec::new();
+        exchange.put_away();
         let mut pool = self.exchanges.borrow_mut();
         if pool.len() < KEEP_EXCHANGES {
             pool.push(exchange);
