@@ -205,7 +205,8 @@ async fn a_watch_directory_is_picked_up_when_it_appears() {
         assert!(eventually(PATIENCE, degraded).await, "{}", vigie.words());
         vigie.files.write(&format!("releases/2/dynamic/{file}"), &to(&one));
         times.push(serves(&vigie, "one").await);
-        assert_eq!(vigie.json("/health").await["status"], "healthy");
+        let healthy = async || vigie.json("/health").await["status"] == "healthy";
+        assert!(eventually(PATIENCE, healthy).await, "{}", vigie.words());
         running.stop().await.assert_flawless();
     }
     // The machine may be busy: the median.
