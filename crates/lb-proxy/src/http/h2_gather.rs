@@ -25,6 +25,8 @@ struct Inner<S> {
     /// Allocated while something waits in it: an idle connection holds no buffer.
     waiting: Vec<u8>,
     pushed: usize,
+    /// Bytes that the stream has taken since somebody asked.
+    taken: usize,
     holds: bool,
     /// How often something came.
     reads: u64,
@@ -39,13 +41,18 @@ impl<S> Clone for Gathered<S> {
 impl<S: AsyncWrite + Unpin> Gathered<S> {
     /// Flushes when h2 says so, until [`Self::hold`].
     pub(crate) fn new(stream: S, sieve: Sieve) -> Self {
-        let inner = Inner { stream, sieve, waiting: Vec::new(), pushed: 0, holds: false, reads: 0 };
+        let inner = Inner { stream, sieve, waiting: Vec::new(), pushed: 0, taken: 0, holds: false, reads: 0 };
         Self(Rc::new(RefCell::new(inner)))
     }
 
     /// From now on only a full buffer, [`Self::poll_push`] and the end of the connection write.
     pub(crate) fn hold(&self) {
         self.0.borrow_mut().holds = true;
+    }
+
+    /// Bytes that were written since this was last asked.
+    pub(crate) fn written(&self) -> usize {
+        std::mem::take(&mut self.0.borrow_mut().taken)
     }
 
     /// How often something has come from the peer.
@@ -79,6 +86,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.pushed += written;
+            self.taken += written;
         }
         self.waiting = Vec::new();
         self.pushed = 0;

@@ -86,6 +86,9 @@ pub(crate) async fn serve(
     let tally = Rc::new(Tally::new(["http2_rapid_reset", "http2_stalled"]));
     let opened = Instant::now();
     let mut closing = false;
+    let mut takes = Pace::new(connection.entry.least);
+    // Something that h2 has written waits for the client to take it: perhaps the rest of answers whose tasks have ended.
+    let mut blocked = false;
     loop {
         let accepted = poll_fn(|cx| {
             watch.register(cx.waker());
@@ -117,7 +120,7 @@ pub(crate) async fn serve(
                 }
             }
             if deadline.poll(cx).is_ready() {
-                let idle = tally.open() == 0;
+                let idle = tally.open() == 0 && !blocked;
                 if idle && closing {
                     // It answers neither GOAWAY nor PING.
                     return Poll::Ready(Ok(None));
@@ -136,8 +139,11 @@ pub(crate) async fn serve(
                 }
             }
             // A failure shows when h2 reads or writes next.
-            let _ = output.poll_push(cx);
-            Poll::Pending
+            let pushed = output.poll_push(cx);
+            blocked = pushed.is_pending();
+            takes.moved(output.written());
+            let _ = takes.watch(cx, pushed);
+            if takes.is_over() { Poll::Ready(Err("http2_stalled")) } else { Poll::Pending }
         })
         .await;
         let (request, respond) = match accepted {

@@ -122,6 +122,20 @@ impl Frames {
         }
     }
 
+    /// Reads DATA until so many streams have ended or the connection has; how many have, and how many bytes came.
+    pub(super) async fn drain(&mut self, streams: usize) -> (usize, usize) {
+        let (mut ended, mut bytes) = (0, 0);
+        while ended < streams
+            && let Ok((frame_type, flags, _, payload)) = self.next().await
+        {
+            if frame_type == DATA {
+                ended += usize::from(flags & END_STREAM != 0);
+                bytes += payload.len();
+            }
+        }
+        (ended, bytes)
+    }
+
     /// Reads until `stream` is answered or ends, or the connection does.
     pub(super) async fn end(&mut self, stream: u32, within: Duration) -> End {
         let reading = async {

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use lb_testkit::{
     Answer, Authority, Client, Files, H2Client, H2Origin, Origin, PATIENCE, Script, eventually,
 };
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::frames::*;
-use crate::harness::{HOST, Protocol, STATIC, STATIC_TLS, Vigie, app};
+use crate::harness::{HOST, Metrics, Protocol, STATIC, STATIC_TLS, Vigie, app};
 
 /// What is promised for a head, and how late we may be.
 const HEAD: Duration = Duration::from_secs(10);
@@ -262,6 +263,52 @@ async fn a_reader_that_stalls_is_cut_off() {
     }
     assert_eq!(length, 32 << 20);
     vigie.until_metric("active_connections", &[], 0.0).await;
+}
+
+/// A client that asks for much at once, in windows that have room for all of it, and reads nothing yet. Each answer fits into
+/// what may wait for it, and all of them are more than the system takes.
+async fn unread(options: &str) -> (Vigie, Frames) {
+    let origin = Origin::start("origin").await;
+    origin.on("/answer", Script::text(vec![b'x'; ANSWER]));
+    let options = format!("http2: {{maxConcurrentStreams: {ANSWERS}}}, {options}");
+    let text = STATIC
+        .replace("web: {address: '127.0.0.1:0'}", &format!("web: {{address: '127.0.0.1:0', {options}}}"));
+    let vigie = Vigie::with(&text, &app("", &[origin.url()])).await;
+    let mut frames = Frames::connect(vigie.web(), b"\0\x04\x7f\xff\xff\xff").await;
+    frames.send(frame(WINDOW_UPDATE, 0, 0, &[0x3f, 0, 0, 0])).await.unwrap();
+    let request = block(&get("/answer"));
+    for stream in 0..u32::try_from(ANSWERS).unwrap() {
+        frames.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &request)).await.unwrap();
+    }
+    let answered =
+        |metrics: Metrics| metrics.value("traefik_entrypoint_requests_total", &[("entrypoint", "web")]);
+    let all = eventually(PATIENCE, async || answered(vigie.metrics().await) == Some(ANSWERS as f64)).await;
+    assert!(all, "{}", vigie.words());
+    (vigie, frames)
+}
+
+const ANSWER: usize = 60_000;
+const ANSWERS: usize = 600;
+
+/// What the end of a connection leaves to be read is read, however long that takes.
+#[tokio::test]
+async fn who_reads_slowly_misses_nothing_of_a_connection_that_ends() {
+    /// Who has nothing more to read is waited for that long.
+    const IDLE: Duration = Duration::from_millis(2500);
+    let (mut vigie, mut frames) = unread("transport: {lifeCycle: {graceTimeOut: 30s}}").await;
+    vigie.signal(Signal::TERM);
+    tokio::time::sleep(IDLE).await;
+    assert_eq!(frames.drain(ANSWERS).await, (ANSWERS, ANSWERS * ANSWER));
+    assert!(vigie.ended(PATIENCE).await.success());
+}
+
+/// Nobody waits for the client any more but h2, which keeps their answers.
+#[tokio::test]
+async fn answers_that_nobody_takes_are_not_kept() {
+    let (vigie, mut frames) = unread("limits: {minBodyRate: 100, bodyRateWindow: 1s}").await;
+    vigie.until_metric("lb_refused_requests_total", &[("reason", "http2_stalled")], 1.0).await;
+    vigie.until_metric("traefik_open_connections", &[("entrypoint", "web")], 0.0).await;
+    assert!(frames.drain(ANSWERS).await.0 < ANSWERS);
 }
 
 /// Traefik's three, on an entry point where they are short.
