@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
 use client::{Client, ClientError, Event, Events};
-use survey::survey;
+use survey::{Survey, Unread, Unreadable, survey};
 
 /// What the daemon's answer meant, or why there was none.
 pub type Reading = Result<Loaded, Problems>;
@@ -83,6 +83,7 @@ impl DockerProvider {
             context,
             last: Config::default(),
             known: None,
+            unread: Unread::new(),
             ending: HashMap::new(),
             is_lost: false,
             deliver,
@@ -91,7 +92,10 @@ impl DockerProvider {
         let deadline = Instant::now() + PATIENCE;
         let looked = timeout_at(deadline, follower.look()).await;
         let first = match looked.unwrap_or(Err(ClientError::Timeout(PATIENCE))) {
-            Ok((containers, _)) => Ok(follower.read(containers)),
+            Ok((Survey { containers, unread }, _)) => {
+                follower.unread = unread;
+                Ok(follower.read(containers))
+            }
             Err(error) => Err(follower.lost(&error)),
         };
         follower.client.timeout = follower.settings.timeout;
@@ -119,6 +123,8 @@ struct Follower {
     last: Config,
     /// What it was made of; `None`: nothing was read yet.
     known: Option<Vec<Container>>,
+    /// Of which the daemon could not tell.
+    unread: Unread,
     /// Containers that were told to stop, and until when that is believed of those that go on.
     ending: HashMap<String, Instant>,
     /// It was told that the daemon cannot be asked.
@@ -178,7 +184,7 @@ impl Follower {
             false => None,
         };
         loop {
-            let (mut containers, is_settling) = self.look().await?;
+            let (Survey { mut containers, unread }, is_settling) = self.look().await?;
             *answered = true;
             let now = Instant::now();
             self.ending.retain(|_, until| now < *until);
@@ -189,7 +195,9 @@ impl Follower {
                 info!(endpoint = self.settings.endpoint_text, "The Docker daemon answers again");
                 self.known = None;
             }
-            if self.known.as_ref() != Some(&containers) && self.tell(containers).await.is_err() {
+            let is_new = self.known.as_ref() != Some(&containers) || self.unread != unread;
+            self.unread = unread;
+            if is_new && self.tell(containers).await.is_err() {
                 return Ok(());
             }
             let Some(events) = &mut events else {
@@ -222,11 +230,17 @@ impl Follower {
     }
 
     /// All containers there are, and whether more are about to run.
-    async fn look(&self) -> Result<(Vec<Container>, bool), ClientError> {
-        let (client, containers) = (&self.client, &self.settings.containers);
-        match containers.orchestrator {
-            Orchestrator::Docker => Ok((survey(client, containers).await?, false)),
-            Orchestrator::Swarm => swarm::survey(client, containers).await,
+    async fn look(&self) -> Result<(Survey, bool), ClientError> {
+        let (client, settings) = (&self.client, &self.settings.containers);
+        match settings.orchestrator {
+            Orchestrator::Docker => {
+                let known = self.known.as_deref().unwrap_or_default();
+                Ok((survey(client, settings, known, &self.unread).await?, false))
+            }
+            Orchestrator::Swarm => {
+                let (containers, is_settling) = swarm::survey(client, settings).await?;
+                Ok((Survey { containers, unread: Unread::new() }, is_settling))
+            }
         }
     }
 
@@ -271,7 +285,8 @@ impl Follower {
     }
 
     fn read(&mut self, containers: Vec<Container>) -> Loaded {
-        let loaded = load_containers(&containers, &self.settings.containers, &self.last, &self.context);
+        let mut loaded = load_containers(&containers, &self.settings.containers, &self.last, &self.context);
+        loaded.problems.extend(self.unread.values().map(Unreadable::problem));
         self.last = loaded.config.clone();
         self.known = Some(containers);
         loaded

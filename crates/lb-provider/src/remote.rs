@@ -1,7 +1,7 @@
 //! Providers that are asked over the network: an HTTP endpoint, stores of keys and values.
 //!
 //! What was said last stays in force while a source cannot be asked, or gives what is no configuration; whoever listens
-//! is told so, once, and of the first good answer after that. A source that is away at the start is asked again and
+//! is told so, once for each reason, and of the first good answer after that. A source that is away at the start is asked again and
 //! again, in the background. What has not changed is not built again.
 
 mod answers;
@@ -11,7 +11,7 @@ mod http;
 mod redis;
 mod web;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
-use answers::SourceError;
+use answers::{SourceError, Trouble};
 use consul::Consul;
 use etcd::Etcd;
 use http::Http;
@@ -75,6 +75,7 @@ impl Remote {
             source,
             known: None,
             is_lost: false,
+            told: HashSet::new(),
             refused: None,
             was_away: false,
             deliver,
@@ -230,6 +231,8 @@ struct Follower {
     known: Option<Arc<Content>>,
     /// It was told that the source cannot be asked.
     is_lost: bool,
+    /// Why, each once until it answers again: who mends one reason is to hear of the next.
+    told: HashSet<Trouble>,
     /// It was told that what it holds is refused, and why.
     refused: Option<Problems>,
     /// The source could not be asked some time since it was last seen with something in it.
@@ -254,7 +257,7 @@ impl Follower {
                 // Perhaps nothing but a connection has gone: the next attempt will tell.
                 debug!(provider = self.reader.name, %error, "the source is asked again");
                 pause = FIRST_PAUSE;
-            } else if self.is_lost {
+            } else if !self.told.insert(error.trouble()) {
                 debug!(provider = self.reader.name, %error, "the source still gives no answer");
             } else {
                 self.is_lost = true;
@@ -316,6 +319,7 @@ impl Follower {
         self.was_away = false;
         let is_back = std::mem::take(&mut self.is_lost);
         if is_back {
+            self.told.clear();
             info!(provider = self.reader.name, source = self.reader.place, "The source answers again");
         }
         if !is_back && self.known.as_deref() == Some(&content) {

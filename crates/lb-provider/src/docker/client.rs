@@ -54,6 +54,11 @@ impl ClientError {
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Self::Status { status: StatusCode::NOT_FOUND, .. })
     }
+
+    /// The answer was read to its end: another question may follow on the connection.
+    pub(super) fn ends_answer(&self) -> bool {
+        matches!(self, Self::Status { .. } | Self::Json(_))
+    }
 }
 
 /// Knows how to connect.
@@ -244,9 +249,19 @@ pub(super) struct Actor {
 pub(super) struct Listed {
     pub(super) id: String,
     #[serde(default)]
+    names: Option<Vec<String>>,
+    #[serde(default)]
     pub(super) labels: Option<std::collections::BTreeMap<String, String>>,
     #[serde(default)]
     pub(super) state: Option<String>,
+}
+
+impl Listed {
+    /// Without the leading `/`; links of others to it are names as well, with one more slash in them.
+    pub(super) fn name(&self) -> String {
+        let names = self.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+        names.min_by_key(|name| name.matches('/').count()).unwrap_or(&self.id).to_owned()
+    }
 }
 
 /// A container looked at.

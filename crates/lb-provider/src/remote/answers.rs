@@ -1,5 +1,6 @@
 //! Why a source did not answer as it should.
 
+use std::mem::Discriminant;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -38,7 +39,18 @@ fn said(message: &str) -> String {
     if is_sentence { format!(": {message}") } else { String::new() }
 }
 
+/// What is the same of errors that need the same done about them.
+pub(super) type Trouble = (Discriminant<SourceError>, Option<StatusCode>, Option<&'static str>);
+
 impl SourceError {
+    pub(super) fn trouble(&self) -> Trouble {
+        let status = match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        };
+        (std::mem::discriminant(self), status, self.hint())
+    }
+
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {

@@ -15,7 +15,7 @@ use lb_config::kv::concerns;
 use lb_config::remote::{ConsulOptions, KvSource};
 use rustls::ClientConfig;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::answers::SourceError;
 use super::web::Endpoints;
@@ -26,6 +26,9 @@ use super::{Change, Content, LONGEST_ANSWER, encoded};
 const WAIT: Duration = Duration::from_secs(30);
 /// For each answer, on top of that: the server adds up to a sixteenth by itself. Chosen.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two questions that are meant to wait: what is between may answer each at once, and so does a server whose
+/// index only ever changes. Chosen, half of the quiet that ends a burst.
+const PACE: Duration = Duration::from_millis(50);
 
 pub(super) struct Consul {
     settings: KvSource<ConsulOptions>,
@@ -34,6 +37,8 @@ pub(super) struct Consul {
     index: u64,
     /// What a question was answered with that waited for a change.
     news: Option<Content>,
+    /// The next question that waits is not asked before.
+    next_wait: Instant,
 }
 
 #[derive(Deserialize)]
@@ -47,7 +52,7 @@ struct Pair {
 impl Consul {
     pub(super) fn new(settings: KvSource<ConsulOptions>, tls: Option<Arc<ClientConfig>>) -> Self {
         let endpoints = Endpoints::new(settings.endpoints.clone(), tls);
-        Self { settings, endpoints, index: 0, news: None }
+        Self { settings, endpoints, index: 0, news: None, next_wait: Instant::now() }
     }
 
     pub(super) async fn look(&mut self) -> Result<Content, SourceError> {
@@ -59,6 +64,8 @@ impl Consul {
 
     pub(super) async fn change(&mut self) -> Result<Change, SourceError> {
         loop {
+            sleep_until(self.next_wait).await;
+            self.next_wait = Instant::now() + PACE;
             if let Some(news) = self.ask(Some(self.index)).await? {
                 self.news = Some(news);
                 return Ok(Change::Told);
@@ -113,5 +120,47 @@ impl Consul {
             }
         }
         Ok(Some(Content::Keys(found)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_config::remote::Endpoint;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_answers_at_once_is_not_asked_all_the_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let server = async {
+            let mut questions = 0;
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                questions += 1;
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = b"HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 2\r\n\r\n[]";
+                let _ = stream.write_all(answer).await;
+                if questions == 5 {
+                    return;
+                }
+            }
+        };
+        let options = ConsulOptions { token: None, namespace: None };
+        let source = KvSource { endpoints: vec![endpoint], root: "traefik".into(), options };
+        let mut consul = Consul::new(source, None);
+        let began = Instant::now();
+        let asking = async {
+            consul.look().await.unwrap();
+            consul.change().await
+        };
+        tokio::select! {
+            change = asking => panic!("{change:?}"),
+            () = server => {}
+        }
+        // One look, one question at once, and three later.
+        assert!(began.elapsed() >= 3 * PACE);
     }
 }

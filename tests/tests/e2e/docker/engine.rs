@@ -31,6 +31,20 @@ pub(crate) struct Container {
     port: u16,
     status: &'static str,
     health: Option<&'static str>,
+    /// What is said when it is looked at; `None`: what there is to say.
+    refusal: Option<Refusal>,
+}
+
+/// How looking at one container ends.
+#[derive(Clone, Copy)]
+pub(crate) enum Refusal {
+    Status500,
+    /// What is no container.
+    Rubbish,
+    /// The connection.
+    Broken,
+    /// Never.
+    Silence,
 }
 
 impl Container {
@@ -38,7 +52,12 @@ impl Container {
     pub(crate) fn of(origin: &Origin, labels: &[(&str, &str)]) -> Self {
         let port = origin.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self { labels, port, status: "running", health: None }
+        Self { labels, port, status: "running", health: None, refusal: None }
+    }
+
+    /// Listed as the others are, and not to be looked at.
+    pub(crate) fn refusing(self, refusal: Refusal) -> Self {
+        Self { refusal: Some(refusal), ..self }
     }
 
     /// With a health check that says so.
@@ -145,10 +164,15 @@ async fn serve(stream: UnixStream, shared: Arc<Shared>) {
             }
             return;
         }
-        let answer = shared.answer(&path);
-        let (status, body) = match answer {
-            Some(value) => ("200 OK", value.to_string()),
-            None => ("404 Not Found", json!({ "message": "No such container" }).to_string()),
+        let no_layer = json!({ "message": "no layer" }).to_string();
+        let (status, body) = match (shared.refusal(&path), shared.answer(&path)) {
+            (Some(Refusal::Status500), _) => ("500 Internal Server Error", no_layer),
+            (Some(Refusal::Rubbish), _) => ("200 OK", json!({ "Id": null }).to_string()),
+            (Some(Refusal::Broken), _) => return,
+            (Some(Refusal::Silence), _) => std::future::pending().await,
+
+            (None, Some(value)) => ("200 OK", value.to_string()),
+            (None, None) => ("404 Not Found", json!({ "message": "No such container" }).to_string()),
         };
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
         if write.write_all((head + &body).as_bytes()).await.is_err() {
@@ -158,14 +182,19 @@ async fn serve(stream: UnixStream, shared: Arc<Shared>) {
 }
 
 impl Shared {
+    fn refusal(&self, path: &str) -> Option<Refusal> {
+        let name = path.strip_prefix("/containers/")?.strip_suffix("/json")?;
+        self.containers.lock().unwrap().get(name)?.refusal
+    }
+
     fn answer(&self, path: &str) -> Option<Value> {
         let containers = self.containers.lock().unwrap();
         if path.starts_with("/containers/json") {
-            let listed = |(name, container): (&String, &Container)| json!({ "Id": name, "Labels": container.labels, "State": container.status });
+            let listed = |(name, container): (&String, &Container)| json!({ "Id": name, "Names": [format!("/{name}")], "Labels": container.labels, "State": container.status });
             return Some(containers.iter().map(listed).collect());
         }
         let name = path.strip_prefix("/containers/")?.strip_suffix("/json")?;
-        let Container { labels, port, status, health } = containers.get(name)?;
+        let Container { labels, port, status, health, .. } = containers.get(name)?;
         let ports = json!({ format!("{port}/tcp"): null });
         Some(json!({
             "Id": name,

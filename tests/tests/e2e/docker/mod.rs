@@ -3,7 +3,7 @@
 mod daemon;
 mod engine;
 
-use engine::{Container, Engine};
+use engine::{Container, Engine, Refusal};
 use lb_testkit::{Files, Gate, Load, Origin, PATIENCE, Script, eventually};
 
 use crate::harness::{HOST, Protocol, Vigie, origin};
@@ -293,6 +293,44 @@ async fn a_mistake_in_labels_is_told_and_spoils_nothing_else() {
     engine.die("bad");
     let gone = eventually(PATIENCE, async || vigie.json("/health").await["status"] == "healthy");
     assert!(gone.await, "{}", vigie.words());
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_looked_at_holds_up_no_other() {
+    let all = origins(3).await;
+    let files = Files::new();
+    let engine = Engine::start(files.path());
+    let refusals = [
+        ("a", Refusal::Status500, "answered `GET /containers/a/json` with status 500"),
+        ("b", Refusal::Rubbish, "gave an answer that is not understood"),
+        ("c", Refusal::Broken, "has broken the connection"),
+        ("d", Refusal::Silence, "gives no answer in time"),
+    ];
+    let app = |number: usize| Container::of(&all[number], &APP);
+    for (name, refusal, _) in refusals {
+        engine.put(name, app(2).refusing(refusal));
+    }
+    engine.put("e", app(0));
+    let hasty = STATIC.replace("network: net", "network: net, httpClientTimeout: 400ms");
+    let vigie = Vigie::over(files, &hasty, "{}").await;
+    assert_eq!(servers(&vigie, "app@docker").await, [all[0].url()]);
+    for (name, _, reason) in refusals {
+        vigie.until_said(&format!("container {name}: it is left out: the Docker daemon {reason}")).await;
+    }
+    engine.run("f", app(1));
+    until_servers(&vigie, &[&all[0], &all[1]]).await;
+    // What is known of one stays, as long as it is there.
+    engine.run("e", app(0).refusing(Refusal::Rubbish));
+    vigie.until_said("container e: what was known of it stays: ").await;
+    assert_eq!(origin(&vigie.get("/").await), "app-0");
+    for (name, ..) in refusals {
+        engine.run(name, app(2));
+    }
+    until_servers(&vigie, &[&all[0], &all[1], &all[2]]).await;
+    engine.die("e");
+    until_servers(&vigie, &[&all[1], &all[2]]).await;
+    let healthy = eventually(PATIENCE, async || vigie.json("/health").await["status"] == "healthy");
+    assert!(healthy.await, "{}", vigie.words());
 }
 
 #[tokio::test]

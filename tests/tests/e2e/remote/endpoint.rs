@@ -78,6 +78,23 @@ async fn the_same_refusal_is_told_once() {
 }
 
 #[tokio::test]
+async fn another_reason_is_told_as_well() {
+    let endpoint = Origin::with("endpoint", |_| Script::status(503)).await;
+    let vigie = start(&provider(&endpoint.url())).await;
+    vigie.until_said("the endpoint answered with status 503").await;
+    endpoint.on("/", Script::status(401));
+    vigie.until_said("the endpoint answered with status 401").await;
+    let health = vigie.json("/health").await;
+    let told =
+        health["configuration"]["stale"][0].to_string() + &health["configuration"]["lastError"].to_string();
+    assert!(told.contains("401") && !told.contains("503"), "{health}");
+    endpoint.on("/", Script::status(503));
+    let asked = endpoint.requests();
+    assert!(eventually(PATIENCE, async || endpoint.requests() > asked + 1).await);
+    assert_eq!(vigie.metrics().await.value("lb_config_reload_failures_total", &[]), Some(2.0));
+}
+
+#[tokio::test]
 async fn an_endpoint_that_comes_later_is_found() {
     let mut endpoint = Origin::with("endpoint", |_| Script::text(router("a"))).await;
     endpoint.stop().await;
