@@ -263,9 +263,11 @@ async fn two_at_once_are_refused_and_one_that_was_stopped_goes_on() {
     assert_eq!(lines.ready().await, 3);
 
     // Killed while the second one is replaced: nobody knows what that runs, so it is done again.
-    let slow = lines.replace("sleep 0.4;");
+    // The command is told before it is started, so that it runs is seen by what it does first.
+    let begun = lines.vigie.files.path().join("begun");
+    let slow = lines.replace(&format!(": >{}; sleep 0.4;", begun.display()));
     let second = command(&lines.vigie, &["app", "v2", &slow, "--pause=100ms"]);
-    let replacing = eventually(PATIENCE, async || second.stdout().contains("sleep 0.4")).await;
+    let replacing = eventually(PATIENCE, async || begun.exists()).await;
     assert!(replacing, "{}{}", second.stdout(), second.stderr());
     second.signal(Signal::KILL).unwrap();
     drop(second);
