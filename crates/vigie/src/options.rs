@@ -3,7 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use lb_config::{Problem, Settings, StaticConfig, StaticSource};
+use lb_config::{Problem, Scope, Settings, Severity, StaticConfig, StaticSource};
+
+/// Often tried, and read by nobody: in Traefik, too, only the flag names the file.
+const CONFIG_FILE: &str = "TRAEFIK_CONFIGFILE";
 
 /// What the command line says of the static configuration.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +30,8 @@ impl Options {
     pub(crate) fn source(&self) -> anyhow::Result<(StaticSource, Vec<Problem>)> {
         let variables = Settings::of_variables(std::env::vars_os());
         let found = StaticSource::find(self.config_file.as_deref(), self.flags.clone(), variables);
-        let (source, ignored) = found.map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let (source, mut ignored) = found.map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        ignored.extend(std::env::var_os(CONFIG_FILE).map(|_| no_variable()));
         match source {
             Some(source) => Ok((source, ignored)),
             None => anyhow::bail!(
@@ -44,6 +48,19 @@ impl Options {
         let (config, further) = source.load().map_err(refused)?;
         warnings.extend(further);
         Ok((config, warnings))
+    }
+}
+
+fn no_variable() -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        scope: Scope::File,
+        file: "the environment".to_owned(),
+        line: 0,
+        column: 0,
+        key: String::new(),
+        message: format!("not in force: {CONFIG_FILE}"),
+        hint: Some("name the file with --configFile: no variable can".to_owned()),
     }
 }
 

@@ -93,14 +93,16 @@ async fn what_is_not_in_force_is_told_by_name() {
         let mut command = vigie(&files);
         command.args(arguments).args(["--ping.entryPoint=nope", &flag(("api.token", SECRET))]);
         command.env("FOLDER", files.path()).env("TRAEFIK_LOG_LEVEL", "nope").env("TRAEFIK_HOME", "nope");
+        command.env("TRAEFIK_CONFIGFILE", "nope");
         let (process, _) = Vigie::spawn(&mut command).await;
         let told = process.stderr();
         let lines: Vec<&str> = told.lines().filter(|line| line.contains("warning")).collect();
-        assert!(lines.len() == 2 && !told.contains(SECRET), "{told}");
+        assert!(lines.len() == 3 && !told.contains(SECRET), "{told}");
         assert!(lines[0].starts_with("the command line: warning: not in force beside "), "{told}");
         assert!(lines[0].ends_with(&format!("{source}: --ping.entryPoint, --api.token")), "{told}");
         assert!(lines[1].starts_with("the environment: warning: not in force beside "), "{told}");
         assert!(lines[1].ends_with(&format!("{source}: TRAEFIK_LOG_LEVEL")), "{told}");
+        assert_eq!(lines[2], "the environment: warning: not in force: TRAEFIK_CONFIGFILE");
         assert!(told.contains(&format!("{source}\n  ")), "{told}");
     }
 }

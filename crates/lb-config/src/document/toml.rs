@@ -44,28 +44,56 @@ pub(super) fn parse(
 }
 
 /// Where a dotted key begins that would nest too deep. Nesting by brackets is limited by the parser,
-/// nesting by dots is not.
+/// nesting by dots is not. Dots in comments and in quotes nest nothing.
 fn deep_key(text: &str) -> Option<usize> {
     let mut dots = 0;
-    let mut start = 0;
-    for (at, byte) in text.bytes().enumerate() {
+    let (mut at, mut start) = (0, 0);
+    while let Some(byte) = text.as_bytes().get(at) {
         match byte {
+            b'"' | b'\'' => {
+                at = after_quotes(text.as_bytes(), at);
+                continue;
+            }
+            b'#' => {
+                at += text[at..].find('\n').unwrap_or(text.len() - at);
+                continue;
+            }
             b'.' => {
                 dots += 1;
                 if dots >= MAX_DEPTH {
                     return Some(start);
                 }
             }
-            // Whatever ends a key; text in quotes may hold dots as well, but hardly sixty of them with
-            // none of these in between.
+            // Whatever ends a key.
             b'\n' | b'=' | b',' | b'{' | b'[' => {
                 dots = 0;
                 start = at + 1;
             }
             _ => {}
         }
+        at += 1;
     }
     None
+}
+
+/// Where the text ends that a quote at `start` begins: behind its closing quotes, or with its line or the file.
+fn after_quotes(bytes: &[u8], start: usize) -> usize {
+    let quote = bytes[start];
+    let is_long = bytes[start..].starts_with(&[quote; 3]);
+    let mut at = start + if is_long { 3 } else { 1 };
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'\\' if quote == b'"' && bytes.get(at + 1) != Some(&b'\n') => at += 2,
+            b'\n' if !is_long => return at,
+            _ if byte == quote && !is_long => return at + 1,
+            // Up to two quotes before the closing ones are part of the text.
+            _ if bytes[at..].starts_with(&[quote; 3]) => {
+                return at + bytes[at..].iter().take(5).take_while(|byte| **byte == quote).count();
+            }
+            _ => at += 1,
+        }
+    }
+    bytes.len()
 }
 
 /// Bytes between two [`marks`]; chosen.
@@ -230,6 +258,35 @@ http:
         let problems = parse_static("a.toml", &text).unwrap_err().0;
         let places: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
         assert_eq!(places, [(2, 5), (2, 7), (2, 7 + 5 + 5 * 10_000 + 3)], "{problems:?}");
+    }
+
+    #[test]
+    fn dots_in_texts_and_comments_nest_nothing() {
+        let hosts: Vec<String> = (0..60).map(|n| format!("Host(`h{n}.example.com`)")).collect();
+        let rule = hosts.join(" || ");
+        let dots = ".".repeat(100);
+        for rule in [
+            format!("\"{rule}\" # {dots}"),
+            format!("'{rule}'"),
+            format!("\"\"\"\\\n{rule}\"\"\""),
+            format!("'''\n{rule}'''"),
+        ] {
+            let text = format!("# {dots}\n[http.routers.r]\nrule = {rule}\nservice = \"api@internal\"\n");
+            let form = parse_dynamic("a.toml", &text, "file", &Context::default()).unwrap();
+            assert!(form.problems.is_empty(), "{:?}", form.problems);
+        }
+        let deep = format!("{}b = 1\n", "a.".repeat(100));
+        for before in [
+            "",
+            "a = \"\\\"\" # \"\n",
+            "a = '''\"'''''\n",
+            "a = \"\"\"\\\"\"\"\"\"\n",
+            "a = \"\n",
+            "a = '\\'\n",
+        ] {
+            let problem = &parse_static("a.toml", &format!("{before}{deep}")).unwrap_err().0[0];
+            assert_eq!(problem.message, "a key of more than 64 parts", "{before}");
+        }
     }
 
     #[test]
