@@ -354,11 +354,12 @@ impl Control {
             }
             None => format!("{problems}; running without this provider until it is fixed"),
         };
-        error!(provider, "{words}");
-        (self.complain)(&words);
         known.refused = Some(Arc::new(Refusal { at, problems }));
         self.store(state);
         self.metrics.reload_failed(at);
+        // Whoever reads it finds it in `/health` and in the metric, too.
+        error!(provider, "{words}");
+        (self.complain)(&words);
     }
 }
 
