@@ -98,7 +98,7 @@ impl Problem {
     }
 
     /// An error about a file as a whole: unreadable, too big, not text.
-    pub(crate) fn whole_file(file: &str, message: String, hint: Option<String>) -> Self {
+    pub fn whole_file(file: &str, message: String, hint: Option<String>) -> Self {
         Self {
             severity: Severity::Error,
             scope: Scope::File,

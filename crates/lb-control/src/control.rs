@@ -16,9 +16,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_config::dynamic::ServersTransport;
-use lb_config::{
-    Config, Context, Loaded, Problem, Problems, Reasons, Scope, Settled, Severity, StaticConfig,
-};
+use lb_config::{Config, Context, Loaded, Problem, Problems, Reasons, Settled, StaticConfig};
 use lb_core::balance;
 use lb_observe::metrics::{Metrics, ServerGauge, ServiceGauge};
 use tokio::sync::Notify;
@@ -261,18 +259,21 @@ impl Control {
         let mut state = State::clone(&self.state.load());
         let known = state.providers.entry(provider.to_owned()).or_default();
         let was_refused = known.refused.take().is_some();
-        let told_with = [&*state.quarantined, &*state.disabled];
-        quarantine::tell_problems(provider, &known.problems, &part.problems, told_with);
-        known.problems = Arc::new(part.problems.clone());
-        self.parts.insert(provider.to_owned(), part);
+        let earlier = std::mem::replace(&mut known.problems, Arc::new(part.problems.clone()));
+        let [quarantined, disabled] = [&state.quarantined, &state.disabled].map(Arc::clone);
         self.store(state);
         if was_refused {
-            self.relieve(provider);
             self.metrics.reloaded(SystemTime::now());
+        }
+        quarantine::tell_problems(provider, &earlier, &part.problems, [&*quarantined, &*disabled]);
+        self.parts.insert(provider.to_owned(), part);
+        if was_refused {
+            self.relieve(provider);
             info!(provider, "Configuration is again the one in force");
         }
     }
 
+    /// Stores first and tells then: whoever is told finds it in `/health` and in the metrics, too.
     fn finish(&mut self, done: Done) {
         let Done { provider, parts, settled, built, took } = done;
         let candidate = match built {
@@ -280,7 +281,8 @@ impl Control {
             Err(problems) => return self.refuse(&provider, problems),
         };
         let now = SystemTime::now();
-        let mut state = State::clone(&self.state.load());
+        let before = self.state.load_full();
+        let mut state = State::clone(&before);
         state.generation = candidate.generation;
         state.config = candidate.config;
         state.services = candidate.services;
@@ -288,22 +290,35 @@ impl Control {
         state.loaded_at = Some(now);
         let known = state.providers.entry(provider.clone()).or_default();
         known.loaded_at = Some(now);
-        if known.refused.take().is_some() {
+        let was_refused = known.refused.take().is_some();
+        let problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
+        let earlier = std::mem::replace(&mut known.problems, Arc::clone(&problems));
+        let (stale, disabled) = (Arc::new(settled.stale), Arc::new(settled.disabled));
+        state.quarantined = Arc::clone(&stale);
+        state.disabled = Arc::clone(&disabled);
+        state.left_out = Arc::new(settled.left_out);
+        let [routers, services, middlewares] = sizes(&state.config);
+        self.store(state);
+        // Orders that were given while this was built.
+        let state = self.state.load();
+        self.operators.apply(&state.services, &state.tcp);
+        self.metrics.set_quarantined(quarantine::counts(&stale));
+        self.metrics.set_disabled(quarantine::counts(&disabled));
+        self.metrics.reloaded(now);
+
+        if was_refused {
             self.relieve(&provider);
         }
-        let problems = parts.get(&provider).map(|part| Arc::new(part.problems.clone())).unwrap_or_default();
         let rivals = rivals(&parts);
         for words in rivals.iter().filter(|words| !self.rivals.contains(words)) {
             error!("{words}");
             (self.complain)(words);
         }
         (self.parts, self.rivals) = (parts, rivals);
-        quarantine::tell_problems(&provider, &known.problems, &problems, [&settled.stale, &settled.disabled]);
+        quarantine::tell_problems(&provider, &earlier, &problems, [&stale, &disabled]);
         let warnings = problems.iter().filter(|problem| !problem.is_error()).count();
-        known.problems = problems;
-        quarantine::STALE.tell(&state.quarantined, &settled.stale, &*self.complain);
-        quarantine::DISABLED.tell(&state.disabled, &settled.disabled, &*self.complain);
-        let [routers, services, middlewares] = sizes(&state.config);
+        quarantine::STALE.tell(&before.quarantined, &stale, &*self.complain);
+        quarantine::DISABLED.tell(&before.disabled, &disabled, &*self.complain);
         info!(
             provider,
             generation = state.generation,
@@ -311,21 +326,11 @@ impl Control {
             services,
             middlewares,
             warnings,
-            quarantined = settled.stale.len(),
-            disabled = settled.disabled.len(),
+            quarantined = stale.len(),
+            disabled = disabled.len(),
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "Configuration loaded"
         );
-        self.metrics.set_quarantined(quarantine::counts(&settled.stale));
-        self.metrics.set_disabled(quarantine::counts(&settled.disabled));
-        state.quarantined = Arc::new(settled.stale);
-        state.disabled = Arc::new(settled.disabled);
-        state.left_out = Arc::new(settled.left_out);
-        self.store(state);
-        // Orders that were given while this was built.
-        let state = self.state.load();
-        self.operators.apply(&state.services, &state.tcp);
-        self.metrics.reloaded(now);
     }
 
     fn store(&self, state: State) {
@@ -534,16 +539,9 @@ fn service_gauges(state: &State) -> Vec<ServiceGauge> {
 
 /// A build that panicked has published nothing.
 fn bug(failure: &tokio::task::JoinError) -> Problem {
-    Problem {
-        severity: Severity::Error,
-        scope: Scope::File,
-        file: "vigie".to_owned(),
-        line: 0,
-        column: 0,
-        key: String::new(),
-        message: format!("building this configuration failed: {failure}"),
-        hint: Some("this is a bug in Vigie: please report it with the configuration".to_owned()),
-    }
+    let message = format!("building this configuration failed: {failure}");
+    let hint = "this is a bug in Vigie: please report it with the configuration".to_owned();
+    Problem::whole_file("vigie", message, Some(hint))
 }
 
 /// `09:14:03`.

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use lb_config::{Problem, Scope, Settings, Severity, StaticConfig, StaticSource};
+use lb_config::{Problem, Settings, Severity, StaticConfig, StaticSource};
 
 /// Often tried, and read by nobody: in Traefik, too, only the flag names the file.
 const CONFIG_FILE: &str = "TRAEFIK_CONFIGFILE";
@@ -52,16 +52,9 @@ impl Options {
 }
 
 fn no_variable() -> Problem {
-    Problem {
-        severity: Severity::Warning,
-        scope: Scope::File,
-        file: "the environment".to_owned(),
-        line: 0,
-        column: 0,
-        key: String::new(),
-        message: format!("not in force: {CONFIG_FILE}"),
-        hint: Some("name the file with --configFile: no variable can".to_owned()),
-    }
+    let message = format!("not in force: {CONFIG_FILE}");
+    let hint = "name the file with --configFile: no variable can".to_owned();
+    Problem { severity: Severity::Warning, ..Problem::whole_file("the environment", message, Some(hint)) }
 }
 
 /// `$NAME` and `${NAME}` in the path of `--configFile` replaced by variables, as in Traefik, for which one that is not

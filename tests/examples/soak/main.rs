@@ -29,6 +29,9 @@ use crate::watch::Watch;
 
 const REPLICAS: usize = 3;
 
+/// The load goes on for so long after the last fault: what a fault holds is let go by then, what leaks is not.
+const CALM: Duration = Duration::from_secs(5);
+
 struct Options {
     length: Duration,
     vigie: PathBuf,
@@ -90,6 +93,7 @@ async fn soak(options: &Options) -> anyhow::Result<Summary> {
         }
     }
     let took = began.elapsed();
+    tokio::time::sleep(CALM).await;
     let samples = watch.samples();
     let (accounts, sockets) = traffic.stop().await;
     let upgraded = chaos.done.get(&chaos::Event::Upgrade).copied().unwrap_or_default();

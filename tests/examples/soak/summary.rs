@@ -20,6 +20,7 @@ const DESCRIPTORS_SLACK: f64 = 24.0;
 const DESCRIPTORS_SHARE: f64 = 0.2;
 
 pub(crate) struct Summary {
+    /// Without the calm at the end.
     pub(crate) took: Duration,
     pub(crate) seed: u64,
     pub(crate) accounts: Vec<Account>,
@@ -82,26 +83,35 @@ impl Summary {
         complaints
     }
 
-    /// The first half, and the second without what is left in it of a process that was being replaced.
-    fn halves(&self) -> (&[Sample], &[Sample]) {
+    /// The first half, the second without what is left in it of a process that was being replaced, and the calm.
+    fn parts(&self) -> [&[Sample]; 3] {
         let last = self.samples.last().map(|sample| sample.pid);
         let is_second = |sample: &Sample| sample.at >= self.took / 2 && Some(sample.pid) == last;
-        self.samples.split_at(self.samples.partition_point(|sample| !is_second(sample)))
+        let (first, rest) = self.samples.split_at(self.samples.partition_point(|sample| !is_second(sample)));
+        let (second, calm) = rest.split_at(rest.partition_point(|sample| sample.at <= self.took));
+        [first, second, calm]
     }
 
     fn memory(&self) -> Trend {
-        Trend::of(self.halves(), |sample| sample.rss_bytes, RSS_SHARE, RSS_SLACK)
+        Trend::of(self.parts(), |sample| sample.rss_bytes, RSS_SHARE, RSS_SLACK)
     }
 
     fn descriptors(&self) -> Trend {
-        Trend::of(self.halves(), |sample| sample.descriptors, DESCRIPTORS_SHARE, DESCRIPTORS_SLACK)
+        Trend::of(self.parts(), |sample| sample.descriptors, DESCRIPTORS_SHARE, DESCRIPTORS_SLACK)
     }
 
     pub(crate) fn to_json(&self) -> Value {
         let accounts: Vec<_> = self.accounts.iter().map(account).collect();
         let trend = |trend: Trend| {
-            let Trend { mean, highest, before, growth, allowed } = trend;
-            json!({ "mean": mean, "highest": highest, "before": before, "growth": growth, "allowed_growth": allowed })
+            let Trend { mean, highest, before, growth, left, allowed } = trend;
+            json!({
+                "mean": mean,
+                "highest": highest,
+                "before": before,
+                "growth": growth,
+                "left_in_calm": left,
+                "allowed_growth": allowed,
+            })
         };
         let events = self.chaos.done.iter().map(|(event, count)| (format!("{event:?}"), json!(count)));
         json!({
@@ -166,12 +176,15 @@ impl fmt::Display for Summary {
         let (memory, descriptors) = (self.memory(), self.descriptors());
         writeln!(
             f,
-            "second half: memory {:.1} MiB, grew {:+.2} (allowed {:.1}); descriptors {:.0}, grew {:+.1} (allowed {:.0})",
+            "second half: memory {:.1} MiB, grew {:+.2}, in calm {:+.2} (allowed {:.1}); \
+             descriptors {:.0}, grew {:+.1}, in calm {:+.1} (allowed {:.0})",
             memory.mean / MIB,
             memory.growth / MIB,
+            memory.left / MIB,
             memory.allowed / MIB,
             descriptors.mean,
             descriptors.growth,
+            descriptors.left,
             descriptors.allowed
         )?;
         let complaints = self.complaints();

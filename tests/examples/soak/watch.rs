@@ -73,6 +73,8 @@ pub(crate) struct Trend {
     pub(crate) before: f64,
     /// From the first to the last sample, along the straight line that fits best: single peaks say little.
     pub(crate) growth: f64,
+    /// What is left of it in the calm at the end, when it was least there: above the begin of that line.
+    pub(crate) left: f64,
     pub(crate) allowed: f64,
 }
 
@@ -80,7 +82,7 @@ impl Trend {
     /// Least squares over the second half; growth is fine up to `share` of the mean, and up to `slack` whatever the
     /// mean.
     pub(crate) fn of(
-        (before, samples): (&[Sample], &[Sample]),
+        [before, samples, calm]: [&[Sample]; 3],
         value: impl Fn(&Sample) -> u64,
         share: f64,
         slack: f64,
@@ -95,12 +97,14 @@ impl Trend {
         let growth = if variance > 0.0 { covariance / variance * span } else { 0.0 };
         let highest = points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
         let before = before.iter().map(|sample| value(sample) as f64).fold(0.0, f64::max);
-        Self { mean, highest, before, growth, allowed: (share * mean).max(slack) }
+        let settled = calm.iter().map(|sample| value(sample) as f64).fold(f64::INFINITY, f64::min);
+        let left = settled - (mean - growth / 2.0);
+        Self { mean, highest, before, growth, left, allowed: (share * mean).max(slack) }
     }
 
     /// What only comes back to where it has been does not grow: replicas that were killed take their connections
-    /// with them.
+    /// with them. Nor does what is let go when the faults are over: a replica that hangs holds connections.
     pub(crate) fn is_flat(&self) -> bool {
-        self.growth <= self.allowed || self.highest <= self.before
+        self.growth <= self.allowed || self.highest <= self.before || self.left <= self.allowed
     }
 }

@@ -2,8 +2,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lb_config::Kind;
 use lb_config::dynamic::{HealthCheck, OutlierDetection, PassiveHealthCheck};
+use lb_config::{Kind, Scope};
 use lb_core::balance::Pick;
 use lb_core::health::{Outcome, Status};
 use lb_observe::metrics;
@@ -104,17 +104,7 @@ fn service(urls: &[&str]) -> Config {
 }
 
 fn problem(message: &str) -> Problems {
-    Problem {
-        severity: Severity::Error,
-        scope: Scope::File,
-        file: "dynamic.yml".to_owned(),
-        line: 3,
-        column: 1,
-        key: String::new(),
-        message: message.to_owned(),
-        hint: None,
-    }
-    .into()
+    Problem { line: 3, column: 1, ..Problem::whole_file("dynamic.yml", message.to_owned(), None) }.into()
 }
 
 #[test]
