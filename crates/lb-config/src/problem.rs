@@ -97,7 +97,7 @@ impl Problem {
         format!("{}{hint}", Self { hint: None, ..self.clone() })
     }
 
-    /// An error about a file as a whole: unreadable, too big, not text.
+    /// An error about a file, or whatever stands for one, as a whole: unreadable, too big, not text.
     pub fn whole_file(file: &str, message: String, hint: Option<String>) -> Self {
         Self {
             severity: Severity::Error,
